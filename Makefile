@@ -1,0 +1,52 @@
+# Everything a developer types. `make run` and `make test` need nothing but Python 3.11+, make and a C++ compiler.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PROMPT ?= What is the capital of France?
+
+.PHONY: run env dev test test-fast check lint types imports format bench-peers bench plugin-test clean
+
+run: $(VENV)/.installed  ## ask a small language model a question
+	$(BIN)/inference-pio run smollm2-135m-instruct "$(PROMPT)" --temperature 0
+
+env: $(VENV)/.installed  ## the environment, without asking anything
+
+dev: $(VENV)/.dev  ## the environment with linters, tests and the reference implementations
+
+# torch first: the native kernels are built against the installed one, so the build must not be isolated.
+$(VENV)/.installed: pyproject.toml setup.py constraints.txt $(wildcard src/inference_pio/csrc/*)
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt setuptools torch numpy
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev: $(VENV)/.installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --no-build-isolation --editable '.[dev,reference]'
+	touch $@
+
+test: $(VENV)/.dev  ## lint, types, import rules and every test
+	$(MAKE) check
+	$(BIN)/pytest
+
+test-fast: $(VENV)/.dev  ## the daily loop: seconds
+	$(BIN)/pytest -m "not slow"
+
+check: lint types imports  ## everything that reads the code without running it
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+imports: $(VENV)/.dev
+	$(BIN)/lint-imports
+
+format: $(VENV)/.dev
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) build src/*.egg-info .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	find src -name '*.so' -delete

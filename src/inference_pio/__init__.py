@@ -1,0 +1,3 @@
+"""Inference-PIO: an engine for open language models."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,1 @@
+"""What layers remember between steps: specs, pools, the planner and the prefix index."""

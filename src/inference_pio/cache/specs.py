@@ -1,0 +1,69 @@
+"""What one layer must remember, stated in bytes before anything is allocated.
+
+A plugin returns one spec per layer. The planner turns a memory budget into blocks (memory that grows with tokens)
+and slots (memory fixed per sequence); the engine allocates through `allocate` and hands each layer its own cache.
+A layer reads `batch.block_tables` and `batch.slot_mapping` if it keeps tokens, `batch.state_slots` if it keeps state.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@runtime_checkable
+class CacheSpec(Protocol):
+    """The seam: paged KV now; a latent cache and recurrent state are further implementations of the same methods."""
+
+    def bytes_per_token(self) -> int:
+        """Bytes that one token of one sequence takes; 0 for layers with state only."""
+
+    def bytes_per_sequence(self) -> int:
+        """Bytes that one sequence takes whatever its length; 0 for layers that keep tokens only."""
+
+    def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> Any:
+        """The layer's cache for that many blocks and slots; what it is, only the layer knows."""
+
+
+@dataclass(frozen=True)
+class KVCache:
+    """Keys and values of one layer in blocks: k and v are [num_blocks, num_kv_heads, block_size, head_dim].
+
+    A token's slot is `block * block_size + offset`. Tokens of a head lie side by side, so that decoding one
+    sequence reads memory in order.
+    """
+
+    k: Tensor
+    v: Tensor
+
+
+@dataclass(frozen=True)
+class PagedKV:
+    """Keys and values of every token, in blocks."""
+
+    num_kv_heads: int
+    head_dim: int
+    dtype: torch.dtype
+
+    def bytes_per_token(self) -> int:
+        return 2 * self.num_kv_heads * self.head_dim * self.dtype.itemsize
+
+    def bytes_per_sequence(self) -> int:
+        return 0
+
+    def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> KVCache:  # noqa: ARG002
+        shape = (num_blocks, self.num_kv_heads, block_size, self.head_dim)
+        return KVCache(k=_zeros(shape, self.dtype, device), v=_zeros(shape, self.dtype, device))
+
+
+def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:
+    if device.type != "cpu":
+        return torch.zeros(shape, dtype=dtype, device=device)
+    # numpy's zeros are the operating system's zero pages: they take memory only once written.
+    flat = np.zeros(math.prod(shape) * dtype.itemsize, dtype=np.uint8)
+    return torch.from_numpy(flat).view(dtype).view(shape)

@@ -1,0 +1,137 @@
+"""Every error that Inference-PIO raises on purpose.
+
+    InferencePIOError                 exit code 1
+    ├── UsageError                    2   a value the caller gave is wrong (also a ValueError)
+    │   ├── ConfigError               2   a configuration key or value is wrong
+    │   ├── SamplingError             2   a sampling value is wrong
+    │   └── ContextLengthError        2   prompt and answer do not fit the context
+    ├── ModelFileError                3   a model file cannot be used: where, what, hint
+    │   ├── UnsafeWeightsError        3   pickle-based weights
+    │   ├── CheckpointMismatch        3   names or shapes of checkpoint and model differ
+    │   ├── TokenizerError            3   tokenizer missing or unusable
+    │   ├── ChatTemplateError         3   chat template missing or failing
+    │   └── UnsupportedArchitecture   3   no plugin for it
+    ├── UnavailableError              4   something outside is missing: model name, network, disk space
+    │   ├── ModelNotFound             4
+    │   └── DownloadError             4
+    ├── ResourceError                 5   this machine or a limit does not allow it (with the arithmetic)
+    ├── PluginError                   6   a plugin is unknown, incompatible or collides
+    └── GenerationError               7   one request failed; others go on
+        ├── NonFiniteLogits           7
+        └── EngineClosed              7
+
+One line, the cause first, then the way out. The command line prints `str(error)` and exits with `exit_code`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+
+class InferencePIOError(Exception):
+    """Root of the tree; `exit_code` is what the command line exits with."""
+
+    exit_code = 1
+
+
+class UsageError(InferencePIOError, ValueError):
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    pass
+
+
+class SamplingError(UsageError):
+    pass
+
+
+class ContextLengthError(UsageError):
+    pass
+
+
+class ModelFileError(InferencePIOError):
+    """`path: where (byte N): what (hint)`."""
+
+    exit_code = 3
+
+    def __init__(
+        self, path: str | Path, what: str, *, where: str = "", byte: int | None = None, hint: str = ""
+    ) -> None:
+        self.path, self.what, self.where, self.byte, self.hint = str(path), what, where, byte, hint
+        place = where + (f" (byte {byte})" if byte is not None else "")
+        message = ": ".join(part for part in (str(path), place.strip(), what) if part)
+        super().__init__(f"{message} ({hint})" if hint else message)
+
+
+class UnsafeWeightsError(ModelFileError):
+    pass
+
+
+class TokenizerError(ModelFileError):
+    pass
+
+
+class ChatTemplateError(ModelFileError):
+    pass
+
+
+class CheckpointMismatch(ModelFileError):
+    """Checkpoint and model disagree; both sides are listed, five names each at most."""
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        missing: Sequence[str] = (),
+        unused: Sequence[str] = (),
+        wrong_shape: Sequence[str] = (),
+    ) -> None:
+        self.missing, self.unused, self.wrong_shape = tuple(missing), tuple(unused), tuple(wrong_shape)
+        parts = [
+            f"{len(names)} {label}: {', '.join(names[:5])}{' …' if len(names) > 5 else ''}"
+            for label, names in (
+                ("missing", self.missing),
+                ("unused", self.unused),
+                ("of another shape", self.wrong_shape),
+            )
+            if names
+        ]
+        super().__init__(path, "; ".join(parts), where="tensors do not match the model")
+
+
+class UnsupportedArchitecture(ModelFileError):
+    pass
+
+
+class UnavailableError(InferencePIOError):
+    exit_code = 4
+
+
+class ModelNotFound(UnavailableError):
+    pass
+
+
+class DownloadError(UnavailableError):
+    pass
+
+
+class ResourceError(InferencePIOError):
+    exit_code = 5
+
+
+class PluginError(InferencePIOError):
+    exit_code = 6
+
+
+class GenerationError(InferencePIOError):
+    exit_code = 7
+
+
+class NonFiniteLogits(GenerationError):
+    pass
+
+
+class EngineClosed(GenerationError):
+    pass

@@ -1,0 +1,34 @@
+"""One step as the model sees it: every scheduled token of every sequence, flattened."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class ForwardBatch:
+    """T tokens of S sequences; sequence s owns rows query_start[s] to query_start[s + 1].
+
+    token_ids     [T] int64
+    positions     [T] int64, 0-based within the sequence
+    query_start   [S + 1] int32
+    seq_lens      [S] int32, tokens known to the cache once this step has run
+    block_tables  [S, B] int32, padded with 0 behind each sequence's last block
+    slot_mapping  [T] int64, block * block_size + offset of each token
+    state_slots   [S] int64, the slot of each sequence's recurrent state; None where no layer keeps state
+    last_token    [R] int64, the rows that need logits
+    max_query_len, max_seq_len: largest of each, as numbers, so that no layer has to look into a tensor
+    """
+
+    token_ids: Tensor
+    positions: Tensor
+    query_start: Tensor
+    seq_lens: Tensor
+    block_tables: Tensor
+    slot_mapping: Tensor
+    state_slots: Tensor | None
+    last_token: Tensor
+    max_query_len: int
+    max_seq_len: int

@@ -1,0 +1,111 @@
+"""The data objects in which a plugin states its facts. Core interprets them; none of them has behaviour of its own.
+
+Names of tensors are patterns: dotted names in which a component `*` stands for one number (a layer or expert index),
+the same number on both sides of a mapping.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any, Literal
+
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class GGUFNames:
+    """How a GGUF file of this architecture relates to the names that safetensors checkpoints use.
+
+    rename     GGUF name -> checkpoint name
+    unpermute  checkpoint name -> number of heads whose rows llama.cpp's converter interleaved for its rotary kernel
+               (convert_hf_to_gguf.py, LlamaModel.permute); loading puts them back into two halves
+    drop       GGUF tensors that carry nothing the model needs (precomputed rotary factors, …)
+    """
+
+    rename: Mapping[str, str]
+    unpermute: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    drop: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class WeightMap:
+    """Checkpoint names to parameters, applied in this order; strict both ways (`inference_pio.loader.weights`).
+
+    rename  checkpoint name -> name used below
+    split   name -> parts it is cut into along dimension 0, in equal pieces
+    merge   parameter -> names concatenated along dimension 0
+    stack   parameter -> name with `*`: all numbers 0…n-1 stacked along a new dimension 0 (experts)
+    tie     parameter -> parameter that it shares storage with; a checkpoint may hold it as well, if equal
+    drop    names that carry nothing
+    """
+
+    rename: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    split: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
+    merge: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
+    stack: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    tie: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    drop: tuple[str, ...] = ()
+    gguf: GGUFNames | None = None
+
+
+@dataclass(frozen=True)
+class ShardRule:
+    """How one checkpoint tensor is cut over tensor-parallel ranks.
+
+    kind   "column": rows of the weight (its outputs) are divided; "row": its columns (inputs) are divided, and the
+           results are summed; "vocab": rows divided by vocabulary; "replicate": every rank holds all of it
+    units  indivisible pieces along the divided dimension (heads, say). With more ranks than units, and ranks a
+           multiple of units, each unit is held by ranks / units ranks.
+    """
+
+    kind: Literal["column", "row", "vocab", "replicate"]
+    units: int = 1
+
+
+@dataclass(frozen=True)
+class ShardPlan:
+    """Checkpoint name (after `WeightMap.rename`) -> rule, for every tensor; and the sizes that are legal."""
+
+    rules: Mapping[str, ShardRule]
+    legal_sizes: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PrefixPolicy:
+    """What may be reused between requests.
+
+    seed      strings that enter every block's hash: whatever changes keys and values for equal token ids
+    reusable  False where a sequence's memory cannot be cut at a block border (recurrent state)
+    """
+
+    seed: tuple[str, ...]
+    reusable: bool = True
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """How this architecture's chat models mark turns.
+
+    end_of_turn         tokens that end an answer, if the vocabulary has them, beside the checkpoint's own list
+    template_variables  values for the chat template, so that equal messages give equal text on any day
+    """
+
+    end_of_turn: tuple[str, ...] = ()
+    template_variables: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+
+
+@dataclass(frozen=True)
+class TechniqueFact:
+    """Whether one of the standard's techniques is at work in this model, and why.
+
+    status  "active", "dormant" (could act, is switched off or has nothing to do) or "not applicable"
+    exact   whether results stay the same up to rounding
+    """
+
+    name: str
+    category: Literal["attention", "memory", "hardware"]
+    status: Literal["active", "dormant", "not applicable"]
+    exact: bool
+    reason: str
