@@ -25,7 +25,8 @@ TokenLogprobs = dict[int, Logprob]
 
 @dataclass
 class CompletionOutput:
-    """One answer. `stop_reason` is the stop string or token id that ended it, if one did."""
+    """One answer. `stop_reason` is the stop string or token id that ended it, if one did; `error` says why
+    `finish_reason` is "error"."""
 
     index: int
     text: str
@@ -34,6 +35,7 @@ class CompletionOutput:
     logprobs: list[TokenLogprobs] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
+    error: str | None = None
 
     def finished(self) -> bool:
         return self.finish_reason is not None

@@ -1,0 +1,7 @@
+"""Leaf modules that own one weight: linear, embedding, norm."""
+
+from inference_pio.layers.embedding import VocabParallelEmbedding
+from inference_pio.layers.linear import Linear, RowParallelLinear, VocabParallelHead
+from inference_pio.layers.norm import RMSNorm
+
+__all__ = ["Linear", "RMSNorm", "RowParallelLinear", "VocabParallelEmbedding", "VocabParallelHead"]

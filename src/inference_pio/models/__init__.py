@@ -1,0 +1,1 @@
+"""Model plugins: one directory per architecture, named after the `model_type` of its config.json."""

@@ -1,0 +1,129 @@
+"""The standard's configuration record; a plugin's own class derives from it and adds its architecture's fields."""
+
+from __future__ import annotations
+
+from dataclasses import MISSING, Field, dataclass, fields, replace
+from typing import TYPE_CHECKING, Self
+
+from inference_pio.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+_ARCHITECTURE = frozenset(
+    {
+        "hidden_size",
+        "num_attention_heads",
+        "num_hidden_layers",
+        "max_position_embeddings",
+        "intermediate_size",
+        "vocab_size",
+    }
+)
+
+
+@dataclass
+class BaseModelConfig:
+    """Every field of the standard with its default; a model's own class gives the architecture its numbers.
+
+    A flag that is on allows a technique; whether the technique is at work, the optimisation report tells.
+    Fields that nothing reads yet are listed, with what will serve them, in `config/deferred.py`.
+    """
+
+    # Model identification: model_path is a catalogue name, a file, a directory or a hub id.
+    model_path: str = ""
+    model_name: str = ""
+
+    # Device settings
+    device: str = "cpu"
+    device_map: str = "auto"
+    torch_dtype: str | torch.dtype = "float16"
+    low_cpu_mem_usage: bool = True
+
+    # Model architecture parameters: 0 until a checkpoint or a plugin's class says otherwise.
+    hidden_size: int = 0
+    num_attention_heads: int = 0
+    num_hidden_layers: int = 0
+    max_position_embeddings: int = 0
+    intermediate_size: int = 0
+    vocab_size: int = 0
+
+    # Memory optimisation settings
+    gradient_checkpointing: bool = True
+    use_cache: bool = True
+
+    # Generation parameters
+    temperature: float = 0.7
+    top_p: float = 0.9
+    top_k: int = 50
+    repetition_penalty: float = 1.1
+    max_new_tokens: int = 512
+    do_sample: bool = True
+    pad_token_id: int | None = None
+
+    # Optimisation flags
+    use_flash_attention_2: bool = True
+    use_sparse_attention: bool = True
+    use_multi_query_attention: bool = True
+    use_grouped_query_attention: bool = True
+    use_paged_attention: bool = True
+    use_sliding_window_attention: bool = True
+    use_fused_layer_norm: bool = True
+    use_bias_removal_optimization: bool = True
+    use_tensor_parallelism: bool = False
+
+    # KV-cache compression settings
+    use_kv_cache_compression: bool = True
+    kv_cache_compression_method: str = "combined"
+    kv_cache_quantization_bits: int = 8
+
+    # Prefix caching settings; the size is in bytes
+    use_prefix_caching: bool = True
+    prefix_cache_max_size: int = 1024 * 1024 * 256
+
+    # CUDA kernels settings
+    use_cuda_kernels: bool = True
+    cuda_kernel_gelu_enabled: bool = True
+    cuda_kernel_matmul_enabled: bool = True
+    cuda_kernel_softmax_enabled: bool = True
+    cuda_kernel_attention_enabled: bool = True
+    cuda_kernel_mlp_enabled: bool = True
+    cuda_kernel_layernorm_enabled: bool = True
+
+    # Runtime memory optimisation settings
+    torch_compile_mode: str = "reduce-overhead"
+    torch_compile_fullgraph: bool = False
+    torch_compile_dynamic: bool = True
+    enable_cudnn_benchmark: bool = True
+    enable_memory_efficient_attention: bool = True
+
+    @classmethod
+    def architecture_fields(cls) -> frozenset[str]:
+        """The fields that a checkpoint decides: the standard's, and all that a model's own class adds."""
+        base = {field.name for field in fields(BaseModelConfig)}
+        return _ARCHITECTURE | {field.name for field in fields(cls) if field.name not in base}
+
+    def with_options_of(self, asked: BaseModelConfig) -> Self:
+        """This configuration (read from a checkpoint) with the options of the one a caller passed.
+
+        Raises:
+            ConfigError: the caller set an architecture field to something the checkpoint contradicts.
+        """
+        architecture = self.architecture_fields()
+        options = {}
+        for field in fields(asked):
+            value = getattr(asked, field.name)
+            if field.name not in architecture:
+                options[field.name] = value
+            elif value != _default(field) and value != getattr(self, field.name):
+                raise ConfigError(
+                    f"{field.name} is {value!r} in the configuration and {getattr(self, field.name)!r} in the "
+                    f"checkpoint; leave it out, the checkpoint decides"
+                )
+        if options["pad_token_id"] is None:
+            options["pad_token_id"] = self.pad_token_id
+        return replace(self, **options)
+
+
+def _default(field: Field[object]) -> object:
+    return field.default_factory() if field.default_factory is not MISSING else field.default

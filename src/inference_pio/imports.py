@@ -1,0 +1,24 @@
+"""Objects by name, so that a list of plugins costs nothing until one is used."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from inference_pio.errors import PluginError
+
+
+def import_object(name: str) -> Any:
+    """The object that "package.module:attribute" names.
+
+    Raises:
+        PluginError: the module does not import, or lacks the attribute; says which and why.
+    """
+    module_name, _, attribute = name.partition(":")
+    try:
+        module = importlib.import_module(module_name)
+    except ImportError as error:
+        raise PluginError(f"{name}: {error}") from error
+    if not hasattr(module, attribute):
+        raise PluginError(f"{name}: module {module_name} has no {attribute}")
+    return getattr(module, attribute)

@@ -1,0 +1,54 @@
+"""Linear maps whose weight is packed for its device as soon as it is loaded."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from inference_pio import ops
+from inference_pio.parallel import Shard
+
+
+class Linear(nn.Module):
+    """y = x Wᵀ + b. Divided over ranks by rows of W (its outputs), each rank simply holds fewer of them.
+
+    After loading, `weight` is gone: the packed form takes its place, so that no weight is held twice.
+    """
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight: nn.Parameter | None = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
+        self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
+        self.packed: ops.PackedWeight | None = None
+
+    def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002
+        if self.weight is not None:
+            self.packed = ops.pack_weight(self.weight.data)
+            self.weight = None
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.packed is not None, "weights are not loaded"
+        return ops.linear(x, self.packed, self.bias)
+
+
+class RowParallelLinear(Linear):
+    """Divided over ranks by columns of W (its inputs); the ranks' results are summed. Rank 0 alone adds the bias."""
+
+    def __init__(self, in_features: int, out_features: int, shard: Shard, *, bias: bool = False) -> None:
+        super().__init__(in_features, out_features, bias=bias)
+        self.shard = shard
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shard.group.all_reduce(super().forward(x), self.shard.rank)
+
+
+class VocabParallelHead(Linear):
+    """Logits; each rank holds part of the vocabulary, and the parts are put side by side."""
+
+    def __init__(self, in_features: int, vocab_size: int, shard: Shard) -> None:
+        super().__init__(in_features, shard.part(vocab_size))
+        self.shard = shard
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.shard.group.all_gather(super().forward(x), self.shard.rank)

@@ -1,0 +1,46 @@
+"""How much memory there is and how much this process uses, in bytes."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import psutil
+
+_CGROUP_V2 = Path("/sys/fs/cgroup")
+_CGROUP_V1 = Path("/sys/fs/cgroup/memory")
+
+
+def available_bytes() -> int:
+    """Memory that can be used without swapping: the machine's, or what the control group leaves if that is less."""
+    available: int = psutil.virtual_memory().available
+    return min([available, *_cgroup_room()])
+
+
+def process_bytes() -> int:
+    """Resident memory of this process."""
+    resident: int = psutil.Process().memory_info().rss
+    return resident
+
+
+def peak_process_bytes() -> int:
+    """Largest resident memory of this process so far."""
+    if sys.platform == "win32":
+        peak: int = psutil.Process().memory_info().peak_wset
+        return peak
+    import resource  # not on Windows
+
+    peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak_rss if sys.platform == "darwin" else peak_rss * 1024
+
+
+def _cgroup_room() -> list[int]:
+    for limit_file, usage_file in (
+        (_CGROUP_V2 / "memory.max", _CGROUP_V2 / "memory.current"),
+        (_CGROUP_V1 / "memory.limit_in_bytes", _CGROUP_V1 / "memory.usage_in_bytes"),
+    ):
+        if limit_file.is_file() and usage_file.is_file():
+            limit = limit_file.read_text().strip()
+            if limit.isdigit():
+                return [max(0, int(limit) - int(usage_file.read_text()))]
+    return []

@@ -1,0 +1,1 @@
+"""Operations of llama that are fused on a device."""

@@ -1,0 +1,1 @@
+"""Layers of llama that do several operations in one pass."""

@@ -1,0 +1,1 @@
+"""How llama's linear weights lie in memory."""

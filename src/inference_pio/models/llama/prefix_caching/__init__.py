@@ -1,0 +1,1 @@
+"""What llama's requests may share."""

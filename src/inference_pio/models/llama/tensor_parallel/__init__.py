@@ -1,0 +1,1 @@
+"""How llama is divided over ranks."""

@@ -1,0 +1,33 @@
+"""A model that was found and whose headers were read; nothing of its weights is in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference_pio.loader.checkpoint import Checkpoint, open_checkpoint
+from inference_pio.loader.raw_config import raw_config
+from inference_pio.loader.resolve import ModelSource, resolve
+from inference_pio.loader.store import ModelStore
+from inference_pio.plugin.runtime import Progress, RuntimeOptions
+
+
+@dataclass(frozen=True)
+class OpenedModel:
+    """`raw` is what the checkpoint says about its architecture: config.json, or GGUF metadata."""
+
+    source: ModelSource
+    checkpoint: Checkpoint
+    raw: Mapping[str, Any]
+
+
+def open_model(
+    model: str, options: RuntimeOptions, progress: Progress | None = None, store: ModelStore | None = None
+) -> OpenedModel:
+    """Find `model` (fetching it if `options.download`), open its files, read its headers."""
+    source = resolve(
+        model, store=store, progress=progress, download=options.download, accept_licence=options.accept_licence
+    )
+    checkpoint = open_checkpoint(source.path)
+    return OpenedModel(source, checkpoint, raw_config(checkpoint, source.path))

@@ -1,0 +1,120 @@
+"""Which plugins there are: built-in names and the entry points of installed packages. Nothing of a model is imported."""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
+
+from inference_pio.errors import PluginError, UnsupportedArchitecture
+from inference_pio.imports import import_object
+from inference_pio.plugin.manifest import Manifest
+
+if TYPE_CHECKING:
+    from inference_pio.plugin.base import ModelPlugin
+
+BUILT_IN = ("llama",)
+ENTRY_POINT_GROUP = "inference_pio.models"
+
+
+@dataclass(frozen=True)
+class Registered:
+    """A plugin and where it comes from: "built-in", or the distribution that brings it."""
+
+    manifest: Manifest
+    origin: str
+
+
+class Registry:
+    """Plugins by name. Manifests are read on first use; two claims on one name or architecture are an error."""
+
+    def __init__(self, built_in: tuple[str, ...] = BUILT_IN, external: tuple[EntryPoint, ...] = ()) -> None:
+        self._targets: dict[str, tuple[str, str]] = {
+            name: (f"inference_pio.models.{name}:MANIFEST", "built-in") for name in built_in
+        }
+        for entry in external:
+            origin = entry.dist.name if entry.dist else entry.value
+            if not re.fullmatch(r"[a-z0-9][a-z0-9_]{0,63}", entry.name):
+                raise PluginError(f"plugin name {entry.name!r} of {origin}: use 1 to 64 of a-z, 0-9 and _")
+            if entry.name in self._targets:
+                raise PluginError(
+                    f"two plugins are called {entry.name!r}: {self._targets[entry.name][1]} and {origin}; remove one"
+                )
+            self._targets[entry.name] = (entry.value, origin)
+        self._manifests: dict[str, Registered] = {}
+
+    def names(self) -> tuple[str, ...]:
+        return tuple(sorted(self._targets))
+
+    def get(self, name: str) -> Registered:
+        """The plugin called `name`.
+
+        Raises:
+            PluginError: there is none (with the nearest name), or its manifest does not load or fit.
+        """
+        if name not in self._targets:
+            near = difflib.get_close_matches(name, self._targets, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self.names())}"
+            raise PluginError(f"no plugin is called {name!r}; {hint}")
+        if name not in self._manifests:
+            target, origin = self._targets[name]
+            manifest = import_object(target)
+            if not isinstance(manifest, Manifest):
+                raise PluginError(f"{target} of {origin} is not a Manifest but {type(manifest).__name__}")
+            if manifest.name != name:
+                raise PluginError(f"{target} of {origin} is registered as {name!r} but calls itself {manifest.name!r}")
+            self._manifests[name] = Registered(manifest, origin)
+        return self._manifests[name]
+
+    def all(self) -> tuple[Registered, ...]:
+        return tuple(self.get(name) for name in self.names())
+
+    def for_checkpoint(self, raw: Mapping[str, Any], path: str) -> Manifest:
+        """The one plugin that claims this checkpoint, by what its config.json or GGUF metadata says.
+
+        Raises:
+            UnsupportedArchitecture: none does; the message lists those that are supported.
+            PluginError: two do.
+        """
+        gguf = raw.get("general.architecture")
+        asked = {gguf} if gguf is not None else set(raw.get("architectures") or [raw.get("model_type")])
+        claims = [
+            found
+            for found in self.all()
+            if asked & set(found.manifest.gguf_architectures if gguf is not None else _claims(found.manifest))
+        ]
+        if len(claims) > 1:
+            who = " and ".join(f"{found.manifest.name} ({found.origin})" for found in claims)
+            raise PluginError(f"{path}: two plugins claim {', '.join(map(str, asked))}: {who}; remove one")
+        if not claims:
+            known = {
+                name
+                for found in self.all()
+                for name in (found.manifest.gguf_architectures if gguf is not None else found.manifest.architectures)
+            }
+            raise UnsupportedArchitecture(
+                path,
+                f"no plugin for architecture {', '.join(map(str, asked))}",
+                hint=f"supported: {', '.join(sorted(known))}; others come as plugin packages",
+            )
+        return claims[0].manifest
+
+    def create(self, name: str, **kwargs: Any) -> ModelPlugin:
+        """A new plugin object."""
+        plugin_class = import_object(self.get(name).manifest.plugin)
+        plugin: ModelPlugin = plugin_class(**kwargs)
+        return plugin
+
+
+def _claims(manifest: Manifest) -> tuple[str, ...]:
+    return (manifest.name, *manifest.architectures)
+
+
+@cache
+def default_registry() -> Registry:
+    """Built-in plugins and those of installed packages, read once per process."""
+    return Registry(external=tuple(entry_points(group=ENTRY_POINT_GROUP)))

@@ -1,0 +1,114 @@
+"""The seam between a plugin and what runs it: the standard's methods call a `Runtime`, whichever process it lives in."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields
+from typing import TYPE_CHECKING, Any, Protocol
+
+from inference_pio.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from inference_pio.config import BaseModelConfig
+    from inference_pio.outputs import RequestOutput, StreamChunk
+    from inference_pio.plugin.base import ModelPlugin
+    from inference_pio.sampling_params import SamplingParams
+    from inference_pio.security import ResourceLimits
+
+Progress = Callable[[int, int, str], None]
+"""Called with bytes done, bytes in total, and what is being done."""
+
+DEFAULT_RUNTIME = "inference_pio.runtime:LocalRuntime"
+
+
+@dataclass(frozen=True)
+class RuntimeOptions:
+    """How the engine runs a model, whichever model it is.
+
+    max_model_len           prompt and answer together, in tokens; None: what the model and the memory allow
+    max_num_seqs            sequences that decode at once
+    max_num_batched_tokens  tokens of one step; longer prompts are cut into chunks
+    block_size              tokens of one KV block
+    kv_cache_memory_gb      KV memory in GB; None: from the memory that is free, at most 4 GiB
+    skip_tokenizer_init     token ids in, token ids out
+    accept_licence          the caller accepts the licence of a model that asks for it
+    download                fetch what is not on this machine
+    """
+
+    max_model_len: int | None = None
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 2048
+    block_size: int = 32
+    kv_cache_memory_gb: float | None = None
+    skip_tokenizer_init: bool = False
+    accept_licence: bool = False
+    download: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size"):
+            value = getattr(self, name)
+            if value is None and name == "max_model_len":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+                raise UsageError(f"{name} must be a whole number from 1 up, got {value!r}")
+        if self.kv_cache_memory_gb is not None and not self.kv_cache_memory_gb > 0:
+            raise UsageError(f"kv_cache_memory_gb must be above 0, got {self.kv_cache_memory_gb!r}")
+
+    @classmethod
+    def names(cls) -> frozenset[str]:
+        return frozenset(field.name for field in fields(cls))
+
+
+class Runtime(Protocol):
+    """What runs one plugin's model."""
+
+    def prepare(
+        self,
+        plugin: ModelPlugin,
+        config: BaseModelConfig,
+        options: RuntimeOptions,
+        limits: ResourceLimits | None,
+        progress: Progress | None,
+    ) -> BaseModelConfig:
+        """Find the files, read their headers, plan the memory; nothing large is allocated.
+
+        Returns:
+            `config` with the architecture the checkpoint states.
+
+        Raises:
+            ResourceError: this machine, or a limit, does not allow the model.
+            InferencePIOError: the model cannot be found or read.
+        """
+
+    def load(self) -> nn.Module:
+        """Load what `prepare` found."""
+
+    def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+
+    def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
+
+    def render_chat(
+        self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
+    ) -> str: ...
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        params: Sequence[SamplingParams],
+        on_finished: Callable[[], None] | None = None,
+    ) -> list[RequestOutput]: ...
+
+    def stream(self, prompt: str | Sequence[int], params: SamplingParams) -> Iterator[StreamChunk]: ...
+
+    def memory_stats(self) -> dict[str, float]: ...
+
+    def compute_stats(self) -> dict[str, float]: ...
+
+    def disk_stats(self) -> dict[str, float]: ...
+
+    def optimize(self, **targets: Any) -> dict[str, Any]: ...
+
+    def close(self) -> None:
+        """Stop the engine and release the model; twice is fine."""
