@@ -1,0 +1,94 @@
+"""Pure functions with one signature and several implementations: torch everywhere, C++ on the CPU.
+
+Shape letters: T tokens, S sequences, N query heads, M key/value heads, H head size, D hidden size, I intermediate
+size, O outputs, P positions, B blocks per sequence.
+"""
+
+from __future__ import annotations
+
+from typing import cast
+
+from torch import Tensor
+
+from inference_pio.ops.dispatch import OpChoice, pick, table, use
+from inference_pio.ops.linear import PackedWeight, linear, pack_weight
+
+__all__ = [
+    "OpChoice",
+    "PackedWeight",
+    "add_rms_norm",
+    "linear",
+    "pack_weight",
+    "paged_attention",
+    "rms_norm",
+    "rope_and_cache",
+    "silu_and_mul",
+    "table",
+    "use",
+]
+
+
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight (Zhang and Sennrich 2019, eq. 4), [T, D] in x's dtype.
+
+    Statistics in float32; the normalised value is rounded to x's dtype before the weight multiplies it.
+    """
+    return cast(Tensor, pick("rms_norm", x_TD)(x_TD, weight_D, eps))
+
+
+def add_rms_norm(x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    """(rms_norm(residual + x), residual + x), the sum rounded to x's dtype first.
+
+    The residual may be updated in place: use the returned one and nothing else from here on.
+    """
+    return cast(tuple[Tensor, Tensor], pick("add_rms_norm", x_TD)(x_TD, residual_TD, weight_D, eps))
+
+
+def rope_and_cache(
+    qkv_TE: Tensor,
+    positions_T: Tensor,
+    cos_sin_PH: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping_T: Tensor,
+    num_heads: int,
+    num_kv_heads: int,
+) -> Tensor:
+    """Rotated queries [T, N, H]; rotated keys and the values go into the cache.
+
+    qkv is [T, (N + 2M)·H]. The rotation turns (x[i], x[i + H/2]) by the angle of the token's position (Su et
+    al. 2021, eq. 34, halves layout), in float32 and rounded once; row p of cos_sin (float32) holds cos in its
+    first H/2 columns, sin in its last. Caches are [blocks, M, block_size, H] in qkv's dtype; a slot is
+    block · block_size + offset. positions and slot_mapping are int64 [T].
+    """
+    rotate = pick("rope_and_cache", qkv_TE)
+    caches = (k_cache, v_cache, slot_mapping_T)
+    return cast(Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads))
+
+
+def paged_attention(
+    q_TNH: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables_SB: Tensor,
+    query_start_S1: Tensor,
+    seq_lens_S: Tensor,
+    scale: float,
+    max_query_len: int,
+    max_seq_len: int,
+) -> Tensor:
+    """softmax(scale · q kᵀ) v over the cache, causal, [T, N, H] (Vaswani et al. 2017, eq. 1).
+
+    Rows query_start[s] to query_start[s + 1] are the last tokens of sequence s, which has seq_lens[s] tokens in
+    the cache blocks block_tables[s]; each sees the positions up to its own. What lies behind seq_lens is never
+    read. block_tables, query_start and seq_lens are int32. The native result of a row is the same, bit for bit,
+    whatever else the call holds, however the prompt is cut into calls, and for any number of threads.
+    """
+    attend = pick("paged_attention", q_TNH)
+    where = (block_tables_SB, query_start_S1, seq_lens_S)
+    return cast(Tensor, attend(q_TNH, k_cache, v_cache, *where, scale, max_query_len, max_seq_len))
+
+
+def silu_and_mul(x_T2I: Tensor) -> Tensor:
+    """silu(gate) · up [T, I], gate the first and up the second half of x's columns (Shazeer 2020, eq. 6)."""
+    return cast(Tensor, pick("silu_and_mul", x_T2I)(x_T2I))

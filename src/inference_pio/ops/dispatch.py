@@ -1,0 +1,94 @@
+"""Which implementation runs: chosen once per operation and kind of device, visible through `table()`."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from inference_pio.errors import ConfigError, ResourceError
+from inference_pio.ops import native, reference
+
+Implementation = Literal["reference", "native"]
+OPS = ("add_rms_norm", "paged_attention", "rms_norm", "rope_and_cache", "silu_and_mul")
+SWITCH = "INFERENCE_PIO_OPS"
+
+
+@dataclass(frozen=True)
+class OpChoice:
+    """One line of `inference-pio doctor`: what runs for an operation on a kind of device, and why."""
+
+    name: str
+    device: str
+    implementation: Implementation
+    reason: str
+
+
+_reference: dict[str, Callable[..., Any]] = {name: getattr(reference, name) for name in OPS}
+_native: dict[str, Callable[..., Any]] = {name: getattr(native, name) for name in OPS}
+_forced: Implementation | None = None
+
+
+def pick(name: str, x: Tensor) -> Callable[..., Any]:
+    """The function that serves `name` for tensors like x."""
+    if _cpu_is_native and x.is_cpu and x.dtype in native.DTYPES:
+        return _native[name]
+    return _reference[name]
+
+
+def table() -> list[OpChoice]:
+    """Every operation on every kind of device that this process can use."""
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    return [_choice(name, device) for device in devices for name in OPS]
+
+
+@contextmanager
+def use(implementation: Implementation) -> Iterator[None]:
+    """Run everything inside with one implementation, in all threads: for comparisons and for finding faults.
+
+    Raises ConfigError for another word, ResourceError for "native" where the kernels cannot run.
+    """
+    global _forced, _cpu_is_native
+    before = _forced
+    _forced = _checked(implementation)
+    _cpu_is_native = _decide()
+    try:
+        yield
+    finally:
+        _forced = before
+        _cpu_is_native = _decide()
+
+
+def _checked(implementation: str) -> Implementation:
+    if implementation == "reference":
+        return "reference"
+    if implementation != "native":
+        raise ConfigError(
+            f"operations run as 'reference' or 'native', not {implementation!r}: check {SWITCH}"
+        )
+    if native.MISSING is not None:
+        raise ResourceError(f"native operations were asked for: {native.MISSING}")
+    return "native"
+
+
+def _decide() -> bool:
+    return native.MISSING is None and _forced != "reference"
+
+
+def _choice(name: str, device: str) -> OpChoice:
+    if device != "cpu":
+        return OpChoice(name, device, "reference", f"no native kernel for {device}")
+    if _cpu_is_native:
+        return OpChoice(name, device, "native", f"{native.ISA}; float32 and bfloat16, other dtypes in torch")
+    why = native.MISSING or "asked for"
+    return OpChoice(name, device, "reference", why)
+
+
+if os.environ.get(SWITCH):
+    _forced = _checked(os.environ[SWITCH])
+_cpu_is_native = _decide()

@@ -1,0 +1,99 @@
+"""The C++ kernels, if this installation has them: loaded once, silent if absent, with the reason kept.
+
+The library registers its operators with torch (stable ABI) and uses torch's own threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+DTYPES = frozenset({torch.float32, torch.bfloat16})
+ISA_SWITCH = "INFERENCE_PIO_ISA"
+
+
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    return _call("rms_norm", x_TD.contiguous(), weight_D, eps)
+
+
+def add_rms_norm(x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    residual_TD = residual_TD.contiguous()
+    return _call("add_rms_norm", x_TD.contiguous(), residual_TD, weight_D, eps), residual_TD
+
+
+def rope_and_cache(
+    qkv_TE: Tensor,
+    positions_T: Tensor,
+    cos_sin_PH: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping_T: Tensor,
+    num_heads: int,
+    num_kv_heads: int,
+) -> Tensor:
+    return _call(
+        "rope_and_cache",
+        qkv_TE.contiguous(),
+        positions_T,
+        cos_sin_PH,
+        k_cache,
+        v_cache,
+        slot_mapping_T,
+        num_heads,
+        num_kv_heads,
+    )
+
+
+def paged_attention(
+    q_TNH: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables_SB: Tensor,
+    query_start_S1: Tensor,
+    seq_lens_S: Tensor,
+    scale: float,
+    max_query_len: int,  # noqa: ARG001
+    max_seq_len: int,  # noqa: ARG001
+) -> Tensor:
+    return _call(
+        "paged_attention",
+        q_TNH.contiguous(),
+        k_cache,
+        v_cache,
+        block_tables_SB.contiguous(),
+        query_start_S1,
+        seq_lens_S,
+        scale,
+    )
+
+
+def silu_and_mul(x_T2I: Tensor) -> Tensor:
+    return _call("silu_and_mul", x_T2I.contiguous())
+
+
+def _load() -> tuple[dict[str, Any], str, str | None]:
+    """The operators by name, the instruction set they use, and why there are none (None if there are)."""
+    found: Sequence[Path] = sorted(Path(__file__).parent.parent.glob("_native*.so"))
+    if not found:
+        return {}, "", "native kernels not built: install with a C++ compiler and torch present"
+    try:
+        torch.ops.load_library(str(found[0]))  # type: ignore[no-untyped-call]
+        isa = torch.ops.inference_pio.use_isa(os.environ.get(ISA_SWITCH, ""))
+    except (OSError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        return {}, "", f"native kernels do not load ({reason}): build them again with this torch"
+    names = ("rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul")
+    return {name: getattr(torch.ops.inference_pio, name).default for name in names}, str(isa), None
+
+
+_operators, ISA, MISSING = _load()
+
+
+def _call(name: str, *args: Any) -> Tensor:
+    y: Tensor = _operators[name](*args)
+    return y

@@ -1,0 +1,94 @@
+"""The operations in plain torch: what each of them means, on any device and in any floating dtype.
+
+Shape letters: T tokens, S sequences, N query heads, M key/value heads, G = N / M, H head size, D hidden size,
+I intermediate size, B blocks per sequence.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight (Zhang and Sennrich 2019, eq. 4), statistics in float32."""
+    x32_TD = x_TD.float()
+    inverse_T1 = torch.rsqrt(x32_TD.square().mean(dim=-1, keepdim=True) + eps)
+    return weight_D * (x32_TD * inverse_T1).to(x_TD.dtype)
+
+
+def add_rms_norm(x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+    residual_TD = residual_TD + x_TD
+    return rms_norm(residual_TD, weight_D, eps), residual_TD
+
+
+def apply_rope(x_TNH: Tensor, positions_T: Tensor, cos_sin_PH: Tensor) -> Tensor:
+    """Turns (x[i], x[i + H/2]) by the angle of the token's position (Su et al. 2021, eq. 34, halves layout)."""
+    cos_T1h, sin_T1h = cos_sin_PH[positions_T].float().unsqueeze(1).chunk(2, dim=-1)
+    first, second = x_TNH.float().chunk(2, dim=-1)
+    rotated = torch.cat((first * cos_T1h - second * sin_T1h, second * cos_T1h + first * sin_T1h), dim=-1)
+    return rotated.to(x_TNH.dtype)
+
+
+def rope_and_cache(
+    qkv_TE: Tensor,
+    positions_T: Tensor,
+    cos_sin_PH: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    slot_mapping_T: Tensor,
+    num_heads: int,
+    num_kv_heads: int,
+) -> Tensor:
+    heads = qkv_TE.reshape(qkv_TE.shape[0], num_heads + 2 * num_kv_heads, -1)
+    q_TNH, k_TMH, v_TMH = heads.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    block_size = k_cache.shape[2]
+    block_T, offset_T = slot_mapping_T // block_size, slot_mapping_T % block_size
+    k_cache[block_T, :, offset_T] = apply_rope(k_TMH, positions_T, cos_sin_PH).to(k_cache.dtype)
+    v_cache[block_T, :, offset_T] = v_TMH.to(v_cache.dtype)
+    return apply_rope(q_TNH, positions_T, cos_sin_PH)
+
+
+def paged_attention(
+    q_TNH: Tensor,
+    k_cache: Tensor,
+    v_cache: Tensor,
+    block_tables_SB: Tensor,
+    query_start_S1: Tensor,
+    seq_lens_S: Tensor,
+    scale: float,
+    max_query_len: int,  # noqa: ARG001
+    max_seq_len: int,  # noqa: ARG001
+) -> Tensor:
+    """softmax(scale · q kᵀ + causal mask) v (Vaswani et al. 2017, eq. 1), one sequence at a time, in float32."""
+    block_size = k_cache.shape[2]
+    out_TNH = torch.empty_like(q_TNH)
+    starts = query_start_S1.tolist()
+    for s, length in enumerate(seq_lens_S.tolist()):
+        rows = slice(starts[s], starts[s + 1])
+        blocks = block_tables_SB[s, : -(-length // block_size)].long()
+        k_MLH, v_MLH = (_gather(cache, blocks, length) for cache in (k_cache, v_cache))
+        out_TNH[rows] = _causal(q_TNH[rows].float(), k_MLH, v_MLH, scale).to(q_TNH.dtype)
+    return out_TNH
+
+
+def silu_and_mul(x_T2I: Tensor) -> Tensor:
+    gate_TI, up_TI = x_T2I.chunk(2, dim=-1)
+    return F.silu(gate_TI) * up_TI
+
+
+def _gather(cache: Tensor, blocks: Tensor, length: int) -> Tensor:
+    """[M, length, H] float32: the sequence's own tokens and nothing that lies behind them."""
+    return cache[blocks].transpose(0, 1).flatten(1, 2)[:, :length].float()
+
+
+def _causal(q_QNH: Tensor, k_MLH: Tensor, v_MLH: Tensor, scale: float) -> Tensor:
+    rows, length = q_QNH.shape[0], k_MLH.shape[1]
+    q_MGQH = q_QNH.reshape(rows, k_MLH.shape[0], -1, q_QNH.shape[2]).permute(1, 2, 0, 3)
+    scores = torch.einsum("mgqh,mlh->mgql", q_MGQH, k_MLH) * scale
+    seen = torch.arange(length, device=q_QNH.device)
+    position = torch.arange(length - rows, length, device=q_QNH.device)
+    scores = scores.masked_fill(seen[None, :] > position[:, None], float("-inf"))
+    out_MGQH = torch.einsum("mgql,mlh->mgqh", scores.softmax(dim=-1), v_MLH)
+    return out_MGQH.permute(2, 0, 1, 3).flatten(1, 2)
