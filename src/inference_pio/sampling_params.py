@@ -85,7 +85,9 @@ class SamplingParams:
         for name, ids in (("stop_token_ids", self.stop_token_ids), ("logit_bias", self.logit_bias or {})):
             for token_id in ids:
                 if token_id >= vocab_size:
-                    raise SamplingError(f"{name}: token id {token_id} is not in the vocabulary of {vocab_size}")
+                    raise SamplingError(
+                        f"{name}: token id {token_id} is not in the vocabulary of {vocab_size}"
+                    )
 
 
 _INTEGERS: tuple[tuple[str, int, int | None], ...] = (

@@ -48,7 +48,9 @@ class DynamicConfigManager:
         if profile is not None:
             for field, value in self._lookup("profile", self.optimization_profiles, profile).items():
                 if not hasattr(config, field):
-                    raise ValueError(f"profile {profile!r} sets {field!r}, which {type(config).__name__} does not have")
+                    raise ValueError(
+                        f"profile {profile!r} sets {field!r}, which {type(config).__name__} does not have"
+                    )
                 setattr(config, field, value)
         return config
 

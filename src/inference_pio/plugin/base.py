@@ -94,7 +94,9 @@ class ModelPlugin(TextModelPluginInterface):
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
 
-    def initialize_security(self, security_level: SecurityLevel, resource_limits: ResourceLimits) -> EnforcementReport:
+    def initialize_security(
+        self, security_level: SecurityLevel, resource_limits: ResourceLimits
+    ) -> EnforcementReport:
         """Set trust and limits for what is loaded from now on; the report says which are held here, in words."""
         if not isinstance(security_level, SecurityLevel) or not isinstance(resource_limits, ResourceLimits):
             raise UsageError("initialize_security takes a SecurityLevel and ResourceLimits")
@@ -123,7 +125,9 @@ class ModelPlugin(TextModelPluginInterface):
             raise UsageError(f"initialize does not know {', '.join(unknown)}; it takes {allowed}")
         config = kwargs.get("config") or self.config
         if not self.supports_config(config):
-            raise UsageError(f"{self.manifest.name!r} takes {self.config_class.__name__}, got {type(config).__name__}")
+            raise UsageError(
+                f"{self.manifest.name!r} takes {self.config_class.__name__}, got {type(config).__name__}"
+            )
         self._set_security(kwargs)
         options = RuntimeOptions(**{name: kwargs[name] for name in RuntimeOptions.names() & set(kwargs)})
         self.cleanup()
@@ -171,7 +175,9 @@ class ModelPlugin(TextModelPluginInterface):
         """A text gives its continuation; a list of texts or of token id lists gives a list of continuations."""
         prompts = [data] if isinstance(data, str) else data
         if not isinstance(prompts, Sequence) or not prompts:
-            raise UsageError(f"infer takes a text, a list of texts or a list of token id lists, got {data!r:.60}")
+            raise UsageError(
+                f"infer takes a text, a list of texts or a list of token id lists, got {data!r:.60}"
+            )
         self.load_model()
         params = sampling_params_of(self.config, self.config.max_new_tokens, {})
         texts = [out.outputs[0].text for out in self.runtime.generate(prompts, [params] * len(prompts))]

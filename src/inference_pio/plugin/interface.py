@@ -49,7 +49,9 @@ class TextModelPluginInterface(ModelPluginInterface):
     def generate_text(self, prompt: str, max_new_tokens: int = 512, **kwargs: Any) -> str:
         """Continue `prompt` by at most `max_new_tokens` tokens."""
 
-    def chat_completion(self, messages: list[dict[str, str]], max_new_tokens: int = 1024, **kwargs: Any) -> str:
+    def chat_completion(
+        self, messages: list[dict[str, str]], max_new_tokens: int = 1024, **kwargs: Any
+    ) -> str:
         """The answer to a conversation: messages are formatted, then continued."""
         formatted_prompt = self._format_chat_messages(messages)
         return self.generate_text(formatted_prompt, max_new_tokens=max_new_tokens, **kwargs)

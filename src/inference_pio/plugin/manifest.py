@@ -50,4 +50,6 @@ class Manifest:
                 f"{API_VERSION}; install a release of the plugin made for it"
             )
         if not re.fullmatch(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*", self.plugin):
-            raise PluginError(f"plugin {self.name!r}: {self.plugin!r} is not of the form 'package.module:Class'")
+            raise PluginError(
+                f"plugin {self.name!r}: {self.plugin!r} is not of the form 'package.module:Class'"
+            )

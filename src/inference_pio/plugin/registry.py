@@ -66,7 +66,9 @@ class Registry:
             if not isinstance(manifest, Manifest):
                 raise PluginError(f"{target} of {origin} is not a Manifest but {type(manifest).__name__}")
             if manifest.name != name:
-                raise PluginError(f"{target} of {origin} is registered as {name!r} but calls itself {manifest.name!r}")
+                raise PluginError(
+                    f"{target} of {origin} is registered as {name!r} but calls itself {manifest.name!r}"
+                )
             self._manifests[name] = Registered(manifest, origin)
         return self._manifests[name]
 
@@ -80,25 +82,15 @@ class Registry:
             UnsupportedArchitecture: none does; the message lists those that are supported.
             PluginError: two do.
         """
-        gguf = raw.get("general.architecture")
-        asked = {gguf} if gguf is not None else set(raw.get("architectures") or [raw.get("model_type")])
-        claims = [
-            found
-            for found in self.all()
-            if asked & set(found.manifest.gguf_architectures if gguf is not None else _claims(found.manifest))
-        ]
+        claims = [found for found in self.all() if claims_checkpoint(found.manifest, raw)]
         if len(claims) > 1:
             who = " and ".join(f"{found.manifest.name} ({found.origin})" for found in claims)
-            raise PluginError(f"{path}: two plugins claim {', '.join(map(str, asked))}: {who}; remove one")
+            raise PluginError(f"{path}: two plugins claim {_asked(raw)}: {who}; remove one")
         if not claims:
-            known = {
-                name
-                for found in self.all()
-                for name in (found.manifest.gguf_architectures if gguf is not None else found.manifest.architectures)
-            }
+            known = {name for found in self.all() for name in _claimable(found.manifest, raw)}
             raise UnsupportedArchitecture(
                 path,
-                f"no plugin for architecture {', '.join(map(str, asked))}",
+                f"no plugin for architecture {_asked(raw)}",
                 hint=f"supported: {', '.join(sorted(known))}; others come as plugin packages",
             )
         return claims[0].manifest
@@ -110,11 +102,35 @@ class Registry:
         return plugin
 
 
-def _claims(manifest: Manifest) -> tuple[str, ...]:
-    return (manifest.name, *manifest.architectures)
+def claims_checkpoint(manifest: Manifest, raw: Mapping[str, Any]) -> bool:
+    """Whether a plugin runs the architecture that a config.json or GGUF metadata names."""
+    return not _names(raw).isdisjoint(_claimable(manifest, raw))
+
+
+def _names(raw: Mapping[str, Any]) -> set[str]:
+    """What the checkpoint calls its architecture; `model_type` counts where `architectures` is missing."""
+    if "general.architecture" in raw:
+        return {str(raw["general.architecture"])}
+    stated = raw.get("architectures") or [raw.get("model_type", "(not stated)")]
+    return {str(name) for name in stated} if isinstance(stated, list) else {str(stated)}
+
+
+def _asked(raw: Mapping[str, Any]) -> str:
+    return ", ".join(sorted(_names(raw)))
+
+
+def _claimable(manifest: Manifest, raw: Mapping[str, Any]) -> tuple[str, ...]:
+    if "general.architecture" in raw:
+        return manifest.gguf_architectures
+    return manifest.architectures if raw.get("architectures") else (manifest.name,)
 
 
 @cache
 def default_registry() -> Registry:
     """Built-in plugins and those of installed packages, read once per process."""
     return Registry(external=tuple(entry_points(group=ENTRY_POINT_GROUP)))
+
+
+def create_plugin(name: str, **kwargs: Any) -> ModelPlugin:
+    """A new plugin object by name, built-in or installed: `create_plugin("llama")`."""
+    return default_registry().create(name, **kwargs)

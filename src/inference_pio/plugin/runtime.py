@@ -20,7 +20,14 @@ if TYPE_CHECKING:
 Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in total, and what is being done."""
 
-DEFAULT_RUNTIME = "inference_pio.runtime:LocalRuntime"
+
+class FormattedPrompt(str):
+    """Text that a chat template made: whatever special tokens the model wants in front are in it already."""
+
+    __slots__ = ()
+
+
+DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
 
 
 @dataclass(frozen=True)
@@ -91,7 +98,7 @@ class Runtime(Protocol):
 
     def render_chat(
         self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
-    ) -> str: ...
+    ) -> FormattedPrompt: ...
 
     def generate(
         self,

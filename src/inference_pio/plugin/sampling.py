@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 _NAMES = frozenset(field.name for field in fields(SamplingParams) if field.init)
 
 
-def sampling_params_of(config: BaseModelConfig, max_new_tokens: int, overrides: Mapping[str, Any]) -> SamplingParams:
+def sampling_params_of(
+    config: BaseModelConfig, max_new_tokens: int, overrides: Mapping[str, Any]
+) -> SamplingParams:
     """`temperature`, `top_p`, `top_k`, `repetition_penalty` and `do_sample` of `config`, then `overrides`.
 
     Raises:
@@ -23,7 +25,9 @@ def sampling_params_of(config: BaseModelConfig, max_new_tokens: int, overrides: 
     """
     unknown = sorted(set(overrides) - _NAMES - {"do_sample"})
     if unknown:
-        raise SamplingError(f"unknown generation options: {', '.join(unknown)}; known: {', '.join(sorted(_NAMES))}")
+        raise SamplingError(
+            f"unknown generation options: {', '.join(unknown)}; known: {', '.join(sorted(_NAMES))}"
+        )
     values: dict[str, Any] = {
         "temperature": config.temperature,
         "top_p": config.top_p,

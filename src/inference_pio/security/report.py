@@ -53,7 +53,9 @@ def in_process_report(level: SecurityLevel, limits: ResourceLimits) -> Enforceme
                 "partly enforced",
                 "a model whose plan is larger is refused before loading; growth later " + needs_worker,
             ),
-            Enforcement("gpu_memory_gb", limits.gpu_memory_gb, "not enforced", "a limit on GPU memory " + needs_worker),
+            Enforcement(
+                "gpu_memory_gb", limits.gpu_memory_gb, "not enforced", "a limit on GPU memory " + needs_worker
+            ),
             Enforcement(
                 "disk_space_gb",
                 limits.disk_space_gb,

@@ -76,7 +76,11 @@ class LlamaConfig(BaseModelConfig):
             if read.text("hidden_act", default="silu") != "silu":
                 read.refuse(f"{raw['hidden_act']!r} is not the silu of a llama", where="hidden_act")
             if "quantization_config" in read:
-                read.refuse("quantised safetensors are not supported", where="quantization_config", hint="use a GGUF file")
+                read.refuse(
+                    "quantised safetensors are not supported",
+                    where="quantization_config",
+                    hint="use a GGUF file",
+                )
             heads = read.integer("num_attention_heads")
             hidden_size = read.integer("hidden_size")
             max_positions = read.integer("max_position_embeddings", default=2048)
@@ -116,7 +120,9 @@ class LlamaConfig(BaseModelConfig):
                 if read.integer(key, default=head_dim) != head_dim:
                     read.refuse(f"{facts[key]} is not the head size {head_dim}", where=f"llama.{key}")
             if read.text("rope.scaling.type", default="none") != "none":
-                read.refuse(f"{facts['rope.scaling.type']!r} is not supported", where="llama.rope.scaling.type")
+                read.refuse(
+                    f"{facts['rope.scaling.type']!r} is not supported", where="llama.rope.scaling.type"
+                )
             return _checked(
                 read,
                 cls(
@@ -125,7 +131,9 @@ class LlamaConfig(BaseModelConfig):
                     num_hidden_layers=read.integer("block_count", high=10_000),
                     max_position_embeddings=read.integer("context_length", high=2**30),
                     intermediate_size=read.integer("feed_forward_length"),
-                    vocab_size=read.integer("vocab_size", default=len(raw.get("tokenizer.ggml.tokens", ())) or None),
+                    vocab_size=read.integer(
+                        "vocab_size", default=len(raw.get("tokenizer.ggml.tokens", ())) or None
+                    ),
                     num_key_value_heads=read.integer("attention.head_count_kv", default=heads),
                     head_dim=head_dim,
                     rms_norm_eps=read.number("attention.layer_norm_rms_epsilon"),
@@ -168,7 +176,9 @@ def _rope(read: ConfigReader, max_positions: int) -> RopeConfig:
             factor=rope.number("factor"),
             low_freq_factor=rope.number("low_freq_factor"),
             high_freq_factor=rope.number("high_freq_factor"),
-            original_max_position_embeddings=rope.integer("original_max_position_embeddings", default=max_positions),
+            original_max_position_embeddings=rope.integer(
+                "original_max_position_embeddings", default=max_positions
+            ),
         )
 
 

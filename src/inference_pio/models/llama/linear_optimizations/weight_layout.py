@@ -54,7 +54,9 @@ def _gguf_names(config: LlamaConfig) -> GGUFNames:
     return GGUFNames(
         rename=rename,
         unpermute={
-            f"{_LAYER}self_attn.{projection}.{kind}": count for projection, count in heads for kind in ("weight", "bias")
+            f"{_LAYER}self_attn.{projection}.{kind}": count
+            for projection, count in heads
+            for kind in ("weight", "bias")
         },
         drop=("blk.*.attn_rot_embd.weight",),
     )

@@ -12,7 +12,11 @@ def shard_plan(config: LlamaConfig) -> ShardPlan:
     heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
     replicate = ShardRule("replicate")
     vocabulary = ShardRule("vocab", config.vocab_size)
-    rules = {"model.embed_tokens.weight": vocabulary, "lm_head.weight": vocabulary, "model.norm.weight": replicate}
+    rules = {
+        "model.embed_tokens.weight": vocabulary,
+        "lm_head.weight": vocabulary,
+        "model.norm.weight": replicate,
+    }
     layer = "model.layers.*."
     for name, rule in (
         ("self_attn.q_proj", ShardRule("column", heads)),

@@ -18,7 +18,7 @@ _DTYPES = {
 
 
 def resolve_device(asked: str) -> torch.device:
-    """"cpu", "cuda", "cuda:N" or "auto" (the first GPU if there is one).
+    """ "cpu", "cuda", "cuda:N" or "auto" (the first GPU if there is one).
 
     Raises:
         ConfigError: another word.
@@ -32,7 +32,9 @@ def resolve_device(asked: str) -> torch.device:
     if device.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if (device.index or 0) >= count:
-            raise ResourceError(f"device {asked} is not here: torch sees {count} CUDA devices; use cpu or auto")
+            raise ResourceError(
+                f"device {asked} is not here: torch sees {count} CUDA devices; use cpu or auto"
+            )
     return device
 
 

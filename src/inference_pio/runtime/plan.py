@@ -45,7 +45,9 @@ class MemoryPlan:
     def sum_text(self) -> str:
         """The arithmetic in one line."""
         parts = ("weights", "kv_cache", "activations", "logits", "runtime")
-        terms = " + ".join(f"{part.replace('kv_cache', 'KV cache')} {_gb(getattr(self, part))}" for part in parts)
+        terms = " + ".join(
+            f"{part.replace('kv_cache', 'KV cache')} {_gb(getattr(self, part))}" for part in parts
+        )
         sign = "≤" if self.fits else ">"
         return f"{terms} = {_gb(self.total)} GB {sign} {_gb(self.budget)} GB {self.budget_name}"
 
@@ -101,7 +103,9 @@ def plan_memory(
         )
     tokens_per_step = min(options.max_num_batched_tokens, config.max_position_embeddings)
     # Hidden states and residual, the merged projection and its product, in and out, with a fifth for what torch keeps.
-    activations = int(1.2 * tokens_per_step * (4 * config.hidden_size + 3 * config.intermediate_size) * itemsize)
+    activations = int(
+        1.2 * tokens_per_step * (4 * config.hidden_size + 3 * config.intermediate_size) * itemsize
+    )
     logits = 3 * options.max_num_seqs * config.vocab_size * 4
     fixed = weight_bytes + activations + logits + RUNTIME_BYTES
     per_token = sum(spec.bytes_per_token() for spec in specs)

@@ -28,10 +28,13 @@ class Answers:
     ) -> None:
         self._stream, self._prompt, self._ids = stream, prompt, prompt_token_ids
         self._tokenizer = tokenizer
-        self._texts = [TextStream(tokenizer, params, prompt_token_ids) for _ in range(params.n)] if tokenizer else []
+        self._texts = (
+            [TextStream(tokenizer, params, prompt_token_ids) for _ in range(params.n)] if tokenizer else []
+        )
         scored = params.logprobs is not None
         self.outputs = [
-            CompletionOutput(index, "", [], 0.0 if scored else None, [] if scored else None) for index in range(params.n)
+            CompletionOutput(index, "", [], 0.0 if scored else None, [] if scored else None)
+            for index in range(params.n)
         ]
         self.errors: list[InferencePIOError] = []
         self._started = perf_counter()
@@ -51,6 +54,10 @@ class Answers:
                     break
         finally:
             self._stream.cancel()
+
+    def cancel(self) -> None:
+        """Give the request up; nothing happens where it has ended."""
+        self._stream.cancel()
 
     def result(self, request_id: str) -> RequestOutput:
         now = perf_counter()
@@ -87,7 +94,10 @@ class Answers:
         if self._tokenizer is None:
             return score
         tokenizer = self._tokenizer
-        return {i: replace(entry, decoded_token=tokenizer.decode([i], skip_special_tokens=False)) for i, entry in score.items()}
+        return {
+            token_id: replace(entry, decoded_token=tokenizer.decode([token_id], skip_special_tokens=False))
+            for token_id, entry in score.items()
+        }
 
 
 def run_all(answers: list[Answers], on_finished: Callable[[], None] | None) -> None:

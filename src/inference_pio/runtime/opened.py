@@ -11,6 +11,7 @@ from inference_pio.loader.raw_config import raw_config
 from inference_pio.loader.resolve import ModelSource, resolve
 from inference_pio.loader.store import ModelStore
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
+from inference_pio.security import ResourceLimits
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,16 @@ def open_model(
 ) -> OpenedModel:
     """Find `model` (fetching it if `options.download`), open its files, read its headers."""
     source = resolve(
-        model, store=store, progress=progress, download=options.download, accept_licence=options.accept_licence
+        model,
+        store=store,
+        progress=progress,
+        download=options.download,
+        accept_licence=options.accept_licence,
     )
     checkpoint = open_checkpoint(source.path)
     return OpenedModel(source, checkpoint, raw_config(checkpoint, source.path))
+
+
+def model_store(limits: ResourceLimits | None) -> ModelStore:
+    """The cache of downloaded models, bounded by `disk_space_gb` where limits are given."""
+    return ModelStore(limit_bytes=int(limits.disk_space_gb * 1e9) if limits is not None else None)

@@ -1,0 +1,26 @@
+"""What loading asks of a module, if the module has it."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+
+
+@runtime_checkable
+class FinishesLoading(Protocol):
+    """A module that prepares itself once its parameters are there: packs a weight, computes a table."""
+
+    def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:
+        """Called exactly once, when all parameters of the module and of modules in it are filled.
+
+        It may drop or replace parameters of its own. A module without parameters, and one that shares a parameter with
+        another, is called after everything is filled.
+        """
+
+
+@runtime_checkable
+class KeepsDtype(Protocol):
+    """A module whose own parameters are loaded in `parameter_dtype`, whatever the rest of the model uses."""
+
+    parameter_dtype: torch.dtype

@@ -1,0 +1,236 @@
+"""`LocalRuntime`: one plugin's model in this process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import torch
+from torch import nn
+
+from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.core import EngineCore
+from inference_pio.engine.loop import EngineLoop
+from inference_pio.errors import PluginError, TokenizerError, UsageError
+from inference_pio.loader.weights import load_weights
+from inference_pio.metrics.memory import process_bytes
+from inference_pio.outputs import RequestOutput, StreamChunk
+from inference_pio.parallel import Shard
+from inference_pio.plugin.base import ModelPlugin
+from inference_pio.plugin.runtime import FormattedPrompt, Progress, RuntimeOptions
+from inference_pio.runtime import stats
+from inference_pio.runtime.opened import OpenedModel, model_store, open_model
+from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.runtime.prepared import Prepared, prepare_model
+from inference_pio.runtime.prompts import TextSide
+from inference_pio.runtime.requests import Answers, run_all
+from inference_pio.sampling_params import SamplingParams
+from inference_pio.security import ResourceLimits
+from inference_pio.security.report import threads_for
+
+
+class LocalRuntime:
+    """Implements `inference_pio.plugin.runtime.Runtime`: `prepare` plans, `load` takes memory, `close` gives it back.
+
+    Args:
+        opened: the model, where the caller had to open it already to learn its architecture.
+    """
+
+    def __init__(self, opened: OpenedModel | None = None) -> None:
+        self._opened = opened
+        self._store = model_store(None)
+        self._prepared: Prepared | None = None
+        self._model: nn.Module | None = None
+        self._loop: EngineLoop | None = None
+        self._text: TextSide | None = None
+        self._threads_before: int | None = None
+
+    # Lifecycle ---------------------------------------------------------------------------------------------------
+
+    def prepare(
+        self,
+        plugin: ModelPlugin,
+        config: Any,
+        options: RuntimeOptions,
+        limits: ResourceLimits | None,
+        progress: Progress | None,
+    ) -> Any:
+        if limits is not None:
+            self._store = model_store(limits)
+            self._threads_before = torch.get_num_threads()
+            # Set before the engine's thread exists: torch hands the number on to threads started later.
+            torch.set_num_threads(min(threads_for(limits.cpu_percent), self._threads_before))
+        if self._opened is None or config.model_path not in (
+            str(self._opened.source.path),
+            self._opened.source.name,
+        ):
+            self._opened = open_model(config.model_path, options, progress, self._store)
+        self._prepared = prepare_model(plugin, config, options, limits, progress, self._opened)
+        self._prepared.plan.check(self._prepared.config.model_name)
+        return self._prepared.config
+
+    def load(self) -> nn.Module:
+        ready = self._ready()
+        plugin, config = ready.plugin, ready.config
+        chat_format = plugin.chat_format(config)
+        with ThreadPoolExecutor(1) as pool:  # the tokenizer is built while the weights are read
+            text = (
+                None
+                if ready.options.skip_tokenizer_init
+                else pool.submit(TextSide.of, ready.opened, chat_format)
+            )
+            self._model = load_model(ready)
+            self._text = text.result() if text else None
+        if self._text is not None and self._text.tokenizer.vocab_size > config.vocab_size:
+            raise TokenizerError(
+                ready.opened.source.path,
+                f"the tokenizer has {self._text.tokenizer.vocab_size} tokens, the model {config.vocab_size}",
+            )
+        core = EngineCore(
+            self._model,
+            plugin.cache_specs(config, ready.dtype, Shard()),
+            engine_config(ready),
+            vocab_size=config.vocab_size,
+            eos_token_ids=self._text.end_token_ids if self._text else frozenset(),
+            prefix_policy=plugin.prefix_policy(config),
+            device=ready.device,
+        )
+        self._loop = EngineLoop(core)
+        return self._model
+
+    def close(self) -> None:
+        if self._loop is not None:
+            self._loop.close()
+        if self._opened is not None:
+            self._opened.checkpoint.close()
+        if self._threads_before is not None:
+            torch.set_num_threads(self._threads_before)
+        self._loop = self._text = self._model = self._prepared = self._opened = self._threads_before = None
+        stats.release_memory()
+
+    @property
+    def plan(self) -> MemoryPlan:
+        return self._ready().plan
+
+    @property
+    def text(self) -> TextSide:
+        if self._text is None:
+            raise UsageError(
+                "this model was loaded without a tokenizer: give prompt_token_ids, take token_ids"
+            )
+        return self._text
+
+    # Text --------------------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        return self.text.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return self.text.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
+
+    def render_chat(
+        self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
+    ) -> FormattedPrompt:
+        return self.text.render(messages, add_generation_prompt, **variables)
+
+    def generate(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        params: Sequence[SamplingParams],
+        on_finished: Callable[[], None] | None = None,
+    ) -> list[RequestOutput]:
+        """Answers in the order of the prompts. One failed request does not keep the others from theirs."""
+        encoded = [self._encode(prompt) for prompt in prompts]  # a wrong prompt raises before anything runs
+        answers: list[Answers] = []
+        try:
+            for (text, ids), wanted in zip(encoded, params, strict=True):
+                answers.append(self._submit(text, ids, wanted))
+            run_all(answers, on_finished)
+        finally:
+            for answer in answers:
+                answer.cancel()
+        if len(answers) == 1 and answers[0].errors:
+            raise answers[0].errors[0]
+        return [answer.result(str(index)) for index, answer in enumerate(answers)]
+
+    def stream(self, prompt: str | Sequence[int], params: SamplingParams) -> Iterator[StreamChunk]:
+        """Chunks as they come; closing the iterator cancels the request. A failed request raises."""
+        answer = self._submit(*self._encode(prompt), params)
+        yield from answer.chunks()
+        if answer.errors:
+            raise answer.errors[0]
+
+    # Measured values ---------------------------------------------------------------------------------------------
+
+    def memory_stats(self) -> dict[str, float]:
+        block = self.plan.kv_bytes_per_token * self._ready().options.block_size if self._prepared else 0
+        return stats.memory_stats(self._model, self._loop.stats() if self._loop else None, block)
+
+    def compute_stats(self) -> dict[str, float]:
+        return stats.compute_stats(self._loop.stats() if self._loop else None)
+
+    def disk_stats(self) -> dict[str, float]:
+        return stats.disk_stats(self._opened, self._store)
+
+    def optimize(self, **targets: Any) -> dict[str, Any]:
+        """Empty the prefix cache and return freed pages to the system; bytes before and after."""
+        if targets:
+            raise UsageError(f"optimize knows no {', '.join(sorted(targets))}; it takes no options")
+        before = process_bytes()
+        blocks = self._loop.reset_prefix_cache() if self._loop else 0
+        stats.release_memory()
+        return {
+            "prefix_cache_blocks_dropped": blocks,
+            "process_bytes_before": before,
+            "process_bytes_after": process_bytes(),
+        }
+
+    def _ready(self) -> Prepared:
+        if self._prepared is None:
+            raise PluginError("the model is not initialised: call initialize first")
+        return self._prepared
+
+    def _encode(self, prompt: str | Sequence[int]) -> tuple[str | None, list[int]]:
+        return self.text.encode(prompt) if isinstance(prompt, str) else (None, list(prompt))
+
+    def _submit(self, text: str | None, ids: list[int], params: SamplingParams) -> Answers:
+        if self._loop is None:
+            raise PluginError("the model is not loaded: call load_model first")
+        if self._text is None and params.stop_strings:
+            raise UsageError("stop strings need a tokenizer, and this model was loaded without one")
+        stream = self._loop.submit(ids, params)
+        return Answers(stream, text, ids, params, self._text.tokenizer if self._text else None)
+
+
+def load_model(ready: Prepared) -> nn.Module:
+    """Weights into the model, then the plugin's optimisations, in order."""
+    load_weights(
+        ready.model,
+        ready.opened.checkpoint,
+        ready.weight_map,
+        shard_plan=ready.plugin.shard_plan(ready.config),
+        shard=Shard(),
+        dtype=ready.dtype,
+        device=ready.device,
+        progress=ready.progress,
+    )
+    model = ready.model.eval()
+    for step in ready.plugin.optimizations(ready.config):
+        model = step.apply(model, ready.config)
+    return model
+
+
+def engine_config(ready: Prepared) -> EngineConfig:
+    """The engine's numbers out of the plan."""
+    plan, options = ready.plan, ready.options
+    block_bytes = plan.kv_bytes_per_token * options.block_size
+    return EngineConfig(
+        max_model_len=plan.max_model_len,
+        max_num_seqs=options.max_num_seqs,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        block_size=options.block_size,
+        num_blocks=plan.kv_tokens // options.block_size,
+        enable_prefix_caching=ready.config.use_prefix_caching,
+        prefix_cache_max_blocks=ready.config.prefix_cache_max_size // block_bytes if block_bytes else None,
+    )

@@ -1,0 +1,70 @@
+"""The text side of a model: its tokenizer, its chat template, and how a prompt becomes token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from inference_pio.errors import ChatTemplateError, UsageError
+from inference_pio.loader.gguf import GGUFFile
+from inference_pio.plugin.facts import ChatFormat
+from inference_pio.plugin.runtime import FormattedPrompt
+from inference_pio.runtime.opened import OpenedModel
+from inference_pio.text.chat import ChatTemplate
+from inference_pio.text.tokenizer import Tokenizer
+
+
+class TextSide:
+    """Tokenizer and chat template of one checkpoint."""
+
+    def __init__(self, tokenizer: Tokenizer, chat_format: ChatFormat, path: str) -> None:
+        self.tokenizer, self._format, self._path = tokenizer, chat_format, path
+        self._template: ChatTemplate | None = None
+
+    @classmethod
+    def of(cls, opened: OpenedModel, chat_format: ChatFormat) -> TextSide:
+        path = opened.source.path
+        if isinstance(opened.checkpoint, GGUFFile):
+            return cls(Tokenizer.from_gguf(opened.checkpoint.metadata, path), chat_format, str(path))
+        return cls(Tokenizer.from_directory(path if path.is_dir() else path.parent), chat_format, str(path))
+
+    @property
+    def end_token_ids(self) -> frozenset[int]:
+        """Tokens that end an answer: those the checkpoint names, and the architecture's end-of-turn tokens it has."""
+        turns = (self.tokenizer.token_to_id(token) for token in self._format.end_of_turn)
+        return frozenset(self.tokenizer.eos_token_ids) | {
+            token_id for token_id in turns if token_id is not None
+        }
+
+    def encode(self, prompt: str | Sequence[int]) -> tuple[str | None, list[int]]:
+        """(text, token ids) of a prompt that is either."""
+        if isinstance(prompt, str):
+            ids = self.tokenizer.encode(prompt, add_special_tokens=not isinstance(prompt, FormattedPrompt))
+            if not ids:
+                raise UsageError("the prompt is empty")
+            return str(prompt), ids
+        return None, list(prompt)
+
+    def render(
+        self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool, **options: Any
+    ) -> FormattedPrompt:
+        """What the checkpoint's chat template makes of a conversation."""
+        tools = options.pop("tools", None)
+        variables = {**self._format.template_variables, **options}
+        template = self._chat_template()
+        return FormattedPrompt(
+            template.render(
+                messages, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables
+            )
+        )
+
+    def _chat_template(self) -> ChatTemplate:
+        if self._template is None:
+            if self.tokenizer.chat_template is None:
+                raise ChatTemplateError(
+                    self._path,
+                    "has no chat template",
+                    hint="a base model continues text: use run or generate",
+                )
+            self._template = ChatTemplate(self.tokenizer, self._path)
+        return self._template

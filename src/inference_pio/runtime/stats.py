@@ -1,0 +1,87 @@
+"""Measured figures of a running model, with units in their names."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import shutil
+import sys
+from pathlib import Path
+
+import psutil
+import torch
+from torch import nn
+
+from inference_pio.engine.core import EngineStats
+from inference_pio.layers import Linear
+from inference_pio.loader.store import ModelStore
+from inference_pio.metrics.memory import available_bytes, peak_process_bytes, process_bytes
+from inference_pio.runtime.opened import OpenedModel
+
+
+def memory_stats(
+    model: nn.Module | None, engine: EngineStats | None, kv_block_bytes: int
+) -> dict[str, float]:
+    """Bytes."""
+    return {
+        "process_bytes": process_bytes(),
+        "process_peak_bytes": peak_process_bytes(),
+        "available_bytes": available_bytes(),
+        "weights_bytes": loaded_weight_bytes(model) if model is not None else 0,
+        "kv_cache_reserved_bytes": engine.blocks_total * kv_block_bytes if engine else 0,
+        "kv_cache_used_bytes": engine.blocks_used * kv_block_bytes if engine else 0,
+    }
+
+
+def compute_stats(engine: EngineStats | None) -> dict[str, float]:
+    """CPU seconds and threads of this process; counts of the engine since it was loaded."""
+    times = psutil.Process().cpu_times()
+    stats: dict[str, float] = {
+        "cpu_user_seconds": times.user,
+        "cpu_system_seconds": times.system,
+        "compute_threads": torch.get_num_threads(),
+    }
+    if engine is not None:
+        stats |= {
+            "steps": engine.steps,
+            "prompt_tokens": engine.prompt_tokens,
+            "generation_tokens": engine.generation_tokens,
+            "requests_running": engine.running,
+            "requests_waiting": engine.waiting,
+            "preemptions": engine.preemptions,
+            "prefix_cache_hit_tokens": engine.prefix_hit_tokens,
+            "prefix_cache_query_tokens": engine.prefix_query_tokens,
+        }
+    return stats
+
+
+def disk_stats(opened: OpenedModel | None, store: ModelStore) -> dict[str, float]:
+    """Bytes."""
+    return {
+        "model_bytes": sum(tensor.nbytes for tensor in opened.checkpoint.tensors.values()) if opened else 0,
+        "model_cache_bytes": store.disk_usage_bytes(),
+        "model_cache_limit_bytes": store.limit_bytes if store.limit_bytes is not None else float("inf"),
+        "free_bytes": shutil.disk_usage(_existing(store.home)).free,
+    }
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(path for path in (folder, *folder.parents) if path.exists())
+
+
+def loaded_weight_bytes(model: nn.Module) -> int:
+    """Bytes of all weights as they lie in memory, each storage once."""
+    plain = {parameter.data_ptr(): parameter.nbytes for parameter in model.parameters()}
+    packed = [module.packed for module in model.modules() if isinstance(module, Linear) and module.packed]
+    shared = sum(weight.nbytes for weight in packed if not weight.shares(plain))
+    return sum(plain.values()) + shared
+
+
+def release_memory() -> None:
+    """Collect garbage and give freed pages back to the system where the C library can."""
+    gc.collect()
+    if sys.platform == "linux":
+        libc = ctypes.CDLL(None)
+        if hasattr(libc, "malloc_trim"):
+            libc.malloc_trim(0)
