@@ -1,0 +1,5 @@
+"""Sizes beyond which a tokenizer's files are refused: generous for real ones, small enough to fail at once."""
+
+MAX_TOKEN_BYTES = 64 * 1024
+MAX_VOCABULARY = 1 << 22
+MAX_FILE_BYTES = 128 << 20

@@ -1,0 +1,78 @@
+"""The messages of a conversation: checked, plain, and protected."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from inference_pio.errors import UsageError
+
+MAX_MESSAGES = 2048
+MAX_DEPTH = 64
+
+Protect = Callable[[str, str, bool], str]
+
+
+def checked_messages(messages: object, protect: Protect) -> list[dict[str, Any]]:
+    """Copies made of plain JSON types, with every string passed through `protect(text, where, from_model)`.
+
+    Raises:
+        UsageError: naming the place, such as `messages[3].role`.
+    """
+    if isinstance(messages, (str, Mapping)) or not isinstance(messages, Sequence):
+        raise UsageError(f"messages must be a list of messages, got {type(messages).__name__}")
+    if not 0 < len(messages) <= MAX_MESSAGES:
+        raise UsageError(f"messages: a conversation has 1 to {MAX_MESSAGES} messages, got {len(messages)}")
+    return [_message(message, f"messages[{index}]", protect) for index, message in enumerate(messages)]
+
+
+def plain(value: object, where: str, protect: Protect, from_model: bool = False, depth: int = 0) -> Any:
+    """`value` rebuilt out of JSON types, so that a template meets no object with methods of its own."""
+    if depth > MAX_DEPTH:
+        raise UsageError(f"{where}: nested more than {MAX_DEPTH} levels deep")
+    if value is None or isinstance(value, bool):
+        return value
+    if isinstance(value, str):
+        return protect(str(value), where, from_model)
+    if isinstance(value, (int, float)):
+        return int(value) if isinstance(value, int) else float(value)
+    if isinstance(value, Mapping):
+        return {
+            plain(key, where, protect, from_model, depth + 1): plain(
+                item, f"{where}.{key}", protect, from_model, depth + 1
+            )
+            for key, item in value.items()
+        }
+    if isinstance(value, Sequence) and not isinstance(value, (bytes, bytearray)):
+        return [
+            plain(item, f"{where}[{index}]", protect, from_model, depth + 1)
+            for index, item in enumerate(value)
+        ]
+    raise UsageError(f"{where}: must be text, a number, a list or an object, got {type(value).__name__}")
+
+
+def _message(message: object, where: str, protect: Protect) -> dict[str, Any]:
+    if not isinstance(message, Mapping):
+        raise UsageError(f"{where} must be an object with role and content, got {type(message).__name__}")
+    role = message.get("role")
+    if not isinstance(role, str) or not role:
+        raise UsageError(f"{where}.role must be text such as 'user', got {role!r:.40}")
+    _content(message.get("content"), f"{where}.content")
+    # What a model wrote may hold markup of its own that templates look for (`<think>`), but no special token.
+    result: dict[str, Any] = plain(message, where, protect, from_model=role == "assistant")
+    return result
+
+
+def _content(content: object, where: str) -> None:
+    if content is None or isinstance(content, str):
+        return
+    if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
+        raise UsageError(f"{where} must be text or a list of parts, got {type(content).__name__}")
+    for index, part in enumerate(content):
+        place = f"{where}[{index}]"
+        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+            raise UsageError(f'{place} must be a part such as {{"type": "text", "text": "…"}}')
+        if part["type"] != "text":
+            raise UsageError(f"{place}.type {part['type']!r:.40} is not supported (only 'text' is)")
+        if not isinstance(part.get("text"), str):
+            raise UsageError(f"{place}.text must be text, got {part.get('text')!r:.40}")
