@@ -133,5 +133,5 @@ def find(name: str) -> Entry | None:
 def suggest(name: str) -> tuple[str, ...]:
     """Up to three catalogue names that look like `name`, the nearest first."""
     names = {known: entry.name for entry in entries() for known in (entry.name, *entry.aliases)}
-    close = difflib.get_close_matches(name.lower()[:100], names, n=3, cutoff=0.5)
+    close = difflib.get_close_matches(name.lower()[:100], names, n=3, cutoff=0.6)
     return tuple(dict.fromkeys(names[known] for known in close))

@@ -66,10 +66,10 @@ class PartialFile:
 
     def finish(self) -> None:
         """Give the file its name, or discard it and raise DownloadError saying what differs."""
-        found = self._hash.hexdigest()
-        if self.written != self._file.size or found != self._file.sha256:
+        size, sha256 = self.written, self._hash.hexdigest()
+        if (size, sha256) != (self._file.size, self._file.sha256):
             self.discard()
-            raise DownloadError(difference(self._file, self.written, found))
+            raise DownloadError(difference(self._file, size, sha256))
         self._part.replace(self._target)
         self._state.unlink()
 

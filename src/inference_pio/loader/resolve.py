@@ -90,7 +90,8 @@ def _local(model: str) -> ModelSource | None:
             return ModelSource(path.resolve().name, path, "directory")
         there = path.exists()
     except (OSError, RuntimeError) as error:  # no permission; `~nobody`
-        raise ModelNotFound(f"{_shown(model)} cannot be read: {error}") from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ModelNotFound(f"{_shown(model)} cannot be read: {reason}") from error
     if there and not path.is_dir():
         raise ModelNotFound(f"{_shown(model)} is neither a regular file nor a folder")
     if not _is_path(model, path):
