@@ -62,7 +62,7 @@ class ModelFileError(InferencePIOError):
         self.path, self.what, self.where, self.byte, self.hint = str(path), what, where, byte, hint
         place = where + (f" (byte {byte})" if byte is not None else "")
         message = ": ".join(part for part in (str(path), place.strip(), what) if part)
-        super().__init__(f"{message} ({hint})" if hint else message)
+        super().__init__(_one_line(f"{message} ({hint})" if hint else message))
 
 
 class UnsafeWeightsError(ModelFileError):
@@ -135,3 +135,8 @@ class NonFiniteLogits(GenerationError):
 
 class EngineClosed(GenerationError):
     pass
+
+
+def _one_line(text: str) -> str:
+    """Control characters of file names, and bytes in them that are not UTF-8, written as escapes."""
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

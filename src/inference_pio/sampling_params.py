@@ -62,9 +62,9 @@ class SamplingParams:
     stop_strings: tuple[str, ...] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        for name, low, high in _INTEGERS:
-            _integer(name, getattr(self, name), low, high)
-        for name, low, high, open_low in _NUMBERS:
+        for name, (lowest, highest) in _INTEGERS.items():
+            _integer(name, getattr(self, name), lowest, highest)
+        for name, (low, high, open_low) in _NUMBERS.items():
             _number(name, getattr(self, name), low, high, open_low)
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
             if not isinstance(getattr(self, name), bool):
@@ -90,32 +90,33 @@ class SamplingParams:
                     )
 
 
-_INTEGERS: tuple[tuple[str, int, int | None], ...] = (
-    ("n", 1, MAX_N),
-    ("top_k", -1, 2**31 - 1),
-    ("max_tokens", 1, 2**31 - 1),
-    ("min_tokens", 0, 2**31 - 1),
-    ("logprobs", 0, MAX_LOGPROBS),
-    ("seed", -(2**63), 2**63 - 1),
-)
+_INTEGERS: Mapping[str, tuple[int, int]] = {
+    "n": (1, MAX_N),
+    "top_k": (-1, 2**31 - 1),
+    "max_tokens": (1, 2**31 - 1),
+    "min_tokens": (0, 2**31 - 1),
+    "logprobs": (0, MAX_LOGPROBS),
+    "seed": (-(2**63), 2**63 - 1),
+}
 _OPTIONAL = frozenset({"max_tokens", "logprobs", "seed"})
-_NUMBERS: tuple[tuple[str, float, float, bool], ...] = (
-    ("temperature", 0.0, 2.0, False),
-    ("top_p", 0.0, 1.0, True),
-    ("min_p", 0.0, 1.0, False),
-    ("typical_p", 0.0, 1.0, True),
-    ("repetition_penalty", 0.0, 10.0, True),
-    ("presence_penalty", -2.0, 2.0, False),
-    ("frequency_penalty", -2.0, 2.0, False),
-)
+# lowest, highest, and whether the lowest itself is out
+_NUMBERS: Mapping[str, tuple[float, float, bool]] = {
+    "temperature": (0.0, 2.0, False),
+    "top_p": (0.0, 1.0, True),
+    "min_p": (0.0, 1.0, False),
+    "typical_p": (0.0, 1.0, True),
+    "repetition_penalty": (0.0, 10.0, True),
+    "presence_penalty": (-2.0, 2.0, False),
+    "frequency_penalty": (-2.0, 2.0, False),
+}
 
 
-def _integer(name: str, value: object, low: int, high: int | None) -> None:
+def _integer(name: str, value: object, low: int, high: int) -> None:
     if value is None and name in _OPTIONAL:
         return
     if not isinstance(value, int) or isinstance(value, bool):
         raise SamplingError(f"{name} must be a whole number, got {value!r}")
-    if value < low or (high is not None and value > high):
+    if not low <= value <= high:
         raise SamplingError(f"{name} must be from {low} to {high}, got {value}")
 
 

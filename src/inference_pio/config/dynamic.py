@@ -35,7 +35,7 @@ class DynamicConfigManager:
         Raises:
             ValueError: no template, or no profile, of that name.
         """
-        config = self._lookup("config template", self.config_templates, model_type)()
+        config: BaseModelConfig = self._lookup("config template", self.config_templates, model_type)()
         gpu_memory_gb = hardware_specs.get("gpu_memory_gb", 0)
         if gpu_memory_gb < LOW_MEMORY_GB:
             config.torch_dtype = "float16"

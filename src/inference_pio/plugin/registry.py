@@ -1,4 +1,4 @@
-"""Which plugins there are: built-in names and the entry points of installed packages. Nothing of a model is imported."""
+"""Which plugins there are: built-in names and entry points. Nothing of a model is imported to learn that."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""The seam between a plugin and what runs it: the standard's methods call a `Runtime`, whichever process it lives in."""
+"""The seam between a plugin and what runs it: the standard's methods call a `Runtime`, wherever it lives."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -97,7 +97,7 @@ class Runtime(Protocol):
     def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
 
     def render_chat(
-        self, messages: Sequence[dict[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
+        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
     ) -> FormattedPrompt: ...
 
     def generate(

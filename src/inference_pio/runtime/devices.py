@@ -47,7 +47,7 @@ def resolve_dtype(asked: str | torch.dtype, device: torch.device) -> torch.dtype
     if asked == "auto":
         return torch.bfloat16 if device.type == "cuda" or computes_bfloat16() else torch.float32
     dtype = _DTYPES.get(asked.removeprefix("torch.")) if isinstance(asked, str) else asked
-    if dtype not in _DTYPES.values():
+    if dtype is None or dtype not in _DTYPES.values():
         raise ConfigError(f"dtype must be one of auto, {', '.join(_DTYPES)}, got {asked!r}")
     return dtype
 

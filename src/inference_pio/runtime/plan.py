@@ -59,7 +59,8 @@ class MemoryPlan:
         tokens = (self.budget - fixed) // self.kv_bytes_per_token if self.kv_bytes_per_token else 0
         if tokens >= _SHORTEST:
             return f"with max_model_len {tokens // 64 * 64} it fits"
-        return f"it needs {_gb(fixed + _SHORTEST * self.kv_bytes_per_token)} GB at least: raise the limit or take a smaller model"
+        least = fixed + _SHORTEST * self.kv_bytes_per_token
+        return f"it needs {_gb(least)} GB at least: raise the limit or take a smaller model"
 
     def check(self, name: str) -> None:
         """Raise `ResourceError` with the arithmetic and the way out where it does not fit."""

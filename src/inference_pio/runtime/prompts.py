@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inference_pio.errors import ChatTemplateError, UsageError
+from inference_pio.errors import UsageError
 from inference_pio.loader.gguf import GGUFFile
 from inference_pio.plugin.facts import ChatFormat
 from inference_pio.plugin.runtime import FormattedPrompt
@@ -46,25 +46,18 @@ class TextSide:
         return None, list(prompt)
 
     def render(
-        self, messages: Sequence[dict[str, Any]], add_generation_prompt: bool, **options: Any
+        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, **options: Any
     ) -> FormattedPrompt:
         """What the checkpoint's chat template makes of a conversation."""
         tools = options.pop("tools", None)
         variables = {**self._format.template_variables, **options}
-        template = self._chat_template()
+        if self._template is None:
+            self._template = ChatTemplate(self.tokenizer, self._path)
         return FormattedPrompt(
-            template.render(
-                messages, add_generation_prompt=add_generation_prompt, tools=tools, variables=variables
+            self._template.render(
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                tools=tools,
+                variables=variables,
             )
         )
-
-    def _chat_template(self) -> ChatTemplate:
-        if self._template is None:
-            if self.tokenizer.chat_template is None:
-                raise ChatTemplateError(
-                    self._path,
-                    "has no chat template",
-                    hint="a base model continues text: use run or generate",
-                )
-            self._template = ChatTemplate(self.tokenizer, self._path)
-        return self._template

@@ -72,10 +72,11 @@ def _existing(folder: Path) -> Path:
 
 def loaded_weight_bytes(model: nn.Module) -> int:
     """Bytes of all weights as they lie in memory, each storage once."""
-    plain = {parameter.data_ptr(): parameter.nbytes for parameter in model.parameters()}
-    packed = [module.packed for module in model.modules() if isinstance(module, Linear) and module.packed]
-    shared = sum(weight.nbytes for weight in packed if not weight.shares(plain))
-    return sum(plain.values()) + shared
+    storages = {parameter.data_ptr(): parameter.nbytes for parameter in model.parameters()}
+    for module in model.modules():
+        if isinstance(module, Linear) and module.packed is not None:
+            storages[module.packed.address] = module.packed.nbytes
+    return sum(storages.values())
 
 
 def release_memory() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -49,7 +50,7 @@ class LlamaModel(nn.Module):
         super().__init__()
         self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, shard)
         self.rotary_emb = RotaryEmbedding(config)
-        self.layers = nn.ModuleList(DecoderLayer(config, shard) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList([DecoderLayer(config, shard) for _ in range(config.num_hidden_layers)])
         self.norm = FusedResidualNorm(config)
 
     def forward(self, batch: ForwardBatch, caches: Sequence[KVCache]) -> Tensor:
@@ -57,12 +58,15 @@ class LlamaModel(nn.Module):
         residual = self.embed_tokens(batch.token_ids)
         x = torch.zeros_like(residual)
         last = len(caches) - 1
-        for index, (layer, cache) in enumerate(zip(self.layers, caches, strict=True)):
+        for index, (layer, cache) in enumerate(zip(self.decoder_layers(), caches, strict=True)):
             x, residual = layer.attend(x, residual, batch, self.rotary_emb.cos_sin, cache)
             if index == last:
                 x, residual = keep_needed_rows(x, residual, batch.last_token)
             x, residual = layer.feed_forward(x, residual)
         return self.norm.add(x, residual)[0]
+
+    def decoder_layers(self) -> Iterator[DecoderLayer]:
+        return cast("Iterator[DecoderLayer]", iter(self.layers))
 
 
 class LlamaForCausalLM(nn.Module):
@@ -74,4 +78,5 @@ class LlamaForCausalLM(nn.Module):
         self.lm_head = VocabParallelHead(config.hidden_size, config.vocab_size, shard)
 
     def forward(self, batch: ForwardBatch, caches: Sequence[KVCache]) -> Tensor:
-        return self.lm_head(self.model(batch, caches)).float()
+        logits_RV: Tensor = self.lm_head(self.model(batch, caches))
+        return logits_RV.float()

@@ -48,7 +48,8 @@ class Attention(nn.Module):
             batch.max_query_len,
             batch.max_seq_len,
         )
-        return self.o_proj(o_TNH.flatten(1))
+        y_TD: Tensor = self.o_proj(o_TNH.flatten(1))
+        return y_TD
 
 
 def technique(config: LlamaConfig) -> TechniqueFact:

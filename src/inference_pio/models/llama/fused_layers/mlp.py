@@ -20,4 +20,5 @@ class MLP(nn.Module):
         self.down_proj = RowParallelLinear(width, config.hidden_size, shard, bias=config.mlp_bias)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        return self.down_proj(ops.silu_and_mul(self.gate_up_proj(x_TD)))
+        y_TD: Tensor = self.down_proj(ops.silu_and_mul(self.gate_up_proj(x_TD)))
+        return y_TD

@@ -21,7 +21,7 @@ def technique(config: LlamaConfig) -> TechniqueFact:
         "memory",
         "active" if config.use_prefix_caching else "dormant",
         exact=True,
-        reason=f"full blocks are shared by content, at most {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones"
+        reason=f"full blocks are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones are kept"
         if config.use_prefix_caching
         else "use_prefix_caching is off",
     )

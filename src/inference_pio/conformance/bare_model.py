@@ -1,0 +1,118 @@
+"""A plugin's model run without the engine, so that the model is what is tested."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import fields, is_dataclass
+from itertools import accumulate
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from inference_pio.loader.checkpoint import open_checkpoint
+from inference_pio.loader.raw_config import raw_config
+from inference_pio.loader.weights import load_weights
+from inference_pio.parallel import Shard
+from inference_pio.plugin.base import ModelPlugin
+from inference_pio.plugin.batch import ForwardBatch
+
+BLOCK_SIZE = 16
+_CPU = torch.device("cpu")
+
+
+class BareModel:
+    """Runs pieces of sequences in whatever order and company a test wants.
+
+    Args:
+        sequences: how many there may be; blocks of one sequence lie apart in the cache.
+        max_tokens: the longest sequence.
+    """
+
+    def __init__(
+        self,
+        plugin: ModelPlugin,
+        path: Path,
+        *,
+        sequences: int = 1,
+        max_tokens: int = 256,
+        shard: Shard | None = None,
+    ) -> None:
+        shard = shard or Shard()
+        with open_checkpoint(path) as checkpoint:
+            self.config: Any = plugin.read_config(raw_config(checkpoint, path), str(path))
+            with torch.device("meta"):
+                model = plugin.build_model(self.config, shard)
+            load_weights(
+                model,
+                checkpoint,
+                plugin.weight_map(self.config),
+                shard_plan=plugin.shard_plan(self.config),
+                shard=shard,
+                dtype=torch.float32,
+                device=_CPU,
+                progress=None,
+            )
+        self.model = model.eval()
+        self.specs = plugin.cache_specs(self.config, torch.float32, shard)
+        self._sequences, self._blocks = sequences, -(-max_tokens // BLOCK_SIZE)
+        self.caches = [
+            spec.allocate(sequences * self._blocks, BLOCK_SIZE, sequences, _CPU) for spec in self.specs
+        ]
+        for spec, cache in zip(self.specs, self.caches, strict=True):
+            if not spec.bytes_per_sequence():
+                for tensor in tensors_of(cache):
+                    tensor.fill_(float("nan"))  # whoever reads what was never written is found out
+        self._lengths = [0] * sequences
+
+    def run(self, pieces: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
+        """One step: (sequence number, its next tokens) each; logits [tokens, vocab_size] of every token of each."""
+        rows = [len(token_ids) for _, token_ids in pieces]
+        starts = [self._lengths[number] for number, _ in pieces]
+        spans = [range(start, start + count) for start, count in zip(starts, rows, strict=True)]
+        tables = [self._table(number) for number, _ in pieces]
+        slots = [
+            table[position // BLOCK_SIZE] * BLOCK_SIZE + position % BLOCK_SIZE
+            for table, span in zip(tables, spans, strict=True)
+            for position in span
+        ]
+        keeps_state = any(spec.bytes_per_sequence() for spec in self.specs)
+        batch = ForwardBatch(
+            token_ids=torch.tensor([token_id for _, token_ids in pieces for token_id in token_ids]),
+            positions=torch.tensor([position for span in spans for position in span]),
+            query_start=torch.tensor([0, *accumulate(rows)], dtype=torch.int32),
+            seq_lens=torch.tensor([span.stop for span in spans], dtype=torch.int32),
+            block_tables=torch.tensor(tables, dtype=torch.int32),
+            slot_mapping=torch.tensor(slots),
+            state_slots=torch.tensor([number for number, _ in pieces]) if keeps_state else None,
+            last_token=torch.arange(sum(rows)),
+            max_query_len=max(rows),
+            max_seq_len=max(span.stop for span in spans),
+        )
+        for (number, _), span in zip(pieces, spans, strict=True):
+            self._lengths[number] = span.stop
+        with torch.inference_mode():
+            return list(self.model(batch, self.caches).split(rows))
+
+    def prefill(self, token_ids: Sequence[int], chunk: int | None = None, sequence: int = 0) -> Tensor:
+        """Logits [tokens, vocab_size] of one sequence from its beginning, `chunk` tokens at a time."""
+        self._lengths[sequence] = 0
+        size = chunk or len(token_ids)
+        parts = [token_ids[first : first + size] for first in range(0, len(token_ids), size)]
+        return torch.cat([self.run([(sequence, part)])[0] for part in parts])
+
+    def _table(self, number: int) -> list[int]:
+        return [block * self._sequences + number for block in reversed(range(self._blocks))]
+
+
+def tensors_of(cache: Any) -> Iterator[Tensor]:
+    """Every tensor that a layer's cache holds, however it is put together."""
+    if isinstance(cache, Tensor):
+        yield cache
+    elif is_dataclass(cache):
+        for entry in fields(cache):
+            yield from tensors_of(getattr(cache, entry.name))
+    elif isinstance(cache, (tuple, list)):
+        for entry in cache:
+            yield from tensors_of(entry)

@@ -1,0 +1,88 @@
+"""What a plugin brings to the contract tests: `<plugin package>.tests.case:CASE`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, Literal, Protocol
+
+from torch import Tensor
+
+Raw = Mapping[str, Any]
+CheckpointKind = Literal["safetensors", "sharded", "gguf"]
+_NONE: Mapping[str, Any] = MappingProxyType({})
+
+
+class ReferenceModel(Protocol):
+    """A model by somebody else (Transformers, say) with random weights in float32."""
+
+    def logits(self, token_ids: Sequence[int]) -> Tensor:
+        """[tokens, vocab_size] of one sequence in one pass."""
+
+    def save(self, directory: Path, kind: CheckpointKind) -> Path:
+        """Write the model's checkpoint and return what a user would load: the directory, or the GGUF file in it.
+
+        "sharded" has an index over several files.
+        """
+
+
+@dataclass(frozen=True)
+class HeaderFacts:
+    """Names and shapes of a checkpoint that exists, and what it says about its architecture.
+
+    raw      config.json, or GGUF metadata without `gguf.tensor_names`
+    tensors  a callable, since a reference class may have to be imported to tell
+    """
+
+    raw: Raw
+    tensors: Callable[[], Mapping[str, tuple[int, ...]]]
+    format: Literal["safetensors", "gguf"] = "safetensors"
+
+
+@dataclass(frozen=True)
+class ChatGolden:
+    """A chat template, the special tokens it may name, and what somebody else's renderer makes of it."""
+
+    template: str
+    bos_token: str
+    eos_token: str
+    render: Callable[[Sequence[Mapping[str, str]], bool], str]
+
+
+@dataclass(frozen=True)
+class PluginCase:
+    """All that one plugin adds to the suite. Everything else is the same for every plugin.
+
+    tiny              name -> config.json of a model of a few layers; between them every branch of the architecture.
+                      The first one stands for the architecture where one is enough
+    reference         config.json -> reference model; equal input gives equal weights
+    gguf              names of `tiny` that GGUF can carry
+    claims            files of the collected configurations that this plugin runs
+    ignored           config.json keys whose value makes no difference, and why
+    rope_key          where config.json says the kind of rotary positions ("" where it has no choice)
+    checkpoints       real checkpoints by name
+    shards            name of `tiny` -> numbers of ranks to simulate
+    refused_ranks     name of `tiny` -> numbers of ranks that must be refused
+    not_interchangeable  pairs of configuration fields under which keys and values must never be shared
+    chat              chat goldens by name
+    """
+
+    name: str
+    tiny: Mapping[str, Raw]
+    reference: Callable[[Raw], ReferenceModel]
+    claims: frozenset[str]
+    ignored: Mapping[str, str]
+    checkpoints: Mapping[str, HeaderFacts]
+    shards: Mapping[str, tuple[int, ...]]
+    refused_ranks: Mapping[str, tuple[int, ...]]
+    not_interchangeable: tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...]
+    gguf: frozenset[str] = frozenset()
+    rope_key: str = ""
+    chat: Mapping[str, ChatGolden] = field(default_factory=lambda: _NONE)
+
+    @property
+    def typical(self) -> str:
+        """The tiny model that stands for the architecture."""
+        return next(iter(self.tiny))

@@ -1,0 +1,37 @@
+"""What a checkpoint says about its architecture, before anyone interprets it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from inference_pio.errors import ModelFileError
+from inference_pio.loader.checkpoint import Checkpoint
+from inference_pio.loader.gguf import GGUFFile
+from inference_pio.loader.strict_json import strict_object
+
+_MAX_BYTES = 4 * 2**20
+
+
+def raw_config(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
+    """config.json of a directory; a GGUF file's metadata with "gguf.tensor_names" added.
+
+    Raises:
+        ModelFileError: config.json is missing, too large, or not one JSON object with distinct keys and finite numbers.
+    """
+    if isinstance(checkpoint, GGUFFile):
+        return {**checkpoint.metadata, "gguf.tensor_names": frozenset(checkpoint.tensors)}
+    directory = path if path.is_dir() else path.parent
+    return read_json_object(directory / "config.json")
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """One JSON object out of a small file, strictly."""
+    if not file.is_file():
+        raise ModelFileError(
+            file, "no such file", hint="a model directory has config.json beside its weights"
+        )
+    if file.stat().st_size > _MAX_BYTES:
+        raise ModelFileError(file, f"{file.stat().st_size} bytes is too large for a configuration")
+    return strict_object(file.read_bytes(), file, "")
