@@ -1,0 +1,38 @@
+"""JSON out of files that somebody else wrote."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from inference_pio.errors import ModelFileError
+
+
+def strict_object(data: bytes, path: Path, where: str) -> dict[str, Any]:
+    """One JSON object in UTF-8, without repeated keys, NaN or infinity at any depth.
+
+    Raises:
+        ModelFileError: it is anything else.
+    """
+
+    def distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            seen: set[str] = set()
+            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]
+            raise ModelFileError(path, f"{twice!a} appears twice", where=where)
+        return found
+
+    def refuse(constant: str) -> float:
+        raise ModelFileError(path, f"{constant} is not JSON", where=where)
+
+    try:
+        value = json.loads(data.decode(), object_pairs_hook=distinct, parse_constant=refuse)
+    except RecursionError as error:
+        raise ModelFileError(path, "is nested too deep", where=where) from error
+    except ValueError as error:  # of JSON, of UTF-8, or a number of thousands of digits
+        raise ModelFileError(path, f"is not JSON: {error}", where=where) from error
+    if not isinstance(value, dict):
+        raise ModelFileError(path, f"must be a JSON object, is a {type(value).__name__}", where=where)
+    return value

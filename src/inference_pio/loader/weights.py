@@ -1,0 +1,236 @@
+"""Filling a model with a checkpoint, tensor by tensor and strictly both ways."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from inference_pio.errors import CheckpointMismatch
+from inference_pio.layers.protocol import FinishesLoading, KeepsDtype
+from inference_pio.loader.sharding import Sharding
+from inference_pio.loader.tensor_info import Checkpoint, CheckpointHeader
+from inference_pio.loader.weight_plan import Piece, Shape, Target, WeightPlan, plan_weights
+from inference_pio.parallel import Shard
+from inference_pio.plugin.facts import ShardPlan, WeightMap
+from inference_pio.plugin.runtime import Progress
+
+_WHOLE_MODEL = ShardPlan({}, (1,))
+
+
+def audit(
+    parameters: Mapping[str, Shape],
+    header: CheckpointHeader,
+    weight_map: WeightMap,
+    *,
+    shard_plan: ShardPlan = _WHOLE_MODEL,
+    shard: Shard | None = None,
+) -> None:
+    """Hold names and shapes against each other, without reading data: `header` may be an index alone.
+
+    Args:
+        parameters: of the model as `shard` holds it, tied ones included (`named_parameters(remove_duplicate=False)`).
+
+    Raises:
+        CheckpointMismatch: with every parameter that is missing and every tensor that is unused or of another shape.
+        ModelFileError, PluginError, ConfigError: as `plan_weights` and `Sharding` raise them.
+    """
+    plan_weights(parameters, header, weight_map, Sharding(shard_plan, shard or Shard()))
+
+
+def load_weights(
+    model: nn.Module,
+    checkpoint: Checkpoint,
+    weight_map: WeightMap,
+    *,
+    shard_plan: ShardPlan,
+    shard: Shard,
+    dtype: torch.dtype,
+    device: torch.device,
+    progress: Progress | None = None,
+) -> None:
+    """Fill a model that was built on the meta device; each tensor is read once, and given up before the next.
+
+    Parameters become frozen ones of `dtype` on `device` in memory of their own (`KeepsDtype` modules choose their own
+    type). Beside the model at most one tensor of the checkpoint is in memory, in the parameter's type. A module's
+    `finish_loading` runs as soon as all its parameters are there; of modules that share one, after everything.
+
+    Args:
+        progress: called with (bytes read, bytes of all tensors to read, "loading").
+
+    Raises:
+        CheckpointMismatch: names, shapes or tied values differ; names and shapes before any data is read.
+        ModelFileError: data cannot be read.
+    """
+    shapes = {name: tuple(parameter.shape) for name, parameter in _parameters(model)}
+    plan = plan_weights(shapes, checkpoint, weight_map, Sharding(shard_plan, shard))
+    _Loading(model, checkpoint, plan, dtype, device, progress).run()
+
+
+class _Loading:
+    """One run of `load_weights`."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        checkpoint: Checkpoint,
+        plan: WeightPlan,
+        dtype: torch.dtype,
+        device: torch.device,
+        progress: Progress | None,
+    ) -> None:
+        self._model, self._checkpoint, self._plan = model, checkpoint, plan
+        self._dtype, self._device, self._progress = dtype, device, progress
+        self._finishing = _Finishing(model, plan, device, dtype)
+        self._started: dict[str, _Assembly] = {}
+        self._uses = _uses(plan)
+        self._total = sum(checkpoint.tensors[source].nbytes for source in self._uses)
+        self._done = 0
+
+    def run(self) -> None:
+        tied = [self._plan.targets[name] for name in self._plan.tied if name in self._plan.targets]
+        plain = [target for target in self._plan.targets.values() if target.name not in self._plan.tied]
+        for target in (*plain, *tied):  # what a tied parameter is compared with has to be there first
+            for piece in target.pieces:
+                if piece.source in self._uses:
+                    self._read(piece.source)
+        for name, other in self._plan.tied.items():
+            owner, leaf = _owner(self._model, name)
+            setattr(owner, leaf, self._model.get_parameter(other))
+        self._finishing.finish_rest()
+
+    def _read(self, source: str) -> None:
+        """Read one tensor and bring its pieces to their places."""
+        uses = self._uses.pop(source)
+        dtypes = {self._dtype_of(target.name) for target, _ in uses}
+        tensor = self._checkpoint.read(source, dtypes.pop() if len(dtypes) == 1 else torch.float32)
+        if (heads := self._plan.heads.get(source)) is not None:
+            tensor = _unpermute(tensor, heads)
+        for target, piece in uses:
+            self._put(target, piece, tensor)
+        self._done += self._checkpoint.tensors[source].nbytes
+        if self._progress is not None:
+            self._progress(self._done, self._total, "loading")
+
+    def _put(self, target: Target, piece: Piece, tensor: Tensor) -> None:
+        part = tensor if piece.rows is None else tensor.narrow(0, *piece.rows)
+        part = part if piece.cut is None else piece.cut.apply(part)
+        assembly = self._started.setdefault(
+            target.name, _Assembly(target, self._dtype_of(target.name), self._device)
+        )
+        assembly.put(piece, part)
+        if assembly.is_complete:
+            self._assign(target.name, self._started.pop(target.name).value())
+
+    def _assign(self, name: str, value: Tensor) -> None:
+        if (other := self._plan.tied.get(name)) is not None:
+            if not torch.equal(value, self._model.get_parameter(other)):
+                raise CheckpointMismatch(
+                    self._checkpoint.path, unused=[f"{name} (tied to {other}, but holds other values)"]
+                )
+            return
+        owner, leaf = _owner(self._model, name)
+        setattr(owner, leaf, nn.Parameter(value, requires_grad=False))
+        self._finishing.filled(name)
+
+    def _dtype_of(self, name: str) -> torch.dtype:
+        owner, _ = _owner(self._model, name)
+        return owner.parameter_dtype if isinstance(owner, KeepsDtype) else self._dtype
+
+
+class _Assembly:
+    """A parameter while its pieces arrive, in any order."""
+
+    def __init__(self, target: Target, dtype: torch.dtype, device: torch.device) -> None:
+        self._target, self._dtype, self._device = target, dtype, device
+        self._left = len(target.pieces)
+        self._value: Tensor | None = None
+
+    @property
+    def is_complete(self) -> bool:
+        return self._left == 0
+
+    def put(self, piece: Piece, part: Tensor) -> None:
+        self._left -= 1
+        if len(self._target.pieces) == 1 and not self._target.stacked:
+            whole = part.to(self._device, self._dtype)
+            # A part of a tensor would keep all of it in memory.
+            owns = whole.is_contiguous() and whole.untyped_storage().nbytes() == whole.nbytes
+            self._value = whole if owns else whole.clone(memory_format=torch.contiguous_format)
+            return
+        if self._value is None:
+            self._value = torch.empty(self._target.shape, dtype=self._dtype, device=self._device)
+        slot = self._value[piece.index] if self._target.stacked else self._value
+        start = sum(
+            other.shape[0]
+            for other in self._target.pieces
+            if other.index == piece.index and other.order < piece.order
+        )
+        slot.narrow(0, start, piece.shape[0]).copy_(part)
+
+    def value(self) -> Tensor:
+        assert self._value is not None
+        return self._value
+
+
+class _Finishing:
+    """Calls `finish_loading` of every module that has it, once, as early as its parameters allow."""
+
+    def __init__(self, model: nn.Module, plan: WeightPlan, device: torch.device, dtype: torch.dtype) -> None:
+        self._device, self._dtype = device, dtype
+        shared = plan.tied.keys() | set(plan.tied.values())
+        self._waiting: dict[str, tuple[FinishesLoading, set[str]]] = {}
+        self._last: list[FinishesLoading] = []
+        for prefix, module in reversed(list(model.named_modules())):  # inner modules before those around them
+            names = {f"{prefix}.{name}".lstrip(".") for name, _ in _parameters(module)}
+            if not isinstance(module, FinishesLoading):
+                continue
+            if not names or names & shared:
+                self._last.append(module)
+            else:
+                self._waiting[prefix] = (module, names)
+
+    def filled(self, parameter: str) -> None:
+        """Note one parameter; finish the modules around it whose last one it was, the innermost first."""
+        path = parameter.split(".")
+        for depth in range(len(path) - 1, -1, -1):
+            prefix = ".".join(path[:depth])
+            if (waiting := self._waiting.get(prefix)) is None:
+                continue
+            module, names = waiting
+            names.discard(parameter)
+            if not names:
+                del self._waiting[prefix]
+                module.finish_loading(self._device, self._dtype)
+
+    def finish_rest(self) -> None:
+        for module in self._last:
+            module.finish_loading(self._device, self._dtype)
+
+
+def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
+    return module.named_parameters(remove_duplicate=False)
+
+
+def _uses(plan: WeightPlan) -> dict[str, list[tuple[Target, Piece]]]:
+    """Checkpoint tensor -> where its pieces go; a tensor that is split goes to several parameters."""
+    uses: dict[str, list[tuple[Target, Piece]]] = {}
+    for target in plan.targets.values():
+        for piece in target.pieces:
+            uses.setdefault(piece.source, []).append((target, piece))
+    return uses
+
+
+def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
+    path, _, leaf = name.rpartition(".")
+    return model.get_submodule(path), leaf
+
+
+def _unpermute(tensor: Tensor, heads: int) -> Tensor:
+    """Undo llama.cpp's reordering of rows, [rows, ...]: (heads, half, 2) back to (heads, 2, half).
+
+    Its rotary kernel turns neighbouring rows; convert_hf_to_gguf.py, LlamaModel.permute, interleaves the two halves.
+    """
+    half = tensor.shape[0] // heads // 2
+    return tensor.view(heads, half, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)
