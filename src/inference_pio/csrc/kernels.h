@@ -1,0 +1,67 @@
+// What one instruction set offers: plain functions over plain memory, on the calling thread. No torch here.
+#pragma once
+
+#include <cstdint>
+
+namespace pio {
+
+enum class DType { f32, bf16 };
+
+constexpr int kKeysPerTile = 64;    // keys packed at once
+constexpr int kKeysPerChunk = 256;  // keys after which a fresh softmax state starts; chunks are folded in order
+
+// Everything that the tiles of one attention call share. Caches are [blocks, kv_heads, block_size, head_dim].
+struct Attention {
+  DType dtype;
+  const void* q;  // [tokens, heads, head_dim]
+  void* out;      // as q
+  const void* k;
+  const void* v;
+  int64_t heads, kv_heads, head_dim, block_size;
+  float scale;
+};
+
+// `tokens` consecutive queries of one sequence, all heads that share one key/value head.
+struct QueryTile {
+  const int32_t* blocks;   // the sequence's row of the block table
+  int64_t first_row;       // of q
+  int64_t tokens;
+  int64_t first_position;  // of the first query within its sequence
+  int64_t kv_head;
+};
+
+// Softmax state of the rows (token, head) of a tile: running maximum, sum of weights, weighted sum of values.
+struct State {
+  float* max;
+  float* sum;
+  float* acc;  // [rows, padded head_dim]
+};
+
+struct Kernels {
+  const char* name;
+  int64_t lanes;
+
+  // Rows [0, rows) of D values; residual null: y = norm(x); else residual += x and y = norm(residual).
+  void (*rms_norm)(DType, void* y, const void* x, void* residual, const void* weight, float eps, int64_t rows,
+                   int64_t D);
+  void (*silu_and_mul)(DType, void* y, const void* x, int64_t rows, int64_t I);
+  // One vector of H values turned by the angles whose cosines and sines are given (H / 2 each).
+  void (*rope)(DType, void* y, const void* x, const float* cos, const float* sin, int64_t H);
+
+  int64_t (*scratch_floats)(int64_t rows, int64_t head_dim);
+  void (*attend_chunk)(const Attention&, const QueryTile&, int64_t chunk, float* scratch, State);
+  void (*fold)(State into, State chunk, int64_t rows, int64_t head_dim);
+  void (*store)(const Attention&, const QueryTile&, State);
+};
+
+extern const Kernels kPortable;
+#if defined(__x86_64__)
+extern const Kernels kAvx2, kAvx512, kAvx512Bf16;
+#endif
+
+// The best table for this processor, or the one asked for by name; null if it cannot run here.
+const Kernels* choose_kernels(const char* name);
+
+inline int64_t padded(int64_t head_dim, int64_t lanes) { return (head_dim + lanes - 1) / lanes * lanes; }
+
+}  // namespace pio

@@ -1,0 +1,25 @@
+// All kernels for the instruction set that the including file has chosen.
+
+namespace pio {
+namespace PIO_NAMESPACE {
+
+#include "vec.h"
+#include "rows.h"
+
+#include "attention_tile.h"
+
+}  // namespace PIO_NAMESPACE
+
+const Kernels PIO_TABLE = {
+    PIO_NAME,
+    PIO_LANES,
+    PIO_NAMESPACE::rms_norm,
+    PIO_NAMESPACE::silu_and_mul,
+    PIO_NAMESPACE::rope,
+    PIO_NAMESPACE::scratch_floats,
+    PIO_NAMESPACE::attend_chunk,
+    PIO_NAMESPACE::fold,
+    PIO_NAMESPACE::store,
+};
+
+}  // namespace pio

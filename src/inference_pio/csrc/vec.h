@@ -1,0 +1,134 @@
+// One register of floats, written with the compiler's vector types, so that the same text serves every instruction
+// set. Included inside the namespace of an instruction set; PIO_LANES floats fill a register.
+
+constexpr int L = PIO_LANES;
+typedef float vf __attribute__((vector_size(4 * L)));
+typedef int32_t vi __attribute__((vector_size(4 * L)));
+typedef uint32_t vu __attribute__((vector_size(4 * L)));
+typedef uint16_t vh __attribute__((vector_size(2 * L)));
+
+template <int... I>
+struct Lanes {};
+#if PIO_LANES == 16
+using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15>;
+#elif PIO_LANES == 8
+using AllLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7>;
+#else
+using AllLanes = Lanes<0, 1, 2, 3>;
+#endif
+
+#define PIO_INLINE static inline __attribute__((always_inline))
+
+template <class V>
+PIO_INLINE V load_as(const void* p) {
+  V v;
+  __builtin_memcpy(&v, p, sizeof v);
+  return v;
+}
+template <class V>
+PIO_INLINE void store_as(void* p, V v) {
+  __builtin_memcpy(p, &v, sizeof v);
+}
+
+PIO_INLINE vf splat(float x) { return x - vf{}; }
+PIO_INLINE vf bits_to_float(vu x) { return (vf)x; }
+
+// bfloat16 is the upper half of a float.
+struct bf16 {
+  uint16_t bits;
+};
+PIO_INLINE vf widen(vh x) { return bits_to_float(__builtin_convertvector(x, vu) << 16); }
+PIO_INLINE vu rounded_bits(vf x) {  // to nearest, ties to even; a NaN stays one
+  const vu u = (vu)x;
+  const vu rounded = u + 0x7fff + ((u >> 16) & 1);
+  return x == x ? rounded : (u | 0x400000);
+}
+PIO_INLINE vf round_to(vf x, bf16) { return bits_to_float(rounded_bits(x) & 0xffff0000u); }
+PIO_INLINE vf round_to(vf x, float) { return x; }
+
+PIO_INLINE vf load(const float* p) { return load_as<vf>(p); }
+PIO_INLINE vf load(const bf16* p) { return widen(load_as<vh>(p)); }
+PIO_INLINE void put(float* p, vf x) { store_as(p, x); }
+PIO_INLINE void put(bf16* p, vf x) { store_as(p, __builtin_convertvector(rounded_bits(x) >> 16, vh)); }
+
+// The last n < L values of a row; what is missing reads as zero.
+template <class T>
+PIO_INLINE vf load_part(const T* p, int64_t n) {
+  T part[L] = {};
+  __builtin_memcpy(part, p, n * sizeof(T));
+  return load(part);
+}
+template <class T>
+PIO_INLINE void put_part(T* p, vf x, int64_t n) {
+  T part[L];
+  put(part, x);
+  __builtin_memcpy(p, part, n * sizeof(T));
+}
+
+template <int... I>
+PIO_INLINE vi numbers(Lanes<I...>) {
+  return vi{I...};
+}
+PIO_INLINE vi lane_numbers() { return numbers(AllLanes{}); }
+
+PIO_INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
+
+template <int S, int... I>
+PIO_INLINE vf swap_halves(vf x, Lanes<I...>) {
+  return __builtin_shufflevector(x, x, (I ^ S)...);
+}
+PIO_INLINE float sum_of(vf x) {
+  if constexpr (L > 8) x += swap_halves<8>(x, AllLanes{});
+  if constexpr (L > 4) x += swap_halves<4>(x, AllLanes{});
+  x += swap_halves<2>(x, AllLanes{});
+  x += swap_halves<1>(x, AllLanes{});
+  return x[0];
+}
+PIO_INLINE float max_of(vf x) {
+  if constexpr (L > 8) x = vmax(x, swap_halves<8>(x, AllLanes{}));
+  if constexpr (L > 4) x = vmax(x, swap_halves<4>(x, AllLanes{}));
+  x = vmax(x, swap_halves<2>(x, AllLanes{}));
+  x = vmax(x, swap_halves<1>(x, AllLanes{}));
+  return x[0];
+}
+
+// e^x to 2 units in the last place: 2^n times a polynomial on [-ln 2 / 2, ln 2 / 2] (coefficients of Cephes' expf).
+// Zero below -87.3, no more than e^88; a NaN stays one.
+PIO_INLINE vf vexp(vf x) {
+  const vf top = splat(88.0f);
+  const vf capped = x > top ? top : x;
+  const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+  const vf shifted = capped * 1.44269504f + magic;
+  const vf n = shifted - magic;
+  const vf r = (capped - n * 0.693359375f) + n * 2.12194440e-4f;
+  vf p = r * 1.9875691500e-4f + 1.3981999507e-3f;
+  p = p * r + 8.3334519073e-3f;
+  p = p * r + 4.1665795894e-2f;
+  p = p * r + 1.6666665459e-1f;
+  p = p * r + 5.0000001201e-1f;
+  p = p * (r * r) + (r + 1.0f);
+  const vf power = (vf)((((vi)shifted - (vi)magic) + 127) << 23);
+  const vf e = p * power;
+  return x < -87.3f ? vf{} : e;
+}
+
+// L vectors of L 32-bit values, turned over: in log2(L) rounds of exchanging ever larger squares.
+template <int S, int... I>
+PIO_INLINE void exchange(vf& a, vf& b, Lanes<I...>) {
+  const vf low = __builtin_shufflevector(a, b, ((I & S) ? L + I - S : I)...);
+  const vf high = __builtin_shufflevector(a, b, ((I & S) ? L + I : I + S)...);
+  a = low;
+  b = high;
+}
+template <int S>
+PIO_INLINE void exchange_rows(vf* row) {
+#pragma GCC unroll 16
+  for (int i = 0; i < L; ++i)
+    if (!(i & S)) exchange<S>(row[i], row[i + S], AllLanes{});
+}
+PIO_INLINE void transpose(vf* row) {
+  exchange_rows<1>(row);
+  exchange_rows<2>(row);
+  if constexpr (L > 4) exchange_rows<4>(row);
+  if constexpr (L > 8) exchange_rows<8>(row);
+}
