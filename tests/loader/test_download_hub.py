@@ -7,6 +7,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -99,6 +100,13 @@ def test_a_snapshot_that_lacks_a_shard_is_not_used_offline(server: LocalHub, hub
     assert (path / "model-00002-of-00002.safetensors").exists()
 
 
+def test_a_cache_that_another_tool_filled_serves_offline(server: LocalHub, hub: Hub) -> None:
+    path = fetch_hub_repo("org/model", hub=hub)
+    for listing in (path.parent.parent / "trees").iterdir():
+        listing.unlink()
+    assert fetch_hub_repo("org/model", hub=Hub(server.endpoint, hub.cache, offline=True)) == path
+
+
 def test_a_dropped_connection_is_resumed_with_a_range(
     server: LocalHub, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -153,15 +161,27 @@ def test_a_missing_file_of_a_repository_and_offline_without_cache(hub: Hub) -> N
         fetch_hub_repo("org/model", hub=offline)
 
 
-def test_no_network_is_one_line(tmp_path: Path) -> None:
+def test_no_network_is_one_line_at_once(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     nowhere = Hub("http://127.0.0.1:9", tmp_path)
     for call in (
         lambda: fetch_hub_repo("org/model", hub=nowhere),
         lambda: fetch_hub_gguf("org/model", "a.gguf", hub=nowhere),
     ):
+        started = time.monotonic()
         with pytest.raises(DownloadError, match="no network to the hub") as caught:
             call()
         assert "HF_ENDPOINT" in one_line(caught.value)
+        assert time.monotonic() - started < 5
+    assert capfd.readouterr() == ("", "")
+
+
+def test_a_catalogue_source_without_a_network_fails_at_once(pull, server: LocalHub) -> None:
+    server.endpoint = "http://127.0.0.1:9"
+    started = time.monotonic()
+    done = pull(b"GGUF")
+    assert time.monotonic() - started < 10
+    assert done.stderr.startswith("DownloadError: m could not be downloaded. hub org/ggufs: no network")
+    assert done.stderr.count("\n") == 1
 
 
 def test_a_repository_larger_than_the_disk_is_refused_before_its_weights(
@@ -195,9 +215,9 @@ except InferencePIOError as error:
 def pull(server: LocalHub, tmp_path: Path) -> Iterator[Callable[..., subprocess.CompletedProcess[str]]]:
     """Pull a catalogue entry with one hub source in a process whose HF_ENDPOINT is the local server."""
 
-    def run(data: bytes, *, limit: int | None = None, file: str = "a.Q4_0.gguf"):
+    def run(data: bytes, *, limit: int | None = None, file: str = "a.Q4_0.gguf", repo: str = "org/ggufs"):
         wanted = {"name": "m.gguf", "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
-        source = {"kind": "hub", "repo": "org/ggufs", "file": file}
+        source = {"kind": "hub", "repo": repo, "file": file}
         entry = {"name": "m", "architecture": "llama", "description": "", "parameters": 1}
         entry |= {"context_length": 1, "licence": "MIT", "files": [wanted | {"sources": [source]}]}
 
@@ -228,9 +248,17 @@ def test_a_hub_file_with_another_checksum_never_gets_the_models_name(pull, tmp_p
     assert list((tmp_path / "home/models/m").iterdir()) == []
 
 
-def test_a_file_that_the_hub_lacks_is_a_failed_source(pull) -> None:
+def test_a_file_that_the_hub_lacks_or_guards_is_a_failed_source(pull) -> None:
+    done = pull(b"GGUF", repo="org/gated")
+    assert (
+        "DownloadError: m could not be downloaded. hub org/gated: org/gated:a.Q4_0.gguf is gated"
+        in done.stderr
+    )
     done = pull(b"GGUF", file="absent.gguf")
-    assert "DownloadError: m could not be downloaded. hub org/ggufs: the hub has no" in done.stderr
+    assert (
+        "DownloadError: m could not be downloaded. hub org/ggufs: the hub repository org/ggufs has no file"
+        in done.stderr
+    )
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs RLIMIT_FSIZE")

@@ -8,6 +8,7 @@ imported only where something is to be fetched: it takes longer to import than a
 from __future__ import annotations
 
 import errno
+import logging
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,6 +51,7 @@ def fetch_hub_file(source: HubSource, file: CatalogueFile, folder: Path, progres
     landing = folder / f".hub-{file.name}"
     try:
         with _one_line(source.repo, source.file), _shown(landing, file.size, file.name, progress):
+            _size(OWN_SETTINGS, source.repo, source.file, source.revision)
             path = Path(
                 hf_hub_download(source.repo, source.file, revision=source.revision, local_dir=landing)
             )
@@ -57,7 +59,10 @@ def fetch_hub_file(source: HubSource, file: CatalogueFile, folder: Path, progres
         if (size, sha256) != (file.size, file.sha256):
             raise DownloadError(difference(file, size, sha256))
         path.replace(folder / file.name)
-    except ModelNotFound as error:  # the catalogue is right about the model, this source lacks it
+    except UnavailableError as error:
+        if isinstance(error.__cause__, OSError) and error.__cause__.errno in _DISK_FULL:
+            raise
+        # Missing or gated here; another source may have it.
         raise DownloadError(str(error)) from error
     finally:
         shutil.rmtree(landing, ignore_errors=True)
@@ -66,21 +71,13 @@ def fetch_hub_file(source: HubSource, file: CatalogueFile, folder: Path, progres
 def fetch_hub_gguf(repo: str, file: str, *, hub: Hub = OWN_SETTINGS, progress: Progress = silent) -> Path:
     """The path of one GGUF file of a repository in the hub's cache, downloaded if it is not there."""
     from huggingface_hub import hf_hub_download, try_to_load_from_cache
-    from huggingface_hub.hf_api import HfApi, RepoFile
 
     cached = try_to_load_from_cache(repo, file, cache_dir=hub.cache)
     if isinstance(cached, str):
         return Path(cached)
     with _one_line(repo, file):
-        if not hub.offline:
-            found = HfApi(endpoint=hub.endpoint).get_paths_info(repo, [file])
-            sizes = [item.size for item in found if isinstance(item, RepoFile)]
-            if not sizes:
-                raise ModelNotFound(f"the hub repository {repo} has no file {file}")
-            _require_room(repo, sizes[0], _cache_folder(hub))
-            total = sizes[0]
-        else:
-            total = 0
+        total = 0 if hub.offline else _size(hub, repo, file)
+        _require_room(repo, total, _cache_folder(hub))
         with _shown(_repo_folder(hub, repo), total, file, progress):
             path = hf_hub_download(
                 repo,
@@ -98,7 +95,7 @@ def fetch_hub_repo(repo: str, *, hub: Hub = OWN_SETTINGS, progress: Progress = s
     Asks the hub for the newest revision; without a network a complete snapshot in the cache is used. Weights
     are fetched one file after the other, from the calling thread, so that Ctrl-C stops at once.
     """
-    from huggingface_hub import get_cached_repo_tree, hf_hub_download, snapshot_download
+    from huggingface_hub import hf_hub_download, snapshot_download
 
     with _one_line(repo):
         snapshot = Path(
@@ -111,10 +108,7 @@ def fetch_hub_repo(repo: str, *, hub: Hub = OWN_SETTINGS, progress: Progress = s
                 local_files_only=hub.offline,
             )
         )
-        tree = {
-            item.path: item.size
-            for item in get_cached_repo_tree(repo, revision=snapshot.name, cache_dir=hub.cache)
-        }
+        tree = _tree(hub, repo, snapshot)
         missing = [name for name in _weights(repo, list(tree)) if not (snapshot / name).exists()]
         total = sum(tree[name] for name in missing)
         _require_room(repo, total, _cache_folder(hub))
@@ -129,6 +123,31 @@ def fetch_hub_repo(repo: str, *, hub: Hub = OWN_SETTINGS, progress: Progress = s
                     local_files_only=hub.offline,
                 )
     return snapshot
+
+
+def _tree(hub: Hub, repo: str, snapshot: Path) -> dict[str, int]:
+    """Names and sizes of the repository's files at this revision."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError
+
+    try:
+        listed = get_cached_repo_tree(repo, revision=snapshot.name, cache_dir=hub.cache)
+    except CachedRepoTreeNotFoundError:
+        # No network, and another tool filled the cache: what is there is all we can know, and the loader
+        # compares it with the index.
+        return {path.name: path.stat().st_size for path in snapshot.iterdir() if path.is_file()}
+    return {item.path: item.size for item in listed}
+
+
+def _size(hub: Hub, repo: str, file: str, revision: str | None = None) -> int:
+    """Bytes of one file; asked for first, because a download without a network is retried for half a minute."""
+    from huggingface_hub.hf_api import HfApi, RepoFile
+
+    found = HfApi(endpoint=hub.endpoint).get_paths_info(repo, [file], revision=revision)
+    for item in found:
+        if isinstance(item, RepoFile):
+            return item.size
+    raise ModelNotFound(f"the hub repository {repo} has no file {file}")
 
 
 def _weights(repo: str, files: list[str]) -> list[str]:
@@ -159,12 +178,24 @@ def _one_line(repo: str, file: str | None = None) -> Iterator[None]:
 
     what = f"{repo}:{file}" if file else repo
     try:
-        with disable_progress_bars():
+        with disable_progress_bars(), _quiet():
             yield
     except HFValidationError as error:
         raise ModelNotFound(f"{repo!r} is not a hub repository: {str(error).splitlines()[0]}") from error
     except (OSError, httpx2.HTTPError) as error:
         raise _translated(what, error) from error
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep huggingface_hub's own remarks about retries off the terminal: progress and errors are ours to tell."""
+    logger = logging.getLogger("huggingface_hub")
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
 
 
 def _translated(what: str, error: Exception) -> UnavailableError:
