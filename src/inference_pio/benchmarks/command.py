@@ -1,0 +1,83 @@
+"""The command line that all benchmarks share."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from inference_pio.benchmarks.loaded import LoadedModel
+from inference_pio.benchmarks.report import Report
+from inference_pio.benchmarks.workload import Suite, Workload
+from inference_pio.errors import InferencePIOError
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the caller chose. `model` is the suite's own where it is empty; `rounds` each benchmark's where it is 0."""
+
+    model: str = ""
+    dtype: str = "auto"
+    device: str = "auto"
+    quick: bool = False
+    rounds: int = 0
+
+    def size(self, workload: Workload) -> Workload:
+        return workload.quick() if self.quick else workload
+
+    def count(self, usual: int) -> int:
+        """How many rounds to time, where a benchmark usually times `usual`."""
+        return self.rounds or (2 if self.quick else usual)
+
+    def load(
+        self,
+        suite: Suite,
+        *workloads: Workload,
+        dtype: str = "",
+        text: bool = False,
+        without: str = "",
+    ) -> LoadedModel:
+        """The suite's plugin with the chosen model, sized for these workloads; `without` is a flag to switch off."""
+        return LoadedModel(
+            suite.plugin,
+            self.model or suite.model,
+            workloads,
+            dtype=dtype or self.dtype,
+            device=self.device,
+            flags={without: False} if without else {},
+            text=text,
+        )
+
+
+Measure = Callable[[Settings], Report]
+
+
+def main(measure: Measure, description: str | None, arguments: Sequence[str] | None = None) -> int:
+    """Parse, measure, print; the exit code. An expected error is one line on standard error."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument(
+        "--model", default="", help="another model of this architecture: name, file or directory"
+    )
+    parser.add_argument("--dtype", default="auto", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--device", default="auto", help="auto, cpu, cuda or cuda:N")
+    parser.add_argument(
+        "--rounds", type=int, default=0, help="timed rounds (0: as many as the benchmark needs)"
+    )
+    parser.add_argument("--quick", action="store_true", help="a small workload: does it run at all?")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    chosen = vars(parser.parse_args(arguments))
+    as_json = chosen.pop("json")
+    if chosen["rounds"] < 0:
+        parser.error(f"--rounds must be 0 or more, got {chosen['rounds']}")
+    try:
+        report = measure(Settings(**chosen))
+    except InferencePIOError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return 130
+    if chosen["quick"]:
+        report.notes.append("--quick: small workloads; these figures say nothing about speed")
+    report.print(as_json=as_json)
+    return 0

@@ -1,0 +1,116 @@
+"""The model under measurement: token ids in, token ids out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+import torch
+from torch import nn
+
+from inference_pio.benchmarks.workload import Workload
+from inference_pio.errors import GenerationError, PluginError
+from inference_pio.outputs import RequestOutput
+from inference_pio.plugin.registry import create_plugin
+from inference_pio.runtime.local import LocalRuntime
+from inference_pio.runtime.plan import MemoryPlan
+
+
+class LoadedModel:
+    """One plugin with one loaded model, sized for the workloads it will be given.
+
+    Args:
+        plugin: its name.
+        model: whatever names a model.
+        workloads: what it will be given: context and batch are as large as these need.
+        dtype, device: as `LLM` takes them.
+        flags: further fields of the plugin's configuration.
+        text: load the tokenizer too.
+
+    Raises:
+        InferencePIOError: the model cannot be found, read or run here.
+    """
+
+    def __init__(
+        self,
+        plugin: str,
+        model: str,
+        workloads: Sequence[Workload],
+        *,
+        dtype: str = "auto",
+        device: str = "auto",
+        flags: Mapping[str, Any] | None = None,
+        text: bool = False,
+    ) -> None:
+        self._runtime = LocalRuntime()
+        self.plugin = create_plugin(plugin, runtime=self._runtime)
+        config = self.plugin.config_class(model_path=model, torch_dtype=dtype, device=device)
+        for name, value in (flags or {}).items():
+            if not hasattr(config, name):
+                raise PluginError(f"{plugin!r} has no configuration field {name!r}")
+            setattr(config, name, value)
+        sizes = {
+            "max_model_len": max(workload.longest for workload in workloads),
+            "max_num_seqs": max(workload.concurrency for workload in workloads),
+        }
+        if not self.plugin.initialize(config=config, skip_tokenizer_init=not text, **sizes):
+            raise self.plugin.last_error or PluginError(f"{plugin!r} could not be initialised")
+        self.model: nn.Module = self.plugin.load_model()
+
+    @property
+    def vocab_size(self) -> int:
+        return self.plugin.config.vocab_size
+
+    @property
+    def name(self) -> str:
+        """Model and number format, as a report's title says it."""
+        return f"{self.plugin.config.model_name} ({str(self.dtype).removeprefix('torch.')}, {self.device})"
+
+    @property
+    def dtype(self) -> torch.dtype:
+        return next(self.model.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    @property
+    def plan(self) -> MemoryPlan:
+        return self._runtime.plan
+
+    def run(self, workload: Workload, round_number: int) -> list[RequestOutput]:
+        """All prompts of a round; raises `GenerationError` where one of them failed or was cut short."""
+        outputs: list[RequestOutput] = []
+        params = workload.sampling()
+        for prompts in workload.waves(self.vocab_size, round_number):
+            outputs += self._runtime.generate(prompts, [params] * len(prompts))
+        for output in outputs:
+            answer = output.outputs[0]
+            if len(answer.token_ids) != workload.output_len:
+                raise GenerationError(
+                    f"a request of {workload} gave {len(answer.token_ids)} tokens: "
+                    f"{answer.error or answer.finish_reason}"
+                )
+        return outputs
+
+    def token_times(self, workload: Workload, round_number: int) -> list[float]:
+        """Seconds from the request to each token of one streamed answer."""
+        [[prompt]] = workload.waves(self.vocab_size, round_number)
+        start = time.perf_counter()
+        times: list[float] = []
+        for chunk in self._runtime.stream(prompt, workload.sampling()):
+            times += [time.perf_counter() - start] * len(chunk.token_ids)
+        return times
+
+    def close(self) -> None:
+        self.plugin.cleanup()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()

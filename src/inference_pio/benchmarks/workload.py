@@ -1,0 +1,95 @@
+"""Declarations of work: how many prompts, how long, how much to generate. Token ids are random: no text effects."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, replace
+
+from torch import nn
+
+from inference_pio.sampling_params import SamplingParams
+
+
+@dataclass(frozen=True)
+class Workload:
+    """`concurrency` prompts of `prompt_len` tokens at once, each continued by exactly `output_len`, greedily.
+
+    shared_len  the first tokens that all prompts of a round have in common; the first prompt then runs alone, as the
+                earlier turn of a conversation would
+    """
+
+    prompt_len: int
+    output_len: int
+    concurrency: int = 1
+    shared_len: int = 0
+
+    def waves(self, vocab_size: int, round_number: int) -> list[list[list[int]]]:
+        """The prompts of a round, in groups that run one after the other. Equal rounds are equal, others are not."""
+        draw = random.Random(f"{self}:{round_number}")
+        shared = [draw.randrange(vocab_size) for _ in range(self.shared_len)]
+        prompts = [
+            shared + [draw.randrange(vocab_size) for _ in range(self.prompt_len - self.shared_len)]
+            for _ in range(self.concurrency)
+        ]
+        return [prompts[:1], prompts[1:]] if self.shared_len else [prompts]
+
+    def sampling(self) -> SamplingParams:
+        return SamplingParams(temperature=0.0, max_tokens=self.output_len, ignore_eos=True)
+
+    @property
+    def prompt_tokens(self) -> int:
+        return self.prompt_len * self.concurrency
+
+    @property
+    def output_tokens(self) -> int:
+        return self.output_len * self.concurrency
+
+    @property
+    def longest(self) -> int:
+        return self.prompt_len + self.output_len
+
+    def quick(self) -> Workload:
+        """A small one of the same kind: shows that the benchmark runs, says nothing about speed."""
+        return replace(
+            self,
+            prompt_len=max(2, self.prompt_len // 16),
+            shared_len=self.shared_len // 16,
+            output_len=max(1, self.output_len // 16),
+            concurrency=min(self.concurrency, 4),
+        )
+
+    def __str__(self) -> str:
+        shared = f" ({self.shared_len} of them shared)" if self.shared_len else ""
+        return f"{self.concurrency} × {self.prompt_len}{shared} + {self.output_len} tokens"
+
+
+@dataclass(frozen=True)
+class Technique:
+    """Something that can be switched off, and the work on which that should show.
+
+    Exactly one of the two switches:
+    flag     a field of the model's configuration: one model is loaded with it on, another with it off
+    without  a context in which the loaded model does without it
+
+    unavailable  why this machine cannot show it; empty where it can
+    """
+
+    name: str
+    workload: Workload
+    flag: str = ""
+    without: Callable[[nn.Module], AbstractContextManager[None]] | None = None
+    unavailable: str = ""
+
+
+@dataclass(frozen=True)
+class Suite:
+    """What one plugin's six benchmarks measure."""
+
+    plugin: str
+    model: str
+    batch: Workload
+    prefill: Workload
+    decode: Workload
+    techniques: tuple[Technique, ...]
