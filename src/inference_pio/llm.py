@@ -151,6 +151,11 @@ class LLM:
             **(chat_template_kwargs or {}),
         )
 
+    @property
+    def max_model_len(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+        return self._runtime.plan.max_model_len
+
     def get_tokenizer(self) -> Tokenizer:
         return self._runtime.text.tokenizer
 

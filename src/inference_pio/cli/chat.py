@@ -1,0 +1,111 @@
+"""`inference-pio chat`: a conversation at the terminal, or over a pipe."""
+
+from __future__ import annotations
+
+import sys
+from typing import Annotated
+
+import typer
+
+from inference_pio.cli.answer import Answer, Timing, follow, show_text
+from inference_pio.cli.conversation import Conversation
+from inference_pio.cli.entry import Entry, LineReader
+from inference_pio.cli.options import EngineOptions, Model, Quiet, SamplingOptions
+from inference_pio.cli.session import Session, loaded
+from inference_pio.errors import ContextLengthError, GenerationError, UsageError
+
+HELP = '''/reset        forget the conversation
+/system TEXT  set the system message (nothing: remove it) and start again
+/help         this list
+/exit         leave; so does Ctrl-D, or Ctrl-C twice
+"""           begin and end a text of several lines; or end a line with \\ to go on
+Ctrl-C        stop the answer; what was said of it stays in the conversation'''
+
+
+def chat(
+    model: Model,
+    sampling: SamplingOptions,
+    engine: EngineOptions,
+    system: Annotated[
+        str | None, typer.Option("--system", "-s", metavar="TEXT", help="A system message to begin with.")
+    ] = None,
+    quiet: Quiet = False,
+) -> None:
+    """Talk with a model. /help lists what can be typed beside messages."""
+    overrides = sampling.overrides()
+    with loaded(model, engine, max_num_seqs=1, quiet=quiet) as session:
+        session.llm.format_chat(
+            [{"role": "user", "content": "?"}]
+        )  # a base model is refused now, not after a message
+        conversation = Conversation(session, system)
+        reader = LineReader()
+        if reader.interactive and not quiet:
+            print(f"{model}: {session.llm.max_model_len} tokens of context. /help for help.", file=sys.stderr)
+        while (entry := reader.read()) is not None:
+            if entry.is_command:
+                if not _obey(entry, conversation):
+                    return
+            elif entry.text.strip():
+                _answer(session, conversation, entry.text, overrides, quiet)
+
+
+def _obey(entry: Entry, conversation: Conversation) -> bool:
+    """Carry out a command; False for the one that leaves."""
+    word, _, rest = entry.text.partition(" ")
+    if word in ("/exit", "/quit", "/bye"):
+        return False
+    if word == "/reset":
+        conversation.reset()
+        _note("forgotten")
+    elif word == "/system":
+        conversation.reset(rest.strip())
+        _note("system message set" if rest.strip() else "system message removed")
+    elif word == "/help":
+        print(HELP, file=sys.stderr)
+    else:
+        _note(f"no command {word}; /help lists them")
+    return True
+
+
+def _answer(
+    session: Session, conversation: Conversation, text: str, overrides: dict[str, object], quiet: bool
+) -> None:
+    """Ask and show; what can go wrong with one message is told and the conversation goes on."""
+    answer = Answer()
+    try:
+        ids, dropped = conversation.ask(text)
+    except (ContextLengthError, UsageError) as error:
+        _note(f"error: {error}")
+        return
+    if dropped:
+        _note(
+            f"the context of {session.llm.max_model_len} tokens is full: the oldest {dropped} messages were dropped"
+        )
+    timing = Timing(len(ids))
+    try:
+        params = session.params(overrides, len(ids))
+        follow(session.llm.stream({"prompt_token_ids": ids}, params), [answer], timing, show_text)
+    except KeyboardInterrupt:
+        answer.text += " …"
+        print(" …", end="")
+    except GenerationError as error:
+        print()
+        _note(f"error: {error}")
+        conversation.take_back()
+        return
+    conversation.answered(answer.text)
+    print(flush=True)
+    if answer.finish_reason == "length":
+        _note(_cut_off(session, timing, answer))
+    if not quiet and sys.stdin is not None and sys.stdin.isatty():
+        _note(f"{len(answer.token_ids)} tokens, {timing.decode_rate:.1f} tok/s")
+
+
+def _cut_off(session: Session, timing: Timing, answer: Answer) -> str:
+    if timing.prompt_tokens + len(answer.token_ids) >= session.llm.max_model_len:
+        return f"cut off: the context of {session.llm.max_model_len} tokens is full; /reset makes room"
+    return f"cut off after {len(answer.token_ids)} tokens; --max-tokens allows more"
+
+
+def _note(text: str) -> None:
+    print(f"({text})", file=sys.stderr, flush=True)

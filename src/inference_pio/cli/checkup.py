@@ -1,0 +1,177 @@
+"""What `doctor` finds out. Every section is data: names to values, names of byte counts end in `_bytes`."""
+
+from __future__ import annotations
+
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from inference_pio import __version__
+from inference_pio.cli.plugins import registered_plugins
+from inference_pio.errors import InferencePIOError
+from inference_pio.loader.store import ModelStore, free_bytes
+from inference_pio.metrics.memory import available_bytes
+
+_ISA = (
+    "avx",
+    "avx2",
+    "fma",
+    "f16c",
+    "avx512f",
+    "avx512_bf16",
+    "avx512_vnni",
+    "avx_vnni",
+    "amx_bf16",
+    "amx_int8",
+)
+_ARM_ISA = ("asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve", "sve2")
+_COMPILERS = ("c++", "g++", "clang++", "cl")
+_HUB_SETTINGS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
+
+
+def report() -> dict[str, Any]:
+    """Sections by title; `problems` holds what keeps any model from running, `operations` what runs each kernel."""
+    problems: list[str] = []
+    torch_facts, operations = _torch(problems)
+    return {
+        "software": {
+            "inference-pio": __version__,
+            "python": f"{platform.python_version()} ({sys.executable})",
+            "system": f"{platform.system()} {platform.release()}",
+            **torch_facts,
+            "compiler": _compiler(),
+        },
+        "processor": _processor(),
+        "memory": _memory(),
+        "models": _models(),
+        "downloads": _downloads(),
+        "plugins": _plugins(problems),
+        "operations": operations,
+        "problems": problems,
+    }
+
+
+def _torch(problems: list[str]) -> tuple[dict[str, Any], list[dict[str, str]]]:
+    try:
+        import torch
+
+        from inference_pio.ops import table
+        from inference_pio.runtime.devices import computes_bfloat16
+    except ImportError as error:
+        problems.append(f"torch does not import: {error}")
+        return {"torch": "does not import"}, []
+    facts = {
+        "torch": torch.__version__,
+        "compute threads": torch.get_num_threads(),
+        "bfloat16 in hardware": computes_bfloat16(),
+        "GPUs": [
+            f"cuda:{index} {torch.cuda.get_device_name(index)}, "
+            f"{torch.cuda.get_device_properties(index).total_memory / 1e9:.1f} GB"
+            for index in range(torch.cuda.device_count())
+        ],
+    }
+    return facts, [asdict(choice) for choice in table()]
+
+
+def _processor() -> dict[str, Any]:
+    flags, name = _cpuinfo()
+    return {
+        "name": name or platform.processor() or platform.machine(),
+        "instructions": [flag for flag in (*_ISA, *_ARM_ISA) if flag in flags],
+        "cores": psutil.cpu_count(logical=False) or "unknown",
+        "hardware threads": psutil.cpu_count(),
+        "usable by this process": _usable_cpus(),
+    }
+
+
+def _cpuinfo() -> tuple[frozenset[str], str]:
+    """Instruction set flags and name, as Linux tells them; empty elsewhere."""
+    path = Path("/proc/cpuinfo")
+    if not path.is_file():
+        return frozenset(), ""
+    facts: dict[str, str] = {}
+    for line in path.read_text(errors="replace").splitlines():
+        key, _, value = line.partition(":")
+        facts.setdefault(key.strip(), value.strip())
+    return frozenset((facts.get("flags") or facts.get("Features", "")).split()), facts.get("model name", "")
+
+
+def _usable_cpus() -> int:
+    """CPUs that the scheduler gives this process, where the system tells."""
+    if sys.platform == "linux":
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+def _memory() -> dict[str, Any]:
+    machine = psutil.virtual_memory()
+    return {
+        "installed_bytes": machine.total,
+        "free for models_bytes": available_bytes(),
+        "limited by a control group": available_bytes() < machine.available * 0.99,
+        "swap_bytes": psutil.swap_memory().total,
+    }
+
+
+def _models() -> dict[str, Any]:
+    try:
+        store = ModelStore()
+        return {
+            "folder": str(store.home),
+            "writable": _writable(store.home),
+            "complete models": [receipt.name for receipt in store.installed()],
+            "used_bytes": store.disk_usage_bytes(),
+            "free disk_bytes": free_bytes(store.home),
+        }
+    except (InferencePIOError, OSError) as error:
+        return {"folder": f"cannot be used: {error}"}
+
+
+def _writable(folder: Path) -> bool:
+    """Whether the folder, or the nearest one above it that is there, takes new files."""
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    return os.access(there, os.W_OK)
+
+
+def _downloads() -> dict[str, Any]:
+    """What downloads would use. Nothing is contacted."""
+    stated = [f"{name}={os.environ[name]}" for name in _HUB_SETTINGS if os.environ.get(name)]
+    return {
+        "hub settings": stated or "none: the public hub",
+        "hub token": bool(os.environ.get("HF_TOKEN")),
+        "pip": _has_pip(),
+        "npm": shutil.which("npm") or "not found (some models come as npm packages)",
+    }
+
+
+def _has_pip() -> bool:
+    from importlib.util import find_spec
+
+    return find_spec("pip") is not None
+
+
+def _compiler() -> str:
+    asked = os.environ.get("CXX")
+    found = [path for name in ((asked,) if asked else _COMPILERS) if (path := shutil.which(name))]
+    return found[0] if found else "not found (needed only to build native kernels)"
+
+
+def _plugins(problems: list[str]) -> Mapping[str, str]:
+    try:
+        found, broken = registered_plugins()
+    except InferencePIOError as error:
+        problems.append(f"plugins cannot be read: {error}")
+        return {}
+    if not found:
+        problems.append("no plugin loads")
+    return {
+        **{plugin.manifest.name: plugin.origin for plugin in found},
+        **{name: f"does not load: {reason}" for name, reason in broken.items()},
+    }

@@ -1,0 +1,170 @@
+"""Options that several verbs share."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+import typer
+
+from inference_pio.config import BaseModelConfig
+from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.sampling_params import SamplingParams
+from inference_pio.security import ResourceLimits
+
+_SAMPLING = "Sampling"
+_ENGINE = "Engine and limits"
+# A limit that was not given must not limit, and a limit is always a number: more than any machine has.
+_UNLIMITED = 1e9
+
+Model = Annotated[
+    str,
+    typer.Argument(
+        metavar="MODEL",
+        help="A catalogue name (see `models list`), a GGUF file, a folder with config.json and safetensors, "
+        "or a hub id (organisation/name).",
+    ),
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+AcceptLicence = Annotated[
+    bool, typer.Option("--accept-licence", help="Accept the licence of a model that asks for it.")
+]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no figures: the answer and errors.")]
+
+
+def _sampling(text: str, *names: str, value: str = "X") -> Any:
+    return typer.Option(*names, help=text, metavar=value, rich_help_panel=_SAMPLING, show_default=False)
+
+
+def _engine(text: str, *names: str, value: str | None = None) -> Any:
+    return typer.Option(*names, help=text, metavar=value, rich_help_panel=_ENGINE, show_default=False)
+
+
+def _usual(name: str) -> str:
+    """What a model whose configuration says nothing else uses."""
+    return f"(the model's, usually {getattr(BaseModelConfig, name)})"
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """Fields named as in `SamplingParams`; None is "not given": the model's configuration decides."""
+
+    temperature: Annotated[
+        float | None, _sampling(f"0 is greedy, at most 2. {_usual('temperature')}", "--temperature", "-t")
+    ] = None
+    top_p: Annotated[
+        float | None, _sampling(f"Most likely tokens up to this probability. {_usual('top_p')}", "--top-p")
+    ] = None
+    top_k: Annotated[
+        int | None,
+        _sampling(f"This many most likely tokens; 0 is all. {_usual('top_k')}", "--top-k", value="N"),
+    ] = None
+    min_p: Annotated[
+        float | None, _sampling("Tokens at least this share of the likeliest. (default 0)", "--min-p")
+    ] = None
+    typical_p: Annotated[
+        float | None, _sampling("Typical tokens up to this probability. (default 1)", "--typical-p")
+    ] = None
+    repetition_penalty: Annotated[
+        float | None,
+        _sampling(
+            f"Divides logits of tokens seen; 1 is off. {_usual('repetition_penalty')}", "--repetition-penalty"
+        ),
+    ] = None
+    presence_penalty: Annotated[
+        float | None, _sampling("Off tokens in the answer, -2 to 2. (default 0)", "--presence-penalty")
+    ] = None
+    frequency_penalty: Annotated[
+        float | None,
+        _sampling("Off tokens in the answer, per occurrence, -2 to 2. (default 0)", "--frequency-penalty"),
+    ] = None
+    max_tokens: Annotated[
+        int | None,
+        _sampling(f"Tokens to answer at most. {_usual('max_new_tokens')}", "--max-tokens", "-m", value="N"),
+    ] = None
+    min_tokens: Annotated[
+        int | None, _sampling("No end before this many tokens. (default 0)", "--min-tokens", value="N")
+    ] = None
+    stop: Annotated[
+        list[str] | None,
+        _sampling("End the answer before this text; may be given again.", "--stop", value="TEXT"),
+    ] = None
+    seed: Annotated[
+        int | None, _sampling("Same seed, same answer. (another each time)", "--seed", value="N")
+    ] = None
+
+    def overrides(self, **more: Any) -> dict[str, Any]:
+        """What was given, and `more`, by name in `SamplingParams`; wrong values raise `SamplingError` here."""
+        given = {name: value for name, value in {**vars(self), **more}.items() if value is not None}
+        SamplingParams(**{"max_tokens": None, **given})
+        return given
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How the model runs, and within which limits."""
+
+    dtype: Annotated[
+        Literal["auto", "float32", "bfloat16", "float16"],
+        _engine(
+            "auto (bfloat16 where the device has it, else float32), float32, bfloat16 or float16.",
+            "--dtype",
+            value="NAME",
+        ),
+    ] = "auto"
+    device: Annotated[
+        str, _engine("auto (the first GPU, else the CPU), cpu, cuda or cuda:N.", "--device", value="NAME")
+    ] = "auto"
+    max_model_len: Annotated[
+        int | None,
+        _engine(
+            "Prompt and answer together, in tokens. (what model and memory allow)",
+            "--max-model-len",
+            value="N",
+        ),
+    ] = None
+    kv_cache_memory_gb: Annotated[
+        float | None,
+        _engine("Memory for keys and values, in GB. (as needed)", "--kv-cache-memory-gb", value="GB"),
+    ] = None
+    no_prefix_caching: Annotated[
+        bool, _engine("Compute equal beginnings of prompts again.", "--no-prefix-caching")
+    ] = False
+    memory_gb: Annotated[
+        float | None, _engine("Refuse a model that needs more memory, in GB.", "--memory-gb", value="GB")
+    ] = None
+    cpu_percent: Annotated[
+        float | None,
+        _engine("Limit of compute threads: 100 is one core, 400 four.", "--cpu-percent", value="X"),
+    ] = None
+    disk_gb: Annotated[
+        float | None, _engine("Limit of all downloaded models together, in GB.", "--disk-gb", value="GB")
+    ] = None
+    offline: Annotated[bool, _engine("Download nothing.", "--offline")] = False
+    accept_licence: AcceptLicence = False
+
+    def limits(self) -> ResourceLimits | None:
+        """The limits that were given; the others do not limit. None where none was."""
+        given = {
+            "memory_gb": self.memory_gb,
+            "cpu_percent": self.cpu_percent,
+            "disk_space_gb": self.disk_gb,
+        }
+        stated = {name: value for name, value in given.items() if value is not None}
+        if not stated:
+            return None
+        open_limits = dict.fromkeys(
+            ("cpu_percent", "memory_gb", "gpu_memory_gb", "disk_space_gb", "network_bandwidth_mbps"),
+            _UNLIMITED,
+        )
+        return ResourceLimits(**{**open_limits, **stated})
+
+    def runtime_options(self, max_num_seqs: int) -> RuntimeOptions:
+        """Wrong values raise `UsageError` here, before anything is looked for."""
+        return RuntimeOptions(
+            max_model_len=self.max_model_len,
+            max_num_seqs=max_num_seqs,
+            kv_cache_memory_gb=self.kv_cache_memory_gb,
+            accept_licence=self.accept_licence,
+            download=not self.offline,
+        )

@@ -1,0 +1,78 @@
+"""`inference-pio plan`: the memory a model takes, before a byte of it is loaded."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from inference_pio.cli.options import AsJson, EngineOptions, Model
+from inference_pio.cli.progress import download_bars
+from inference_pio.cli.session import importing
+from inference_pio.cli.tables import print_facts, print_json, print_table
+from inference_pio.cli.text import size
+from inference_pio.errors import ResourceError
+
+if TYPE_CHECKING:
+    from inference_pio.runtime.prepared import Prepared
+
+
+def plan(
+    model: Model,
+    engine: EngineOptions,
+    max_num_seqs: Annotated[
+        int, typer.Option("--max-num-seqs", metavar="N", help="Sequences at once; run and chat need one.")
+    ] = 1,
+    as_json: AsJson = False,
+) -> None:
+    """Show the memory that a model takes, from its headers alone; exit code 5 where it does not fit."""
+    limits, options = engine.limits(), engine.runtime_options(max_num_seqs)
+    with importing():
+        from inference_pio.runtime.plan_only import plan_only
+    with download_bars(quiet=False) as progress:
+        planned = plan_only(model, engine.dtype, engine.device, options, limits, progress)
+    if as_json:
+        print_json(
+            {
+                "model": planned.config.model_name,
+                "dtype": str(planned.dtype).removeprefix("torch."),
+                "device": str(planned.device),
+                **planned.plan.as_dict(),
+            }
+        )
+    else:
+        _show(planned)
+    if not planned.plan.fits:
+        raise typer.Exit(ResourceError.exit_code)
+
+
+def _show(planned: Prepared) -> None:
+    plan, config = planned.plan, planned.config
+    dtype = str(planned.dtype).removeprefix("torch.")
+    print_facts(
+        [
+            ("model", config.model_name),
+            ("runs in", f"{dtype} on {planned.device}"),
+            (
+                "context",
+                f"{plan.max_model_len:,} tokens (the model was made for {config.max_position_embeddings:,})",
+            ),
+        ]
+    )
+    print()
+    rows = [
+        ("weights", plan.weights, "and the largest tensor once more while it is loaded"),
+        ("KV cache", plan.kv_cache, f"{plan.kv_tokens:,} tokens of {size(plan.kv_bytes_per_token)}"),
+        ("activations", plan.activations, "of one step"),
+        ("logits", plan.logits, f"{planned.options.max_num_seqs} × {config.vocab_size:,} tokens"),
+        ("runtime", plan.runtime, "Python, torch and its threads"),
+        ("total", plan.total, ""),
+        ("may be used", plan.budget, plan.budget_name),
+    ]
+    print_table(
+        ["part", "memory", "of"], [(part, size(bytes_), why) for part, bytes_, why in rows], right=["memory"]
+    )
+    print()
+    print("It fits." if plan.fits else f"It does not fit: {plan.advice()}.")
+    sys.stdout.flush()

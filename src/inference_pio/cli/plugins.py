@@ -1,0 +1,97 @@
+"""`inference-pio plugins`: which architectures can run, and what each does with the standard's techniques."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from inference_pio.cli.options import AsJson
+from inference_pio.cli.session import importing
+from inference_pio.cli.tables import print_facts, print_json, print_table
+from inference_pio.errors import PluginError
+from inference_pio.plugin.registry import Registered, default_registry
+
+
+def plugins(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One plugin, with its techniques.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the plugins, or show one with its techniques."""
+    if name is not None:
+        _one(name, as_json)
+        return
+    found, broken = registered_plugins()
+    if as_json:
+        print_json({"plugins": [_facts(plugin) for plugin in found], "broken": broken})
+        return
+    print_table(
+        ["name", "origin", "API", "reads", "architectures", "GGUF", "capabilities"],
+        [
+            (
+                plugin.manifest.name,
+                plugin.origin,
+                str(plugin.manifest.api_version),
+                ", ".join(plugin.manifest.modalities),
+                ", ".join(plugin.manifest.architectures),
+                ", ".join(plugin.manifest.gguf_architectures),
+                ", ".join(_capabilities(plugin)) or "–",
+            )
+            for plugin in found
+        ],
+    )
+    for plugin_name, reason in broken.items():
+        print(f"{plugin_name} does not load: {reason}")
+
+
+def registered_plugins() -> tuple[list[Registered], dict[str, str]]:
+    """The plugins whose manifest loads, and name to reason of those whose does not."""
+    registry = default_registry()
+    found, broken = [], {}
+    for name in registry.names():
+        try:
+            found.append(registry.get(name))
+        except PluginError as error:
+            broken[name] = str(error)
+    return found, broken
+
+
+def _one(name: str, as_json: bool) -> None:
+    plugin = default_registry().get(name)
+    with importing():
+        model = default_registry().create(name)
+    techniques = model.techniques(model.config)
+    if as_json:
+        print_json({**_facts(plugin), "techniques": [asdict(technique) for technique in techniques]})
+        return
+    manifest = plugin.manifest
+    print_facts(
+        [
+            (manifest.name, manifest.description),
+            ("origin", f"{plugin.origin}, contract version {manifest.api_version}"),
+            ("architectures", ", ".join(manifest.architectures)),
+            ("GGUF", ", ".join(manifest.gguf_architectures) or "–"),
+            ("reads", ", ".join(manifest.modalities)),
+            ("capabilities", ", ".join(_capabilities(plugin)) or "–"),
+            ("default model", str(model.config.model_path)),
+        ]
+    )
+    print()
+    print_table(
+        ["technique", "kind", "status", "results", "why"],
+        [
+            (fact.name, fact.category, fact.status, "exact" if fact.exact else "approximate", fact.reason)
+            for fact in techniques
+        ],
+    )
+
+
+def _capabilities(plugin: Registered) -> list[str]:
+    return [name.replace("_", " ") for name, has in asdict(plugin.manifest.capabilities).items() if has]
+
+
+def _facts(plugin: Registered) -> dict[str, Any]:
+    return {**asdict(plugin.manifest), "origin": plugin.origin}

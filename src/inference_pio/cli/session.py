@@ -1,0 +1,80 @@
+"""A loaded model for one verb, with how long it took to get there."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING, Any
+
+from inference_pio.cli.exit_codes import INTERRUPTED
+from inference_pio.cli.options import EngineOptions
+from inference_pio.cli.progress import download_bars
+from inference_pio.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from inference_pio.llm import LLM
+
+
+@dataclass(frozen=True)
+class Session:
+    """`load_seconds` counts importing the libraries and, where it had to be, the download."""
+
+    llm: LLM
+    load_seconds: float
+
+    def params(self, overrides: dict[str, Any], prompt_tokens: int) -> SamplingParams:
+        """The model's own sampling configuration under what the user gave.
+
+        Where no length was asked for, the answer may be as long as the configuration says or the context leaves.
+        """
+        from inference_pio.plugin.sampling import sampling_params_of
+
+        usual = max(self.llm.plugin.config.max_new_tokens, overrides.get("min_tokens", 0))
+        left = max(1, self.llm.max_model_len - prompt_tokens)
+        return sampling_params_of(self.llm.plugin.config, min(usual, left), overrides)
+
+    def encode(self, prompt: str) -> list[int]:
+        """The token ids that the engine would make of a prompt."""
+        from inference_pio.plugin.runtime import FormattedPrompt
+
+        formatted = isinstance(prompt, FormattedPrompt)
+        return self.llm.get_tokenizer().encode(prompt, add_special_tokens=not formatted)
+
+
+@contextmanager
+def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool) -> Iterator[Session]:
+    """The model, ready to answer; closed when the block is left, however that happens."""
+    started = perf_counter()
+    limits, options = engine.limits(), engine.runtime_options(max_num_seqs)
+    with importing():
+        from inference_pio.llm import LLM
+    with download_bars(quiet) as progress:
+        llm = LLM(
+            model,
+            dtype=engine.dtype,
+            device=engine.device,
+            max_model_len=options.max_model_len,
+            enable_prefix_caching=not engine.no_prefix_caching,
+            resource_limits=limits,
+            progress=progress,
+            max_num_seqs=options.max_num_seqs,
+            kv_cache_memory_gb=options.kv_cache_memory_gb,
+            accept_licence=options.accept_licence,
+            download=options.download,
+        )
+    with llm:
+        yield Session(llm, perf_counter() - started)
+
+
+@contextmanager
+def importing() -> Iterator[None]:
+    """Ctrl-C ends the process at once: large libraries swallow a KeyboardInterrupt that hits their own import."""
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
