@@ -43,6 +43,14 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
+# NAME is plugin/benchmark, OPTIONS go to it: make bench NAME=llama/accuracy OPTIONS="--quick --json"
+NAME ?= llama/throughput
+bench: $(VENV)/.installed  ## one of a plugin's benchmarks
+	$(BIN)/python -m inference_pio.models.$(subst /,.benchmarks.benchmark_,$(NAME)) $(OPTIONS)
+
+bench-peers: $(VENV)/.dev  ## our engine against Transformers, in the same run
+	$(BIN)/python benchmarks/peers.py $(OPTIONS)
+
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
