@@ -1,4 +1,4 @@
-"""The vocabularies under tests/data/tokenizers, read by the `gguf` package rather than by our own reader."""
+"""The vocabularies under tests/data/tokenizers."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import gzip
 from pathlib import Path
 from typing import Any
 
-from gguf import GGUFReader
+from inference_pio.loader.gguf import GGUFFile
 
 TOKENIZERS = Path(__file__).parent.parent / "data" / "tokenizers"
 WEIGHTS = TOKENIZERS.parent / "weights"
@@ -17,14 +17,16 @@ def gguf_file(name: str, folder: Path) -> Path:
     """`name`.gguf, unpacked into `folder`."""
     path = folder / f"{name}.gguf"
     if not path.exists():
-        path.write_bytes(gzip.decompress((TOKENIZERS / f"{name}.gguf.gz").read_bytes()))
+        data = gzip.decompress((TOKENIZERS / f"{name}.gguf.gz").read_bytes())
+        # These files hold no tensors and end with the header, before the padding that tensors would begin after.
+        path.write_bytes(data + bytes(-len(data) % 32))
     return path
 
 
 def tokenizer_metadata(path: Path) -> dict[str, Any]:
     """The `tokenizer.*` keys of a GGUF file."""
-    fields = GGUFReader(path).fields
-    return {name: field.contents() for name, field in fields.items() if name.startswith("tokenizer.")}
+    with GGUFFile(path) as file:
+        return {name: value for name, value in file.metadata.items() if name.startswith("tokenizer.")}
 
 
 def cases(name: str) -> list[tuple[str, list[int]]]:

@@ -25,16 +25,25 @@ class ChatTemplate:
     `Tokenizer.encode` of the rendered text takes only those for special that the template itself wrote.
     Without such text the result is what Transformers renders, to the character.
 
+    Args:
+        tokenizer: holds the template, gives `bos_token` and `eos_token`, and knows what has to be protected.
+        path: named in errors.
+
     Raises:
-        ChatTemplateError: the template is no valid template.
+        ChatTemplateError: the files hold no template, or none that can be compiled.
     """
 
-    def __init__(self, source: str, path: str | Path) -> None:
-        self._path = path
-        if len(source) > _MAX_SOURCE:
+    def __init__(self, tokenizer: Tokenizer, path: str | Path) -> None:
+        self._tokenizer, self._path = tokenizer, path
+        source = tokenizer.chat_template
+        if source is None:
             raise ChatTemplateError(
-                path, f"has {len(source)} characters, more than {_MAX_SOURCE}", where="chat template"
+                path,
+                "the model has no chat template",
+                hint="give the prompt as plain text, or use an instruction-tuned version of the model",
             )
+        if len(source) > _MAX_SOURCE:
+            raise self._error(f"has {len(source)} characters, more than {_MAX_SOURCE}")
         try:
             self._template = compile_template(source)
         except jinja2.TemplateSyntaxError as error:
@@ -42,22 +51,10 @@ class ChatTemplate:
         except (jinja2.TemplateError, SyntaxError, RecursionError, MemoryError) as error:
             raise self._error(_line(error)) from error
 
-    @classmethod
-    def of(cls, tokenizer: Tokenizer) -> ChatTemplate:
-        """The template the tokenizer's files hold; raises `ChatTemplateError` if they hold none."""
-        if tokenizer.chat_template is None:
-            raise ChatTemplateError(
-                tokenizer.path,
-                "the model has no chat template",
-                hint="give the prompt as plain text, or use an instruction-tuned version of the model",
-            )
-        return cls(tokenizer.chat_template, tokenizer.path)
-
     def render(
         self,
         messages: Sequence[Mapping[str, Any]],
         *,
-        tokenizer: Tokenizer,
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
@@ -67,7 +64,6 @@ class ChatTemplate:
         Args:
             messages: objects with `role` (text) and `content` (text, None, or a list of text parts), and
                 whatever else the template reads (`tool_calls`, `reasoning_content`, …).
-            tokenizer: gives `bos_token` and `eos_token` and knows what has to be protected.
             add_generation_prompt: end with the opening of the assistant's turn.
             tools: JSON schemas of functions the model may call.
             variables: further values for the template; they cannot replace the ones above.
@@ -79,7 +75,7 @@ class ChatTemplate:
         """
 
         def protect(text: str, where: str, from_model: bool) -> str:
-            return tokenizer.protect(text, where, special_only=from_model)
+            return self._tokenizer.protect(text, where, special_only=from_model)
 
         values = {
             **{name: _without_marks(name, value) for name, value in (variables or {}).items()},
@@ -88,7 +84,10 @@ class ChatTemplate:
             "documents": None,
             "add_generation_prompt": add_generation_prompt,
         }
-        for name, token in (("bos_token", tokenizer.bos_token), ("eos_token", tokenizer.eos_token)):
+        for name, token in (
+            ("bos_token", self._tokenizer.bos_token),
+            ("eos_token", self._tokenizer.eos_token),
+        ):
             if token is not None:
                 values[name] = token
         return self._run(values)

@@ -10,6 +10,8 @@ from inference_pio.errors import UsageError
 MAX_MESSAGES = 2048
 MAX_DEPTH = 64
 
+_REASONING = ("reasoning_content", "thinking", "reasoning")
+
 Protect = Callable[[str, str, bool], str]
 
 
@@ -60,7 +62,15 @@ def _message(message: object, where: str, protect: Protect) -> dict[str, Any]:
     _content(message.get("content"), f"{where}.content")
     # What a model wrote may hold markup of its own that templates look for (`<think>`), but no special token.
     result: dict[str, Any] = plain(message, where, protect, from_model=role == "assistant")
-    return result
+    return _with_reasoning(result)
+
+
+def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
+    # Templates read a model's reasoning under different names; whichever the caller used, they find it.
+    reasoning = next((message[name] for name in _REASONING if message.get(name) is not None), None)
+    return (
+        message if reasoning is None else {"thinking": reasoning, **message, "reasoning_content": reasoning}
+    )
 
 
 def _content(content: object, where: str) -> None:

@@ -29,7 +29,7 @@ from jinja2.visitor import NodeTransformer
 from inference_pio.text.protect import MARK
 
 MAX_OUTPUT = 8_000_000
-MAX_ROUNDS = 2_000_000
+MAX_ROUNDS = 1_000_000
 MAX_SECONDS = 10.0
 
 _WIDE_FORMAT = re.compile(r"%[^%a-zA-Z]*(\d{5,}|\*)")

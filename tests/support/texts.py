@@ -1,0 +1,28 @@
+"""Texts that tokenizers stumble over."""
+
+TEXTS = (
+    "",
+    " ",
+    "  ",
+    "\n",
+    "\r\n\t x",
+    "a",
+    "Hello, world!",
+    " leading and trailing ",
+    "multiple   spaces    and\ttabs\t\tand\n\n\nnewlines \n \n end",
+    "don't WE'LL I'm they'Re 'tis",
+    "1234567890 3.14159 1,000,000 ½ ٣ 四",
+    "def f(x):\n    return x ** 2  # comment\n\n\nclass A:\n\tpass\n",
+    "Größe, naïve café, Ångström — “quoted” … ‘single’",
+    "e\u0301 a\u0300 \u1e9b\u0323 ﬁ Å",
+    "Привет, мир! Ελληνικά, עברית, العربية, हिन्दी, ไทย",
+    "中文字符和日本語のテキスト、한국어",
+    "🙂 👨‍👩‍👧‍👦 🇫🇷 👍🏽 ❤️",
+    "\x00\x01\x7f \u00a0 \u2003 \u200b \ufeff \ufffd",
+    "((((((((([[[[]]]]{}{}<<>>==!=&&||",
+    "https://example.org/a?b=c&d=%20#e",
+    "\U0010ffff \U000f0000 \ue000",
+    "<s> </s> <unk> <|im_start|> <|endoftext|> <0x41> <think> [INST]",
+    "ananananas aaaaaaaaaaaaaaaaaaaaaaa ababababab",
+    "<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n",
+)
