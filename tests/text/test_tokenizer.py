@@ -125,6 +125,11 @@ def test_half_a_surrogate_pair_is_refused_with_its_place(stories: Tokenizer) -> 
     assert stories.decode(stories.encode("a\x00b")) == "a\x00b"
 
 
+def test_a_text_beyond_all_contexts_is_refused_with_both_numbers(stories: Tokenizer) -> None:
+    with pytest.raises(UsageError, match="8000001 characters, more than the 8000000"):
+        stories.encode_text(" " * 8_000_001)
+
+
 @pytest.mark.parametrize("name", sorted(PRE_TOKENIZERS))
 def test_every_pre_tokenizer_cuts_and_loses_nothing(name: str) -> None:
     splitter = word_splitter(PRE_TOKENIZERS[name])

@@ -11,6 +11,7 @@ from inference_pio.plugin.facts import ChatFormat
 from inference_pio.plugin.runtime import FormattedPrompt
 from inference_pio.runtime.opened import OpenedModel
 from inference_pio.text.chat import ChatTemplate
+from inference_pio.text.protect import unprotect
 from inference_pio.text.tokenizer import Tokenizer
 
 
@@ -42,7 +43,7 @@ class TextSide:
             ids = self.tokenizer.encode(prompt, add_special_tokens=not isinstance(prompt, FormattedPrompt))
             if not ids:
                 raise UsageError("the prompt is empty")
-            return str(prompt), ids
+            return unprotect(prompt), ids
         return None, list(prompt)
 
     def render(

@@ -12,6 +12,7 @@ from inference_pio.errors import UsageError
 from inference_pio.text.backend import guarded
 from inference_pio.text.directory import read_directory
 from inference_pio.text.gguf_tokenizer import read_gguf
+from inference_pio.text.limits import MAX_TEXT
 from inference_pio.text.parts import TokenizerParts
 from inference_pio.text.pieces import piece_bytes
 from inference_pio.text.protect import MARK, Protector
@@ -123,7 +124,9 @@ class Tokenizer:
             add_special_tokens: put the begin (end) token before (after) it where the files ask for it.
 
         Raises:
-            UsageError: the text holds half a surrogate pair, which no tokenizer can encode.
+            UsageError: the text holds half a surrogate pair, which no tokenizer can encode, or is longer than
+                8,000,000 characters.
+            TokenizerError: a regular expression of the vocabulary's own gives up on this text.
         """
         _check_text(text)
         own = add_special_tokens and self._parts.affixes is None
@@ -166,6 +169,10 @@ class Tokenizer:
 
 
 def _check_text(text: str) -> None:
+    if len(text) > MAX_TEXT:
+        raise UsageError(
+            f"text: {len(text)} characters, more than the {MAX_TEXT} that can be encoded at once"
+        )
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
