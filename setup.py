@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import logging
 import os
-import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -31,7 +30,7 @@ class BuildKernels(build_ext):
     def run(self) -> None:
         try:
             super().run()
-        except (CCompilerError, ExecError, PlatformError, ImportError, OSError, subprocess.SubprocessError) as error:
+        except (CCompilerError, ExecError, PlatformError, ImportError, OSError) as error:
             logging.warning("native kernels not built, operations will run in torch: %s", error)
             self.extensions = []
 
@@ -60,6 +59,6 @@ class BuildKernels(build_ext):
 sources = [str(path) for path in sorted(SOURCES.glob("*.cpp"))]
 headers = [str(path) for path in sorted(SOURCES.glob("*.h"))]
 setup(
-    ext_modules=[Extension("inference_pio._native", sources, depends=headers, optional=True)],
+    ext_modules=[Extension("inference_pio._native", sources, depends=headers)],
     cmdclass={"build_ext": BuildKernels},
 )

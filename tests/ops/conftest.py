@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import pytest
 import torch
 from torch import Tensor
+
+from inference_pio.ops import native
 
 
 @dataclass(frozen=True)
@@ -82,3 +84,20 @@ class MakePaged:
 @pytest.fixture(scope="session")
 def make_paged() -> MakePaged:
     return MakePaged()
+
+
+@pytest.fixture(scope="module")
+def built() -> None:
+    if native.MISSING is not None:
+        pytest.skip(native.MISSING)
+
+
+@pytest.fixture(params=["portable", "avx2", "avx512", "avx512_bf16"], scope="module")
+def isa(request: pytest.FixtureRequest, built: None) -> Iterator[str]:  # noqa: ARG001
+    """Every instruction set that this processor has, in turn."""
+    try:
+        yield native.use_isa(request.param)
+    except RuntimeError as error:
+        pytest.skip(str(error).partition("\n")[0])
+    finally:
+        native.use_isa("")

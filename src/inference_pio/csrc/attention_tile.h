@@ -86,7 +86,7 @@ PIO_INLINE void add_values(float* acc, int64_t stride, const float* shrink, cons
 
 PIO_INLINE void put_weights(Floats, float* at, vf p) { put(at, p); }
 #ifdef PIO_BF16_DOT
-PIO_INLINE void put_weights(Pairs, float* at, vf p) { store_as(at, _mm512_cvtneps_pbh((__m512)p)); }
+PIO_INLINE void put_weights(Pairs, float* at, vf p) { store_as(at, narrow(p)); }
 #endif
 
 // Scores become weights e^(scale * score - maximum) of the first `limit` keys and 0 behind them. Returns their sum.

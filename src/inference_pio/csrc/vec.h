@@ -38,18 +38,22 @@ struct bf16 {
   uint16_t bits;
 };
 PIO_INLINE vf widen(vh x) { return bits_to_float(__builtin_convertvector(x, vu) << 16); }
-PIO_INLINE vu rounded_bits(vf x) {  // to nearest, ties to even; a NaN stays one
+#ifdef PIO_BF16_DOT
+PIO_INLINE vh narrow(vf x) { return (vh)_mm512_cvtneps_pbh((__m512)x); }
+#else
+PIO_INLINE vh narrow(vf x) {  // to nearest, ties to even; a NaN stays one
   const vu u = (vu)x;
   const vu rounded = u + 0x7fff + ((u >> 16) & 1);
-  return x == x ? rounded : (u | 0x400000);
+  return __builtin_convertvector((x == x ? rounded : (u | 0x400000)) >> 16, vh);
 }
-PIO_INLINE vf round_to(vf x, bf16) { return bits_to_float(rounded_bits(x) & 0xffff0000u); }
+#endif
+PIO_INLINE vf round_to(vf x, bf16) { return widen(narrow(x)); }
 PIO_INLINE vf round_to(vf x, float) { return x; }
 
 PIO_INLINE vf load(const float* p) { return load_as<vf>(p); }
 PIO_INLINE vf load(const bf16* p) { return widen(load_as<vh>(p)); }
 PIO_INLINE void put(float* p, vf x) { store_as(p, x); }
-PIO_INLINE void put(bf16* p, vf x) { store_as(p, __builtin_convertvector(rounded_bits(x) >> 16, vh)); }
+PIO_INLINE void put(bf16* p, vf x) { store_as(p, narrow(x)); }
 
 // The last n < L values of a row; what is missing reads as zero.
 template <class T>

@@ -1,7 +1,7 @@
 """Pure functions with one signature and several implementations: torch everywhere, C++ on the CPU.
 
-Shape letters: T tokens, S sequences, N query heads, M key/value heads, H head size, D hidden size, I intermediate
-size, O outputs, P positions, B blocks per sequence.
+Shape letters: T tokens, S sequences, N query heads, M key/value heads, H head size, D hidden size,
+I intermediate size, O outputs, P positions, B blocks per sequence.
 """
 
 from __future__ import annotations
@@ -79,10 +79,10 @@ def paged_attention(
 ) -> Tensor:
     """softmax(scale · q kᵀ) v over the cache, causal, [T, N, H] (Vaswani et al. 2017, eq. 1).
 
-    Rows query_start[s] to query_start[s + 1] are the last tokens of sequence s, which has seq_lens[s] tokens in
-    the cache blocks block_tables[s]; each sees the positions up to its own. What lies behind seq_lens is never
-    read. block_tables, query_start and seq_lens are int32. The native result of a row is the same, bit for bit,
-    whatever else the call holds, however the prompt is cut into calls, and for any number of threads.
+    Rows query_start[s] to query_start[s + 1] are the last tokens of sequence s, which has seq_lens[s] tokens
+    in the cache blocks block_tables[s]; each sees the positions up to its own. What lies behind seq_lens is
+    never read. block_tables, query_start and seq_lens are int32. The native result of a row is the same, bit
+    for bit, whatever else the call holds, however the prompt is cut into calls, for any number of threads.
     """
     attend = pick("paged_attention", q_TNH)
     where = (block_tables_SB, query_start_S1, seq_lens_S)

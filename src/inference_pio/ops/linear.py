@@ -25,6 +25,11 @@ class PackedWeight:
     def nbytes(self) -> int:
         return self.out_features * self.in_features * self.tensor.dtype.itemsize
 
+    @property
+    def address(self) -> int:
+        """Where the weight lies: two with one address share their memory."""
+        return id(self.tensor) if self.blocked else self.tensor.data_ptr()
+
 
 def pack_weight(weight_OI: Tensor) -> PackedWeight:
     """Blocked for bfloat16 on a CPU with bfloat16 products, else as it is (nothing is copied then)."""
@@ -45,4 +50,4 @@ def linear(x_TI: Tensor, packed: PackedWeight, bias_O: Tensor | None = None) -> 
 
 
 def _has_bf16_products() -> bool:
-    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())  # type: ignore[no-untyped-call]
+    return torch.backends.mkldnn.is_available() and bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())

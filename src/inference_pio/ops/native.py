@@ -80,15 +80,29 @@ def _load() -> tuple[dict[str, Any], str, str | None]:
     """The operators by name, the instruction set they use, and why there are none (None if there are)."""
     found: Sequence[Path] = sorted(Path(__file__).parent.parent.glob("_native*.so"))
     if not found:
-        return {}, "", "native kernels not built: install with a C++ compiler and torch present"
+        return {}, "", "native kernels not built: install again with a C++ compiler and torch present"
     try:
-        torch.ops.load_library(str(found[0]))  # type: ignore[no-untyped-call]
-        isa = torch.ops.inference_pio.use_isa(os.environ.get(ISA_SWITCH, ""))
-    except (OSError, RuntimeError) as error:
-        reason = str(error).partition("\n")[0]
-        return {}, "", f"native kernels do not load ({reason}): build them again with this torch"
+        torch.ops.load_library(str(found[0]))
+    except OSError as error:
+        return {}, "", f"native kernels do not load ({_first_line(error)}): build them again with this torch"
+    try:
+        isa = use_isa(os.environ.get(ISA_SWITCH, ""))
+    except RuntimeError as error:
+        return {}, "", f"{_first_line(error)} in {ISA_SWITCH}"
     names = ("rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul")
-    return {name: getattr(torch.ops.inference_pio, name).default for name in names}, str(isa), None
+    return {name: getattr(torch.ops.inference_pio, name).default for name in names}, isa, None
+
+
+def use_isa(name: str) -> str:
+    """Every call from here on uses this instruction set, the best one for ""; returns its name.
+
+    Raises RuntimeError if this processor does not have it.
+    """
+    return str(torch.ops.inference_pio.use_isa(name))
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]
 
 
 _operators, ISA, MISSING = _load()

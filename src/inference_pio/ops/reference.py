@@ -24,7 +24,7 @@ def add_rms_norm(x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float
 
 
 def apply_rope(x_TNH: Tensor, positions_T: Tensor, cos_sin_PH: Tensor) -> Tensor:
-    """Turns (x[i], x[i + H/2]) by the angle of the token's position (Su et al. 2021, eq. 34, halves layout)."""
+    """Turns (x[i], x[i + H/2]) by the angle of the position (Su et al. 2021, eq. 34, halves layout)."""
     cos_T1h, sin_T1h = cos_sin_PH[positions_T].float().unsqueeze(1).chunk(2, dim=-1)
     first, second = x_TNH.float().chunk(2, dim=-1)
     rotated = torch.cat((first * cos_T1h - second * sin_T1h, second * cos_T1h + first * sin_T1h), dim=-1)
@@ -42,7 +42,7 @@ def rope_and_cache(
     num_kv_heads: int,
 ) -> Tensor:
     heads = qkv_TE.reshape(qkv_TE.shape[0], num_heads + 2 * num_kv_heads, -1)
-    q_TNH, k_TMH, v_TMH = heads.split((num_heads, num_kv_heads, num_kv_heads), dim=1)
+    q_TNH, k_TMH, v_TMH = torch.split(heads, [num_heads, num_kv_heads, num_kv_heads], dim=1)
     block_size = k_cache.shape[2]
     block_T, offset_T = slot_mapping_T // block_size, slot_mapping_T % block_size
     k_cache[block_T, :, offset_T] = apply_rope(k_TMH, positions_T, cos_sin_PH).to(k_cache.dtype)
@@ -61,7 +61,7 @@ def paged_attention(
     max_query_len: int,  # noqa: ARG001
     max_seq_len: int,  # noqa: ARG001
 ) -> Tensor:
-    """softmax(scale · q kᵀ + causal mask) v (Vaswani et al. 2017, eq. 1), one sequence at a time, in float32."""
+    """softmax(scale · q kᵀ + mask) v (Vaswani et al. 2017, eq. 1), sequence by sequence, in float32."""
     block_size = k_cache.shape[2]
     out_TNH = torch.empty_like(q_TNH)
     starts = query_start_S1.tolist()

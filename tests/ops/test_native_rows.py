@@ -1,0 +1,86 @@
+"""Native norm, activation and rotation against the reference, on every instruction set of this processor."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from inference_pio import ops
+
+pytestmark = pytest.mark.usefixtures("isa")
+# bfloat16 keeps 8 bits; two roundings may fall to the other side, so two steps of 2^-8 bound the difference.
+BOUND = {torch.float32: 1e-5, torch.bfloat16: 2 * 2.0**-8}
+dtypes = st.sampled_from([torch.float32, torch.bfloat16])
+some = settings(max_examples=25, deadline=None)
+
+
+def agree(run, dtype):
+    got = run()
+    with ops.use("reference"):
+        want = run()
+    for a, b in zip(got, want, strict=True):
+        torch.testing.assert_close(a.float(), b.float(), rtol=BOUND[dtype], atol=BOUND[dtype] * 1e-2)
+
+
+@some
+@given(rows=st.integers(1, 40), width=st.integers(1, 300), dtype=dtypes, seed=st.integers(0, 999))
+def test_norms_and_activation(rows, width, dtype, seed):
+    rng = torch.Generator().manual_seed(seed)
+    x, residual = (torch.randn(rows, width, generator=rng).to(dtype) for _ in range(2))
+    weight = torch.randn(width, generator=rng).to(dtype)
+    agree(lambda: [ops.rms_norm(x, weight, 1e-5)], dtype)
+    agree(lambda: ops.add_rms_norm(x, residual.clone(), weight, 1e-5), dtype)
+    agree(lambda: [ops.silu_and_mul(torch.cat((x * 8, residual), dim=1))], dtype)
+
+
+@some
+@given(
+    tokens=st.integers(1, 40),
+    half=st.integers(1, 70),
+    heads=st.sampled_from([(4, 4), (9, 3), (5, 1)]),
+    block_size=st.sampled_from([8, 16, 64]),
+    dtype=dtypes,
+)
+def test_rope_and_cache(tokens, half, heads, block_size, dtype):
+    rng = torch.Generator().manual_seed(half)
+    num_heads, num_kv_heads = heads
+    qkv = torch.randn(tokens, (num_heads + 2 * num_kv_heads) * 2 * half, generator=rng).to(dtype)
+    angles = torch.randn(50, half, generator=rng)
+    table = torch.cat((angles.cos(), angles.sin()), dim=1)
+    positions = torch.randint(0, 50, (tokens,), generator=rng)
+    slots = torch.randperm(6 * block_size, generator=rng)[:tokens]
+
+    def run():
+        caches = [torch.full((6, num_kv_heads, block_size, 2 * half), 7.0, dtype=dtype) for _ in range(2)]
+        q = ops.rope_and_cache(qkv, positions, table, *caches, slots, num_heads, num_kv_heads)
+        return [q, *caches]
+
+    agree(run, dtype)
+
+
+def test_rows_split_over_threads_equal_rows_alone():
+    x, weight = torch.randn(300, 576).bfloat16(), torch.randn(576).bfloat16()
+    whole = ops.rms_norm(x, weight, 1e-5)
+    assert torch.equal(whole, torch.cat([ops.rms_norm(x[i : i + 1], weight, 1e-5) for i in range(300)]))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_extremes_and_nan_come_through(dtype):
+    gate = torch.tensor([[-1e4, -90.0, -20.0, 0.0, 20.0, 90.0, 1e4, float("nan")]]).to(dtype)
+    x = torch.cat((gate, torch.ones_like(gate)), dim=1)
+    with ops.use("reference"):
+        want = ops.silu_and_mul(x)
+    torch.testing.assert_close(ops.silu_and_mul(x), want, rtol=BOUND[dtype], atol=1e-30, equal_nan=True)
+    assert ops.rms_norm(gate, torch.ones_like(gate[0]), 1e-5).isnan().all()
+
+
+def test_a_slot_or_position_outside_is_refused_before_anything_is_written():
+    cache = torch.zeros(2, 1, 8, 4)
+    qkv, table = torch.ones(2, 12), torch.ones(10, 4)
+    for positions, slots in (([0, 10], [0, 1]), ([0, 1], [0, 16]), ([0, 1], [-1, 1])):
+        where = (torch.tensor(positions), table, cache, cache.clone(), torch.tensor(slots))
+        with pytest.raises(RuntimeError, match=r"expected 0 to (9|15)"):
+            ops.rope_and_cache(qkv, *where, 1, 1)
+    assert not cache.any()
