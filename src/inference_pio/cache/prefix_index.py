@@ -1,0 +1,61 @@
+"""Which block holds which prefix."""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections.abc import Sequence
+
+_DIGEST_BYTES = 32
+
+
+class PrefixIndex:
+    """Digest of a whole prefix, up to and including one full block, to the block that holds its last part.
+
+    A block's digest covers its parent's digest and its own token ids, so equal digests mean equal prefixes and not
+    merely equal blocks. BLAKE2b with 256 bits: a collision cannot be searched for, let alone met by chance, which is
+    what allows a hit to be trusted without comparing tokens.
+    """
+
+    def __init__(self, seed: Sequence[str]) -> None:
+        self._seed = "\0".join(seed).encode()
+        self._generation = 0
+        self._block_of: dict[bytes, int] = {}
+        self._digest_of: dict[int, bytes] = {}
+
+    def __len__(self) -> int:
+        return len(self._block_of)
+
+    def __contains__(self, block: int) -> bool:
+        return block in self._digest_of
+
+    @property
+    def root(self) -> bytes:
+        """The parent digest of a sequence's first block."""
+        text = self._seed + b"\0%d" % self._generation
+        return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
+
+    def digest(self, parent: bytes, token_ids: Sequence[int]) -> bytes:
+        data = array("q", token_ids).tobytes()
+        return hashlib.blake2b(parent + data, digest_size=_DIGEST_BYTES).digest()
+
+    def find(self, digest: bytes) -> int | None:
+        return self._block_of.get(digest)
+
+    def digest_of(self, block: int) -> bytes:
+        return self._digest_of[block]
+
+    def insert(self, digest: bytes, block: int) -> None:
+        """Publish a full block; of two blocks with equal contents the first one stays."""
+        if digest not in self._block_of:
+            self._block_of[digest] = block
+            self._digest_of[block] = digest
+
+    def remove(self, block: int) -> None:
+        del self._block_of[self._digest_of.pop(block)]
+
+    def clear(self) -> None:
+        """Forget everything; what running sequences publish later, under the old root, is never found."""
+        self._block_of.clear()
+        self._digest_of.clear()
+        self._generation += 1

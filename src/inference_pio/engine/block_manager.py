@@ -1,0 +1,198 @@
+"""Who owns which cache block and which slot."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict, deque
+from collections.abc import Collection
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_pio.cache.prefix_index import PrefixIndex
+from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.sequence import Sequence
+
+
+class BlockManager:
+    """Hands out blocks and slots, and shares full blocks of equal prefixes between sequences.
+
+    A block is blank, idle (held by nobody, kept for its contents, oldest first out) or held by one or more
+    sequences. Only full blocks are ever shared, and nothing is written to a full block: a block has one writer at
+    most, so sharing needs no copies.
+
+    `tables` [max_num_seqs, blocks_per_sequence] int32 has the block table of each slot's sequence, 0 behind its end.
+    """
+
+    def __init__(self, config: EngineConfig, index: PrefixIndex | None) -> None:
+        """`index` is None where prefixes must not be reused."""
+        self.block_size = config.block_size
+        self.num_blocks = config.num_blocks
+        self.tables: NDArray[np.int32] = np.zeros((config.max_num_seqs, config.blocks_per_sequence), np.int32)
+        self._index = index
+        self._max_idle = config.num_blocks
+        if config.prefix_cache_max_blocks is not None:
+            self._max_idle = config.prefix_cache_max_blocks
+        self._slots = list(range(config.max_num_seqs))
+        self._blank = deque(range(config.num_blocks))
+        self._idle: OrderedDict[int, None] = OrderedDict()
+        self._holders = [0] * config.num_blocks
+
+    @property
+    def num_free_blocks(self) -> int:
+        return len(self._blank) + len(self._idle)
+
+    def can_share(self, prompt_len: int) -> bool:
+        """Whether a second sequence with this prompt would find any of it in the cache."""
+        return self._index is not None and prompt_len > self.block_size
+
+    def admit(self, sequence: Sequence) -> bool:
+        """Give it a slot and the blocks of its prefix that are cached, if there is room for all its known tokens.
+
+        At least one token is left to compute: without it there would be no logits to sample from.
+        """
+        if not self._slots:
+            return False
+        cached = self._find_prefix(sequence)
+        idle = sum(1 for block in cached if self._holders[block] == 0)
+        if self._blocks_for(sequence.num_tokens) - len(cached) > self.num_free_blocks - idle:
+            return False
+        sequence.slot = self._slots.pop()
+        for block in cached:
+            if self._holders[block] == 0:
+                del self._idle[block]
+            self._hold(sequence, block)
+        sequence.num_shared_blocks = len(cached)
+        sequence.num_computed_tokens = len(cached) * self.block_size
+        return True
+
+    def grow(self, sequence: Sequence, num_tokens: int) -> bool:
+        """Make the block table cover `num_tokens` tokens; False, and nothing done, if there are not enough blocks."""
+        missing = self._blocks_for(num_tokens) - len(sequence.block_table)
+        if missing > self.num_free_blocks:
+            return False
+        for _ in range(missing):
+            self._hold(sequence, self._take_block())
+        return True
+
+    def publish(self, sequence: Sequence) -> None:
+        """Let later sequences find the blocks that have become full."""
+        full = sequence.num_computed_tokens // self.block_size
+        if self._index is None or full <= sequence.num_shared_blocks:
+            return
+        self._extend_digests(sequence, full)
+        for i in range(sequence.num_shared_blocks, full):
+            self._index.insert(sequence.block_digests[i], sequence.block_table[i])
+        sequence.num_shared_blocks = full
+
+    def release(self, sequence: Sequence) -> None:
+        """Take back slot and blocks; its tokens stay, so that it can be computed again."""
+        if sequence.slot is None:
+            return
+        self.tables[sequence.slot, : len(sequence.block_table)] = 0
+        self._slots.append(sequence.slot)
+        # The end of a sequence is of less use to others than its beginning: let it grow old first.
+        for block in reversed(sequence.block_table):
+            self._let_go(block)
+        sequence.slot = None
+        sequence.block_table = []
+        sequence.num_shared_blocks = 0
+        sequence.num_computed_tokens = 0
+
+    def forget(self) -> int:
+        """Empty the prefix cache; running sequences go on. Returns how many blocks could have been found."""
+        if self._index is None:
+            return 0
+        known = len(self._index)
+        self._index.clear()
+        self._blank.extend(self._idle)
+        self._idle.clear()
+        return known
+
+    def check_integrity(self, running: Collection[Sequence]) -> None:
+        """Raise AssertionError unless every block and slot is accounted for exactly once."""
+        held = Counter(block for sequence in running for block in sequence.block_table)
+        _ensure(all(self._holders[b] == held[b] for b in range(self.num_blocks)), "holders miscounted")
+        free = [*self._blank, *self._idle, *held]
+        _ensure(sorted(free) == list(range(self.num_blocks)), "a block is lost or in two places")
+        slots = [*self._slots, *(sequence.slot for sequence in running)]
+        _ensure(sorted(s for s in slots if s is not None) == list(range(len(self.tables))), "slot lost")
+        _ensure(len(self._idle) <= self._max_idle, "too many idle blocks")
+        if self._index is not None:
+            _ensure(all(block in self._index for block in self._idle), "an idle block cannot be found")
+            _ensure(not any(block in self._index for block in self._blank), "a blank block can be found")
+        free_slots = self.tables[self._slots]
+        _ensure(not free_slots.any(), "a free slot has blocks")
+        for sequence in running:
+            self._check_sequence(sequence, held)
+
+    def _check_sequence(self, sequence: Sequence, held: Counter[int]) -> None:
+        table, full = sequence.block_table, sequence.num_computed_tokens // self.block_size
+        row = self.tables[sequence.slot]
+        _ensure(row[: len(table)].tolist() == table and not row[len(table) :].any(), "block table differs")
+        _ensure(sequence.num_computed_tokens <= len(table) * self.block_size, "tokens without a block")
+        _ensure(all(held[block] == 1 for block in table[full:]), "a block that can be written to is shared")
+        if self._index is None:
+            return
+        parent = sequence.block_digests[0] if sequence.block_digests else b""
+        for i, digest in enumerate(sequence.block_digests[1:], 1):
+            tokens = sequence.token_ids[i * self.block_size : (i + 1) * self.block_size]
+            parent = self._index.digest(parent, tokens)
+            _ensure(parent == digest, "a digest is not that of its tokens")
+        for block, digest in zip(table, sequence.block_digests, strict=False):
+            if block in self._index:
+                _ensure(self._index.digest_of(block) == digest, "a block is known under another prefix")
+
+    def _blocks_for(self, num_tokens: int) -> int:
+        return -(-num_tokens // self.block_size)
+
+    def _find_prefix(self, sequence: Sequence) -> list[int]:
+        if self._index is None:
+            return []
+        full = (sequence.num_tokens - 1) // self.block_size
+        self._extend_digests(sequence, full)
+        blocks: list[int] = []
+        for digest in sequence.block_digests[:full]:
+            block = self._index.find(digest)
+            if block is None:
+                break
+            blocks.append(block)
+        return blocks
+
+    def _extend_digests(self, sequence: Sequence, full: int) -> None:
+        assert self._index is not None
+        digests, size = sequence.block_digests, self.block_size
+        for i in range(len(digests), full):
+            parent = digests[-1] if digests else self._index.root
+            digests.append(self._index.digest(parent, sequence.token_ids[i * size : (i + 1) * size]))
+
+    def _hold(self, sequence: Sequence, block: int) -> None:
+        self._holders[block] += 1
+        self.tables[sequence.slot, len(sequence.block_table)] = block
+        sequence.block_table.append(block)
+
+    def _take_block(self) -> int:
+        if self._blank:
+            return self._blank.popleft()
+        return self._forget_oldest()
+
+    def _let_go(self, block: int) -> None:
+        self._holders[block] -= 1
+        if self._holders[block]:
+            return
+        if self._index is None or block not in self._index:
+            self._blank.append(block)
+            return
+        self._idle[block] = None
+        if len(self._idle) > self._max_idle:
+            self._blank.append(self._forget_oldest())
+
+    def _forget_oldest(self) -> int:
+        block, _ = self._idle.popitem(last=False)
+        assert self._index is not None
+        self._index.remove(block)
+        return block
+
+
+def _ensure(condition: bool, complaint: str) -> None:
+    if not condition:
+        raise AssertionError(complaint)

@@ -1,0 +1,59 @@
+"""What the engine may use."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inference_pio.errors import ConfigError, ResourceError
+
+
+@dataclass(frozen=True, kw_only=True)
+class EngineConfig:
+    """Sizes of one engine.
+
+    Args:
+        max_model_len: tokens of one sequence at most, prompt and answer together.
+        max_num_seqs: sequences that run at once; also the number of state slots where a layer keeps state.
+        max_num_batched_tokens: tokens of one step at most; longer prompts are computed in chunks.
+        block_size: tokens per cache block.
+        num_blocks: cache blocks in all.
+        enable_prefix_caching: reuse blocks of equal prefixes, if the model's prefix policy allows it.
+        prefix_cache_max_blocks: blocks that may be kept for later requests only; None for all that are free.
+
+    Raises:
+        ConfigError: a number is out of range.
+        ResourceError: the blocks do not hold one sequence of `max_model_len` tokens.
+    """
+
+    max_model_len: int
+    max_num_seqs: int = 64
+    max_num_batched_tokens: int = 1024
+    block_size: int = 32
+    num_blocks: int
+    enable_prefix_caching: bool = True
+    prefix_cache_max_blocks: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, low in (
+            ("max_model_len", 2),
+            ("max_num_seqs", 1),
+            ("max_num_batched_tokens", 1),
+            ("block_size", 1),
+            ("num_blocks", 1),
+        ):
+            if getattr(self, name) < low:
+                raise ConfigError(f"{name} must be at least {low}, got {getattr(self, name)}")
+        if self.prefix_cache_max_blocks is not None and self.prefix_cache_max_blocks < 0:
+            raise ConfigError(
+                f"prefix_cache_max_blocks must be at least 0, got {self.prefix_cache_max_blocks}"
+            )
+        capacity = self.num_blocks * self.block_size
+        if capacity < self.max_model_len:
+            raise ResourceError(
+                f"the cache does not hold one sequence: {self.num_blocks} blocks × {self.block_size} tokens = "
+                f"{capacity} < max_model_len {self.max_model_len}; give it more blocks or max_model_len {capacity}"
+            )
+
+    @property
+    def blocks_per_sequence(self) -> int:
+        return -(-self.max_model_len // self.block_size)

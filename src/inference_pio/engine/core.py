@@ -1,0 +1,226 @@
+"""The engine: requests in, tokens out, one step at a time. It knows token ids and nothing of text or files."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from collections.abc import Sequence as Items
+
+import torch
+from torch import nn
+
+from inference_pio.cache.prefix_index import PrefixIndex
+from inference_pio.cache.specs import CacheSpec
+from inference_pio.engine.batch import build_batch
+from inference_pio.engine.block_manager import BlockManager
+from inference_pio.engine.checks import check_request
+from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.runner import ModelRunner
+from inference_pio.engine.sampler import Sample, is_plain_greedy, sample
+from inference_pio.engine.scheduler import Scheduler
+from inference_pio.engine.sequence import Request, Sequence
+from inference_pio.engine.updates import EngineStats, SequenceUpdate
+from inference_pio.errors import GenerationError, InferencePIOError, UsageError
+from inference_pio.outputs import FinishReason, TokenLogprobs
+from inference_pio.plugin.facts import PrefixPolicy
+from inference_pio.sampling_params import SamplingParams
+
+# What tensor code raises: it fails the requests of one step. Anything else is a defect of the program and ends it.
+_MODEL_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    MemoryError,
+    InferencePIOError,
+)
+
+
+class EngineCore:
+    """Continuous batching over a paged cache, for any model that follows the contract of `plugin/batch.py`.
+
+    Synchronous and single-threaded: `add_request`, then `step` while `has_work`. `EngineLoop` runs it for many
+    threads. A sequence whose first scheduled position is 0 starts anew: models with recurrent state begin there
+    from zero, whatever its slot held before.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        specs: Items[CacheSpec],
+        config: EngineConfig,
+        *,
+        vocab_size: int,
+        eos_token_ids: Iterable[int],
+        prefix_policy: PrefixPolicy,
+        device: torch.device,
+    ) -> None:
+        self.config = config
+        self.vocab_size = vocab_size
+        self._eos_token_ids = frozenset(eos_token_ids)
+        self._reuses_prefixes = config.enable_prefix_caching and prefix_policy.reusable
+        self._blocks = BlockManager(
+            config, PrefixIndex(prefix_policy.seed) if self._reuses_prefixes else None
+        )
+        self._scheduler = Scheduler(config, self._blocks)
+        self._runner = ModelRunner(model, specs, config, vocab_size, device)
+        self._requests: dict[str, Request] = {}
+        self._pending: list[SequenceUpdate] = []
+        self._arrivals = 0
+        self._steps = 0
+        self._generation_tokens = 0
+
+    @property
+    def has_work(self) -> bool:
+        return bool(self._requests or self._pending)
+
+    def check_request(self, prompt_token_ids: Items[int], params: SamplingParams) -> list[int]:
+        """The prompt as a list; raises what `add_request` would. Reads nothing that changes: any thread may call it."""
+        return check_request(
+            prompt_token_ids, params, vocab_size=self.vocab_size, max_model_len=self.config.max_model_len
+        )
+
+    def add_request(self, request_id: str, prompt_token_ids: Items[int], params: SamplingParams) -> None:
+        """Queue `params.n` answers to a prompt.
+
+        Raises:
+            UsageError: a request of this name is running.
+            SamplingError, ContextLengthError: it cannot be served (`check_request`).
+        """
+        prompt = self.check_request(prompt_token_ids, params)
+        if request_id in self._requests:
+            raise UsageError(f"request {request_id} is running already: give each request a name of its own")
+        max_tokens = params.max_tokens or self.config.max_model_len
+        request = Request(
+            request_id=request_id,
+            prompt_len=len(prompt),
+            params=params,
+            seed=secrets.randbits(63) if params.seed is None else params.seed,
+            eos_token_ids=self._eos_token_ids,
+            end_token_ids=tuple(self._eos_token_ids.union(params.stop_token_ids)),
+            max_len=min(len(prompt) + max_tokens, self.config.max_model_len),
+            plain_greedy=is_plain_greedy(params),
+        )
+        request.sequences = [Sequence(request, i, self._arrivals + i, prompt.copy()) for i in range(params.n)]
+        self._arrivals += params.n
+        self._requests[request_id] = request
+        self._scheduler.add(request.sequences)
+
+    def abort(self, request_id: str) -> None:
+        """End a request now; its blocks are free on return. The next step reports it. Finished ones are no error."""
+        request = self._requests.get(request_id)
+        if request is not None:
+            self._pending += self._end(request, "abort")
+
+    def step(self) -> list[SequenceUpdate]:
+        """Compute one batch; what it added to each answer. A failing forward pass fails the requests in it only."""
+        updates, self._pending = self._pending, []
+        scheduled = self._scheduler.schedule()
+        if not scheduled:
+            return updates
+        self._steps += 1
+        try:
+            batch, sampled = build_batch(
+                scheduled,
+                self._blocks.tables,
+                self.config.block_size,
+                self._runner.device,
+                with_state=self._runner.keeps_state,
+            )
+            samples = sample(self._runner.run(batch), sampled)
+        except _MODEL_ERRORS as error:
+            return updates + self._fail(scheduled, error)
+        self._scheduler.advance(scheduled)
+        return updates + self._update(sampled, samples)
+
+    def stats(self) -> EngineStats:
+        scheduler, total = self._scheduler, self.config.num_blocks
+        return EngineStats(
+            num_running=len(scheduler.running),
+            num_waiting=scheduler.num_waiting,
+            blocks_used=total - self._blocks.num_free_blocks,
+            blocks_total=total,
+            steps=self._steps,
+            preemptions=scheduler.num_preemptions,
+            prompt_tokens=scheduler.num_prompt_tokens,
+            generation_tokens=self._generation_tokens,
+            prefix_query_tokens=scheduler.num_prompt_tokens if self._reuses_prefixes else 0,
+            prefix_hit_tokens=scheduler.num_cached_tokens,
+        )
+
+    def reset_prefix_cache(self) -> int:
+        """Forget all cached prefixes; returns how many blocks held one. Running requests go on."""
+        return self._blocks.forget()
+
+    def check_integrity(self) -> None:
+        """Raise AssertionError unless every block and slot is accounted for; for tests."""
+        self._blocks.check_integrity(self._scheduler.running)
+
+    def _update(self, sequences: list[Sequence], samples: list[Sample]) -> list[SequenceUpdate]:
+        updates = []
+        for sequence, (token_id, logprobs, error) in zip(sequences, samples, strict=True):
+            if sequence.finish_reason is not None:  # another answer to the same prompt failed in this step
+                continue
+            if error is not None:
+                updates += self._end(sequence.request, "error", error)
+            else:
+                updates.append(self._append(sequence, token_id, logprobs))
+        return updates
+
+    def _append(self, sequence: Sequence, token_id: int, logprobs: TokenLogprobs | None) -> SequenceUpdate:
+        self._generation_tokens += 1
+        stop_reason = None
+        finish_reason = sequence.append(token_id)
+        if finish_reason is not None:
+            self._retire(sequence)
+            if finish_reason == "stop" and not sequence.ends_by_model(token_id):
+                stop_reason = token_id
+        return SequenceUpdate(
+            sequence.request.request_id,
+            sequence.index,
+            (token_id,),
+            sequence.num_cached_tokens or 0,
+            logprobs=None if logprobs is None else [logprobs],
+            finish_reason=finish_reason,
+            stop_reason=stop_reason,
+        )
+
+    def _fail(self, scheduled: dict[Sequence, int], cause: Exception) -> list[SequenceUpdate]:
+        updates = []
+        for request in {sequence.request: None for sequence in scheduled}:
+            reason = (str(cause) or "no message").splitlines()[0]
+            error = GenerationError(
+                f"request {request.request_id}: the model failed: {type(cause).__name__}: {reason}"
+            )
+            error.__cause__ = cause
+            updates += self._end(request, "error", error)
+        return updates
+
+    def _end(
+        self, request: Request, reason: FinishReason, error: GenerationError | None = None
+    ) -> list[SequenceUpdate]:
+        """End all answers of a request that are not finished."""
+        updates = []
+        for sequence in request.sequences:
+            if sequence.finish_reason is None:
+                sequence.finish_reason = reason
+                self._retire(sequence)
+                updates.append(
+                    SequenceUpdate(
+                        request.request_id,
+                        sequence.index,
+                        (),
+                        sequence.num_cached_tokens or 0,
+                        finish_reason=reason,
+                        error=error,
+                    )
+                )
+        return updates
+
+    def _retire(self, sequence: Sequence) -> None:
+        self._scheduler.remove(sequence)
+        if all(other.finish_reason is not None for other in sequence.request.sequences):
+            del self._requests[sequence.request.request_id]

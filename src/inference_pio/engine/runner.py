@@ -1,0 +1,44 @@
+"""The model and its caches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from inference_pio.cache.specs import CacheSpec
+from inference_pio.engine.config import EngineConfig
+from inference_pio.errors import PluginError
+from inference_pio.plugin.batch import ForwardBatch
+
+
+class ModelRunner:
+    """Owns the model and one cache per layer, and runs steps."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        specs: Sequence[CacheSpec],
+        config: EngineConfig,
+        vocab_size: int,
+        device: torch.device,
+    ) -> None:
+        self.keeps_state = any(spec.bytes_per_sequence() for spec in specs)
+        num_slots = config.max_num_seqs if self.keeps_state else 0
+        self.device = device
+        self._model = model
+        self._vocab_size = vocab_size
+        self._caches: list[Any] = [
+            spec.allocate(config.num_blocks, config.block_size, num_slots, device) for spec in specs
+        ]
+
+    @torch.inference_mode()
+    def run(self, batch: ForwardBatch) -> Tensor:
+        """Logits [R, vocab_size], one row per `batch.last_token`."""
+        logits: Tensor = self._model(batch, self._caches)
+        expected = (len(batch.last_token), self._vocab_size)
+        if logits.shape != expected:
+            raise PluginError(f"the model gave logits of shape {tuple(logits.shape)}, expected {expected}")
+        return logits

@@ -1,0 +1,73 @@
+"""What is known about one request and each of its answers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from inference_pio.outputs import FinishReason
+from inference_pio.sampling_params import SamplingParams
+
+
+@dataclass(eq=False, slots=True)
+class Request:
+    """What was asked. Its answers (`params.n` of them) are its sequences.
+
+    seed           what the random numbers come from: `params.seed`, or drawn
+    end_token_ids  the model's end-of-text tokens and the request's own stop tokens; none before `min_tokens`
+    max_len        tokens, prompt included, at which an answer is finished for its length
+    """
+
+    request_id: str
+    prompt_len: int
+    params: SamplingParams
+    seed: int
+    eos_token_ids: frozenset[int]
+    end_token_ids: tuple[int, ...]
+    max_len: int
+    plain_greedy: bool
+    sequences: list[Sequence] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class Sequence:
+    """One stream of tokens: a prompt and one answer to it.
+
+    num_computed_tokens  tokens whose keys, values or state the cache holds
+    num_cached_tokens    prompt tokens that were found in the prefix cache; None before the first admission
+    slot                 row of the block tables, and slot of recurrent state, while it runs
+    block_table          blocks it holds, in order; block_digests: prefix digests of its full blocks, as far as known
+    num_shared_blocks    leading blocks that are published in the prefix index (or have an equal twin there)
+    """
+
+    request: Request
+    index: int
+    arrival: int
+    token_ids: list[int]
+    num_computed_tokens: int = 0
+    num_cached_tokens: int | None = None
+    slot: int | None = None
+    block_table: list[int] = field(default_factory=list)
+    block_digests: list[bytes] = field(default_factory=list)
+    num_shared_blocks: int = 0
+    finish_reason: FinishReason | None = None
+
+    @property
+    def num_tokens(self) -> int:
+        return len(self.token_ids)
+
+    @property
+    def num_generated_tokens(self) -> int:
+        return len(self.token_ids) - self.request.prompt_len
+
+    def append(self, token_id: int) -> FinishReason | None:
+        """Add a generated token; the reason if it ends the answer."""
+        self.token_ids.append(token_id)
+        if self.ends_by_model(token_id) or token_id in self.request.params.stop_token_ids:
+            self.finish_reason = "stop"
+        elif len(self.token_ids) >= self.request.max_len:
+            self.finish_reason = "length"
+        return self.finish_reason
+
+    def ends_by_model(self, token_id: int) -> bool:
+        """Whether it is one of the model's own end-of-text tokens, and those count."""
+        return token_id in self.request.eos_token_ids and not self.request.params.ignore_eos

@@ -1,0 +1,49 @@
+"""What a step tells the outside."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inference_pio.errors import GenerationError
+from inference_pio.outputs import FinishReason, TokenLogprobs
+
+
+@dataclass(frozen=True, slots=True)
+class SequenceUpdate:
+    """What one step added to one answer.
+
+    index              which of the request's answers
+    token_ids          new tokens, the one that ended the answer included; none if it was aborted or failed
+    logprobs           one entry per new token, if the request asked for them
+    stop_reason        the stop token of the request that ended the answer; None for the model's own
+    error              why `finish_reason` is "error"
+    num_cached_tokens  prompt tokens that the prefix cache saved
+    """
+
+    request_id: str
+    index: int
+    token_ids: tuple[int, ...]
+    num_cached_tokens: int
+    logprobs: list[TokenLogprobs] | None = None
+    finish_reason: FinishReason | None = None
+    stop_reason: int | None = None
+    error: GenerationError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """Sequences and blocks now; steps, preemptions and tokens since the engine was made.
+
+    prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found.
+    """
+
+    num_running: int
+    num_waiting: int
+    blocks_used: int
+    blocks_total: int
+    steps: int
+    preemptions: int
+    prompt_tokens: int
+    generation_tokens: int
+    prefix_query_tokens: int
+    prefix_hit_tokens: int
