@@ -36,6 +36,7 @@ def test_eight_times_the_text_is_far_from_64_times_the_work(
     assert many < 2.5**3 * few
 
 
+@pytest.mark.slow
 def test_a_space_run_of_a_megabyte_inside_a_text(tokenizers: dict[str, Tokenizer]) -> None:
     text = "x" + " " * 1_000_000 + "y"
     for name in ("gpt-2", "qwen3", "llama-spm"):
