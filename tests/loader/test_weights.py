@@ -155,6 +155,13 @@ def test_parts_of_a_split_tensor_do_not_keep_the_whole_in_memory(open_with: Open
     assert open_with.reads == ["ab"]
 
 
+def test_single_numbers_load_and_stack(open_with: Open) -> None:
+    weights = {"alone": torch.tensor(3.0), "x.0.e": torch.tensor(1.0), "x.1.e": torch.tensor(2.0)}
+    found = load(Holder({"alone": (), "e": (2,)}), open_with(weights), WeightMap(stack={"e": "x.*.e"}))
+    assert found["alone"].item() == 3
+    assert found["e"].tolist() == [1, 2]
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @pytest.mark.parametrize("stored", [torch.float32, torch.bfloat16, torch.float16])
 def test_types(open_with: Open, stored: torch.dtype, dtype: torch.dtype) -> None:

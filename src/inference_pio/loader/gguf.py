@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from inference_pio.loader.closing import Closing
 from inference_pio.loader.dequantize import DECODERS, dequantize
 from inference_pio.loader.ggml_types import TYPES_BY_NAME
 from inference_pio.loader.gguf_header import read_header
@@ -24,7 +24,7 @@ _PIECE = 32 * 1024
 _PLAIN = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16}
 
 
-class GGUFFile:
+class GGUFFile(Closing):
     """Implements `Checkpoint`; `metadata` holds every key of the header.
 
     Raises:
@@ -67,11 +67,3 @@ class GGUFFile:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> GGUFFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()

@@ -7,12 +7,12 @@ import os
 import stat
 import threading
 from pathlib import Path
-from types import TracebackType
 
 from inference_pio.errors import ModelFileError
+from inference_pio.loader.closing import Closing
 
 
-class RegularFile:
+class RegularFile(Closing):
     """A regular file, open for reading. Bytes are copied, not mapped: a file that shrinks while it is read is then an
     error and not the end of the process, and every tensor owns its memory.
 
@@ -64,14 +64,6 @@ class RegularFile:
 
     def close(self) -> None:
         self._file.close()
-
-    def __enter__(self) -> RegularFile:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _kind(mode: int) -> str:

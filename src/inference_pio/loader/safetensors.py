@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from types import MappingProxyType, TracebackType
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from inference_pio.errors import ModelFileError
+from inference_pio.loader.closing import Closing
 from inference_pio.loader.regular_file import RegularFile
 from inference_pio.loader.safetensors_index import read_index
 from inference_pio.loader.stored_floats import read_floats
@@ -54,7 +55,7 @@ class _Entry(msgspec.Struct, forbid_unknown_fields=True):
     data_offsets: tuple[int, int]
 
 
-class SafetensorsFile:
+class SafetensorsFile(Closing):
     """One file. Implements `Checkpoint`.
 
     Raises:
@@ -90,16 +91,8 @@ class SafetensorsFile:
     def close(self) -> None:
         self._file.close()
 
-    def __enter__(self) -> SafetensorsFile:
-        return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-
-class ShardedSafetensors:
+class ShardedSafetensors(Closing):
     """Several files under one index. Implements `Checkpoint`; `path` is the index.
 
     Raises:
@@ -131,14 +124,6 @@ class ShardedSafetensors:
     def close(self) -> None:
         for file in self._files:
             file.close()
-
-    def __enter__(self) -> ShardedSafetensors:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
 
 
 def _read_header(file: RegularFile) -> tuple[int, dict[str, _Entry]]:

@@ -116,9 +116,9 @@ class _Loading:
     def _put(self, target: Target, piece: Piece, tensor: Tensor) -> None:
         part = tensor if piece.rows is None else tensor.narrow(0, *piece.rows)
         part = part if piece.cut is None else piece.cut.apply(part)
-        assembly = self._started.setdefault(
-            target.name, _Assembly(target, self._dtype_of(target.name), self._device)
-        )
+        if target.name not in self._started:
+            self._started[target.name] = _Assembly(target, self._dtype_of(target.name), self._device)
+        assembly = self._started[target.name]
         assembly.put(piece, part)
         if assembly.is_complete:
             self._assign(target.name, self._started.pop(target.name).value())
@@ -145,6 +145,7 @@ class _Assembly:
     def __init__(self, target: Target, dtype: torch.dtype, device: torch.device) -> None:
         self._target, self._dtype, self._device = target, dtype, device
         self._left = len(target.pieces)
+        self._starts = _starts(target)
         self._value: Tensor | None = None
 
     @property
@@ -162,12 +163,9 @@ class _Assembly:
         if self._value is None:
             self._value = torch.empty(self._target.shape, dtype=self._dtype, device=self._device)
         slot = self._value[piece.index] if self._target.stacked else self._value
-        start = sum(
-            other.shape[0]
-            for other in self._target.pieces
-            if other.index == piece.index and other.order < piece.order
-        )
-        slot.narrow(0, start, piece.shape[0]).copy_(part)
+        if piece.shape:
+            slot = slot.narrow(0, self._starts[piece.index, piece.order], piece.shape[0])
+        slot.copy_(part)
 
     def value(self) -> Tensor:
         assert self._value is not None
@@ -220,6 +218,16 @@ def _uses(plan: WeightPlan) -> dict[str, list[tuple[Target, Piece]]]:
         for piece in target.pieces:
             uses.setdefault(piece.source, []).append((target, piece))
     return uses
+
+
+def _starts(target: Target) -> dict[tuple[int, int], int]:
+    """(index, order) of a piece -> its first row: the rows of those above it."""
+    starts, row = {}, 0
+    for piece in target.pieces:
+        row = 0 if piece.order == 0 else row
+        starts[piece.index, piece.order] = row
+        row += piece.shape[0] if piece.shape else 0
+    return starts
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

@@ -16,6 +16,9 @@ from inference_pio.models.llama.config import LlamaConfig, RopeConfig
 class RotaryEmbedding(nn.Module):
     """cos_sin [positions, head_dim] float32: cosines in the first half of the columns, sines in the second."""
 
+    # The divisors are read as they are: rounded to bfloat16 they would turn far positions by whole radians.
+    parameter_dtype = torch.float32
+
     def __init__(self, config: LlamaConfig) -> None:
         super().__init__()
         self.rope, self.head_dim = config.rope, config.head_dim
