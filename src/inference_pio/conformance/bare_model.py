@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import fields, is_dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass, replace
 from itertools import accumulate
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class BareModel:
     Args:
         sequences: how many there may be; blocks of one sequence lie apart in the cache.
         max_tokens: the longest sequence.
+        options: configuration fields to change.
     """
 
     def __init__(
@@ -38,10 +39,12 @@ class BareModel:
         sequences: int = 1,
         max_tokens: int = 256,
         shard: Shard | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> None:
         shard = shard or Shard()
         with open_checkpoint(path) as checkpoint:
-            self.config: Any = plugin.read_config(raw_config(checkpoint, path), str(path))
+            stated: Any = plugin.read_config(raw_config(checkpoint, path), str(path))
+            self.config = replace(stated, **(options or {}))
             with torch.device("meta"):
                 model = plugin.build_model(self.config, shard)
             load_weights(
@@ -55,19 +58,33 @@ class BareModel:
                 progress=None,
             )
         self.model = model.eval()
+        for step in plugin.optimizations(self.config):
+            self.model = step.apply(self.model, self.config)
         self.specs = plugin.cache_specs(self.config, torch.float32, shard)
         self._sequences, self._blocks = sequences, -(-max_tokens // BLOCK_SIZE)
         self.caches = [
             spec.allocate(sequences * self._blocks, BLOCK_SIZE, sequences, _CPU) for spec in self.specs
         ]
+        self.restart()
+
+    def restart(self) -> None:
+        """Forget all sequences."""
+        self._lengths = [0] * self._sequences
         for spec, cache in zip(self.specs, self.caches, strict=True):
-            if not spec.bytes_per_sequence():
-                for tensor in tensors_of(cache):
-                    tensor.fill_(float("nan"))  # whoever reads what was never written is found out
-        self._lengths = [0] * sequences
+            # Whoever reads a token that was never written is found out; recurrent state begins with zeros.
+            nothing = 0.0 if spec.bytes_per_sequence() else float("nan")
+            for tensor in tensors_of(cache):
+                tensor.fill_(nothing)
 
     def run(self, pieces: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
         """One step: (sequence number, its next tokens) each; logits [tokens, vocab_size] of every token of each."""
+        batch = self.batch(pieces)
+        with torch.inference_mode():
+            logits: Tensor = self.model(batch, self.caches)
+        return list(logits.split([len(token_ids) for _, token_ids in pieces]))
+
+    def batch(self, pieces: Sequence[tuple[int, Sequence[int]]]) -> ForwardBatch:
+        """The step as the model sees it; it counts as run."""
         rows = [len(token_ids) for _, token_ids in pieces]
         starts = [self._lengths[number] for number, _ in pieces]
         spans = [range(start, start + count) for start, count in zip(starts, rows, strict=True)]
@@ -78,7 +95,9 @@ class BareModel:
             for position in span
         ]
         keeps_state = any(spec.bytes_per_sequence() for spec in self.specs)
-        batch = ForwardBatch(
+        for (number, _), span in zip(pieces, spans, strict=True):
+            self._lengths[number] = span.stop
+        return ForwardBatch(
             token_ids=torch.tensor([token_id for _, token_ids in pieces for token_id in token_ids]),
             positions=torch.tensor([position for span in spans for position in span]),
             query_start=torch.tensor([0, *accumulate(rows)], dtype=torch.int32),
@@ -90,17 +109,13 @@ class BareModel:
             max_query_len=max(rows),
             max_seq_len=max(span.stop for span in spans),
         )
-        for (number, _), span in zip(pieces, spans, strict=True):
-            self._lengths[number] = span.stop
-        with torch.inference_mode():
-            return list(self.model(batch, self.caches).split(rows))
 
-    def prefill(self, token_ids: Sequence[int], chunk: int | None = None, sequence: int = 0) -> Tensor:
-        """Logits [tokens, vocab_size] of one sequence from its beginning, `chunk` tokens at a time."""
-        self._lengths[sequence] = 0
+    def prefill(self, token_ids: Sequence[int], chunk: int | None = None) -> Tensor:
+        """Logits [tokens, vocab_size] of one sequence after a restart, `chunk` tokens at a time."""
+        self.restart()
         size = chunk or len(token_ids)
         parts = [token_ids[first : first + size] for first in range(0, len(token_ids), size)]
-        return torch.cat([self.run([(sequence, part)])[0] for part in parts])
+        return torch.cat([self.run([(0, part)])[0] for part in parts])
 
     def _table(self, number: int) -> list[int]:
         return [block * self._sequences + number for block in reversed(range(self._blocks))]

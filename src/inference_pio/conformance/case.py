@@ -42,16 +42,6 @@ class HeaderFacts:
 
 
 @dataclass(frozen=True)
-class ChatGolden:
-    """A chat template, the special tokens it may name, and what somebody else's renderer makes of it."""
-
-    template: str
-    bos_token: str
-    eos_token: str
-    render: Callable[[Sequence[Mapping[str, str]], bool], str]
-
-
-@dataclass(frozen=True)
 class PluginCase:
     """All that one plugin adds to the suite. Everything else is the same for every plugin.
 
@@ -60,27 +50,29 @@ class PluginCase:
     reference         config.json -> reference model; equal input gives equal weights
     gguf              names of `tiny` that GGUF can carry
     claims            files of the collected configurations that this plugin runs
-    ignored           config.json keys whose value makes no difference, and why
-    rope_key          where config.json says the kind of rotary positions ("" where it has no choice)
+    ignored           config.json keys whose value makes no difference
+    rope_keys         where config.json may say the kind of rotary positions
     checkpoints       real checkpoints by name
     shards            name of `tiny` -> numbers of ranks to simulate
     refused_ranks     name of `tiny` -> numbers of ranks that must be refused
     not_interchangeable  pairs of configuration fields under which keys and values must never be shared
-    chat              chat goldens by name
+    chat              chat templates of this architecture's models by name
+    render_chat       somebody else's renderer: (template, messages, variables) -> text
     """
 
     name: str
     tiny: Mapping[str, Raw]
     reference: Callable[[Raw], ReferenceModel]
     claims: frozenset[str]
-    ignored: Mapping[str, str]
+    ignored: frozenset[str]
     checkpoints: Mapping[str, HeaderFacts]
     shards: Mapping[str, tuple[int, ...]]
     refused_ranks: Mapping[str, tuple[int, ...]]
     not_interchangeable: tuple[tuple[Mapping[str, Any], Mapping[str, Any]], ...]
+    render_chat: Callable[[str, Sequence[Mapping[str, str]], Mapping[str, Any]], str]
     gguf: frozenset[str] = frozenset()
-    rope_key: str = ""
-    chat: Mapping[str, ChatGolden] = field(default_factory=lambda: _NONE)
+    rope_keys: tuple[str, ...] = ()
+    chat: Mapping[str, str] = field(default_factory=lambda: _NONE)
 
     @property
     def typical(self) -> str:

@@ -27,7 +27,9 @@ class HeaderOnly:
     tensors: Mapping[str, TensorInfo]
 
     @classmethod
-    def of(cls, name: str, form: Literal["safetensors", "gguf"], shapes: Mapping[str, tuple[int, ...]]) -> HeaderOnly:
+    def of(
+        cls, name: str, form: Literal["safetensors", "gguf"], shapes: Mapping[str, tuple[int, ...]]
+    ) -> HeaderOnly:
         infos = {
             tensor: TensorInfo(tensor, shape, "F32", 4 * prod(shape)) for tensor, shape in shapes.items()
         }
@@ -35,7 +37,7 @@ class HeaderOnly:
 
 
 def check_real_headers(subject: Subject) -> None:
-    """Every tensor of a real checkpoint is used once, every parameter filled once, all shapes agree; and it is strict."""
+    """Each tensor of a real checkpoint is used once, each parameter filled once, shapes agree; nothing less passes."""
     for name, facts in subject.case.checkpoints.items():
         shapes = dict(facts.tensors())
         _audit(subject, name, facts, shapes)

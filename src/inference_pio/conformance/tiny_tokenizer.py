@@ -24,7 +24,7 @@ _MERGES = (
 _SPECIAL = (BOS, EOS, TURN, END_OF_TURN)
 
 
-def write_tokenizer(directory: Path) -> None:
+def write_tokenizer(directory: Path, chat_template: str = CHAT_TEMPLATE) -> None:
     """tokenizer.json, tokenizer_config.json and a chat template, as a model directory has them."""
     symbols = [*_byte_symbols(), *(left + right for left, right in _MERGES)]
     vocab = {symbol: index for index, symbol in enumerate(symbols)}
@@ -74,7 +74,7 @@ def write_tokenizer(directory: Path) -> None:
         "tokenizer_class": "PreTrainedTokenizerFast",
         "bos_token": BOS,
         "eos_token": EOS,
-        "chat_template": CHAT_TEMPLATE,
+        "chat_template": chat_template,
         "clean_up_tokenization_spaces": False,
         "model_max_length": 4096,
     }

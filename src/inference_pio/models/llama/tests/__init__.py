@@ -1,0 +1,1 @@
+"""Llama's tests: `pytest src/inference_pio/models/llama/tests`."""
