@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -67,21 +68,26 @@ class LLM:
             )
         options |= {"max_model_len": max_model_len, "skip_tokenizer_init": skip_tokenizer_init}
         self._seed = seed
-        opened = open_model(model, RuntimeOptions(**options), progress, model_store(resource_limits))
-        manifest = default_registry().for_checkpoint(opened.raw, str(opened.source.path))
-        self._runtime = LocalRuntime(opened)
-        self.plugin: ModelPlugin = default_registry().create(manifest.name, runtime=self._runtime)
-        config = self.plugin.config_class(
-            model_path=str(opened.source.path),
-            model_name=opened.source.name,
-            device=device,
-            torch_dtype=dtype,
-            use_prefix_caching=enable_prefix_caching,
-        )
-        limits = {"resource_limits": resource_limits} if resource_limits is not None else {}
-        if not self.plugin.initialize(config=config, progress=progress, **limits, **options):
-            raise self.plugin.last_error or PluginError(f"{manifest.name!r} could not be initialised")
-        self.plugin.load_model()
+        store = model_store(resource_limits)
+        with ExitStack() as undo:
+            opened = open_model(model, RuntimeOptions(**options), progress, store)
+            undo.callback(opened.checkpoint.close)
+            manifest = default_registry().for_checkpoint(opened.raw, str(opened.source.path))
+            self._runtime = LocalRuntime(opened)
+            self.plugin: ModelPlugin = default_registry().create(manifest.name, runtime=self._runtime)
+            undo.callback(self.plugin.cleanup)
+            config = self.plugin.config_class(
+                model_path=str(opened.source.path),
+                model_name=opened.source.name,
+                device=device,
+                torch_dtype=dtype,
+                use_prefix_caching=enable_prefix_caching,
+            )
+            limits = {"resource_limits": resource_limits} if resource_limits is not None else {}
+            if not self.plugin.initialize(config=config, progress=progress, **limits, **options):
+                raise self.plugin.last_error or PluginError(f"{manifest.name!r} could not be initialised")
+            self.plugin.load_model()
+            undo.pop_all()
 
     def generate(
         self,

@@ -130,7 +130,8 @@ class ModelPlugin(TextModelPluginInterface):
             )
         self._set_security(kwargs)
         options = RuntimeOptions(**{name: kwargs[name] for name in RuntimeOptions.names() & set(kwargs)})
-        self.cleanup()
+        if self._prepared is not None:
+            self.cleanup()
         progress: Progress | None = kwargs.get("progress")
         limits = self._security[1] if self._security else None
         try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import torch
@@ -56,19 +57,23 @@ class LocalRuntime:
         limits: ResourceLimits | None,
         progress: Progress | None,
     ) -> Any:
-        if limits is not None:
-            self._store = model_store(limits)
-            self._threads_before = torch.get_num_threads()
-            # Set before the engine's thread exists: torch hands the number on to threads started later.
-            torch.set_num_threads(min(threads_for(limits.cpu_percent), self._threads_before))
-        if self._opened is None or config.model_path not in (
-            str(self._opened.source.path),
-            self._opened.source.name,
-        ):
-            self._opened = open_model(config.model_path, options, progress, self._store)
-        self._prepared = prepare_model(plugin, config, options, limits, progress, self._opened)
-        self._prepared.plan.check(self._prepared.config.model_name)
-        return self._prepared.config
+        with ExitStack() as undo:
+            undo.callback(self.close)  # a refused model leaves no file open and no thread count behind
+            if limits is not None:
+                self._store = model_store(limits)
+                self._threads_before = torch.get_num_threads()
+                # Set before the engine's thread exists: torch hands the number on to threads started later.
+                torch.set_num_threads(min(threads_for(limits.cpu_percent), self._threads_before))
+            if self._opened is None or config.model_path not in (
+                str(self._opened.source.path),
+                self._opened.source.name,
+            ):
+                self._opened = open_model(config.model_path, options, progress, self._store)
+            prepared = prepare_model(plugin, config, options, limits, progress, self._opened)
+            prepared.plan.check(prepared.config.model_name)
+            undo.pop_all()
+        self._prepared = prepared
+        return prepared.config
 
     def load(self) -> nn.Module:
         ready = self._ready()
@@ -178,10 +183,10 @@ class LocalRuntime:
         if targets:
             raise UsageError(f"optimize knows no {', '.join(sorted(targets))}; it takes no options")
         before = process_bytes()
-        blocks = self._loop.reset_prefix_cache() if self._loop else 0
+        if self._loop is not None:
+            self._loop.reset_prefix_cache()
         stats.release_memory()
         return {
-            "prefix_cache_blocks_dropped": blocks,
             "process_bytes_before": before,
             "process_bytes_after": process_bytes(),
         }

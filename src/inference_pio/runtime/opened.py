@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,8 +35,11 @@ def open_model(
         download=options.download,
         accept_licence=options.accept_licence,
     )
-    checkpoint = open_checkpoint(source.path)
-    return OpenedModel(source, checkpoint, raw_config(checkpoint, source.path))
+    with ExitStack() as undo:
+        checkpoint = undo.enter_context(open_checkpoint(source.path))
+        raw = raw_config(checkpoint, source.path)
+        undo.pop_all()
+    return OpenedModel(source, checkpoint, raw)
 
 
 def model_store(limits: ResourceLimits | None) -> ModelStore:

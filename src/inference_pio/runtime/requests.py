@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from time import perf_counter
 
-from inference_pio.engine.core import SequenceUpdate
-from inference_pio.engine.loop import RequestStream
+from inference_pio.engine.stream import RequestStream
+from inference_pio.engine.updates import SequenceUpdate
 from inference_pio.errors import InferencePIOError
 from inference_pio.outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamChunk, TokenLogprobs
 from inference_pio.sampling_params import SamplingParams
@@ -67,7 +67,8 @@ class Answers:
     def _chunk(self, update: SequenceUpdate, output: CompletionOutput) -> StreamChunk:
         self._cached = max(self._cached, update.num_cached_tokens)
         ids, scores = list(update.token_ids), update.logprobs
-        text, reason, stop_reason = "", update.finish_reason, update.stop_reason
+        text, reason = "", update.finish_reason
+        stop_reason: int | str | None = update.stop_reason
         if self._texts:
             # The token that ended the answer is not part of its text.
             shown = ids[:-1] if reason == "stop" else ids

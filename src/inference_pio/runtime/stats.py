@@ -12,7 +12,7 @@ import psutil
 import torch
 from torch import nn
 
-from inference_pio.engine.core import EngineStats
+from inference_pio.engine.updates import EngineStats
 from inference_pio.layers import Linear
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.memory import available_bytes, peak_process_bytes, process_bytes
@@ -46,8 +46,8 @@ def compute_stats(engine: EngineStats | None) -> dict[str, float]:
             "steps": engine.steps,
             "prompt_tokens": engine.prompt_tokens,
             "generation_tokens": engine.generation_tokens,
-            "requests_running": engine.running,
-            "requests_waiting": engine.waiting,
+            "requests_running": engine.num_running,
+            "requests_waiting": engine.num_waiting,
             "preemptions": engine.preemptions,
             "prefix_cache_hit_tokens": engine.prefix_hit_tokens,
             "prefix_cache_query_tokens": engine.prefix_query_tokens,
