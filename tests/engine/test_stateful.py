@@ -127,7 +127,16 @@ class Machine(RuleBasedStateMachine):
                 assert got == expected, (name, index)
 
 
-@pytest.mark.parametrize(("kind", "examples"), [("paged", 60), ("latent", 15), ("state", 25)])
+@pytest.mark.parametrize(
+    ("kind", "examples"),
+    [
+        ("paged", 15),
+        ("latent", 5),
+        ("state", 8),
+        pytest.param("paged", 300, marks=pytest.mark.slow),
+        pytest.param("state", 100, marks=pytest.mark.slow),
+    ],
+)
 def test_any_interleaving_gives_each_request_what_it_gets_alone(fake, kind, examples):
     run_state_machine_as_test(
         functools.partial(Machine, fake, kind),

@@ -3,6 +3,7 @@
 A plugin returns one spec per layer. The planner turns a memory budget into blocks (memory that grows with tokens)
 and slots (memory fixed per sequence); the engine allocates through `allocate` and hands each layer its own cache.
 A layer reads `batch.block_tables` and `batch.slot_mapping` if it keeps tokens, `batch.state_slots` if it keeps state.
+Slots are handed on as they are: a sequence whose first row has position 0 starts from an empty state.
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ class EngineLoop:
     def __init__(self, core: EngineCore) -> None:
         self._core = core
         self._changed = threading.Condition()
-        self._commands: deque[Callable[[], None]] = deque()
+        self._commands: deque[Callable[[], object]] = deque()
         self._mailboxes: dict[str, Mailbox] = {}
         self._names = itertools.count()
         self._closing = False
@@ -66,7 +66,7 @@ class EngineLoop:
         """Forget all cached prefixes before the next step."""
         with self._changed:
             self._check_open()
-            self._command(lambda: _discard(self._core.reset_prefix_cache()))
+            self._command(self._core.reset_prefix_cache)
 
     def close(self) -> None:
         """Stop after the current step; requests that are not finished fail with `EngineClosed`. Twice is fine."""
@@ -116,7 +116,7 @@ class EngineLoop:
             if self._mailboxes.get(name) is mailbox:
                 self._command(lambda: self._core.abort(name))
 
-    def _command(self, command: Callable[[], None]) -> None:
+    def _command(self, command: Callable[[], object]) -> None:
         self._commands.append(command)
         self._changed.notify_all()
 
@@ -125,7 +125,3 @@ class EngineLoop:
             raise EngineClosed("the engine runs in the process that started it: make one in this process")
         if self._closing:
             raise EngineClosed("the engine is closed: make a new one")
-
-
-def _discard(_: int) -> None:
-    """Commands have no result."""

@@ -34,7 +34,8 @@ class Scheduler:
 
     @property
     def num_waiting(self) -> int:
-        return len(self.waiting) + sum(len(followers) for followers in self._followers.values())
+        # A list first: other threads ask for this while the dictionary changes.
+        return len(self.waiting) + sum(map(len, list(self._followers.values())))
 
     def add(self, sequences: list[Sequence]) -> None:
         """Queue all answers to one prompt."""
