@@ -45,4 +45,7 @@ def print_facts(facts: Iterable[tuple[str, str]], title: str = "") -> None:
 
 def _print(what: Table | Text) -> None:
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
-    Console(file=sys.stdout, width=width, highlight=False).print(what)
+    console = Console(file=sys.stdout, width=width, highlight=False)
+    with console.capture() as shown:
+        console.print(what)
+    print("\n".join(line.rstrip() for line in shown.get().splitlines()))
