@@ -76,7 +76,7 @@ def prepare_model(
 def _weight_bytes(
     model: nn.Module, opened: OpenedModel, weight_map: WeightMap, device: torch.device, dtype: torch.dtype
 ) -> int:
-    """All parameters in `dtype`, and the largest tensor once more in float32, as loading holds it for a moment."""
+    """All parameters in `dtype`, and the largest tensor once more, as loading holds it for a moment."""
     total = sum(
         parameter.numel() * dtype.itemsize
         for name, parameter in model.named_parameters(remove_duplicate=False)
@@ -91,7 +91,7 @@ def _weight_bytes(
             if name in tied and isinstance(module, Linear)
         )
     largest = max((info.num_elements for info in opened.checkpoint.tensors.values()), default=0)
-    return total + 4 * largest
+    return total + largest * dtype.itemsize
 
 
 def _budget(device: torch.device, limits: ResourceLimits | None) -> Budget:
