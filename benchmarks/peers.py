@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from transformers_peer import TransformersPeer
@@ -124,7 +125,7 @@ def measure(plugin: str, path: Path, rounds: int, *, quick: bool) -> tuple[list[
     """Every bar, and in words how it was measured."""
     bars = [Bar(bar.name, bar.workload.quick(), bar.least, bar.counts) for bar in BARS] if quick else BARS
     peer = TransformersPeer(path)
-    with LoadedModel(plugin, str(path), [bar.workload for bar in bars], dtype="bfloat16") as ours:
+    with LoadedModel(plugin, str(path), [bar.workload for bar in bars], dtype="bfloat16", device="cpu") as ours:
         if ours.vocab_size != peer.vocab_size:
             raise SystemExit(f"not the same model: {ours.vocab_size} and {peer.vocab_size} tokens")
         outcomes = [_measure_bar(bar, ours, peer, rounds) for bar in bars]
@@ -175,8 +176,9 @@ def _same_first(ours: Sequence[Timed[Tokens]], theirs: Sequence[Timed[Tokens]]) 
 
 
 def print_table(model: str, outcomes: Sequence[Outcome], method: Sequence[str]) -> None:
-    console = Console()
-    table = Table(title=f"{model}, bfloat16: tokens per second, median (min – max)", title_justify="left")
+    console = Console() if sys.stdout.isatty() else Console(width=150)
+    title = f"{model}, bfloat16: tokens per second, median (min – max)"
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for name in ("", "tokens", OURS, THEIRS, "ratio", "bar", "", "same first token"):
         table.add_column(name)
     for outcome in outcomes:

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 from torch import nn
@@ -96,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except InferencePIOError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     for workload in CASES:
         steps = chosen.steps if workload.output_len > 1 else max(1, chosen.steps // 5)
         seconds = profile(profiled, workload, steps)
@@ -186,6 +187,7 @@ def table_of(watch: Stopwatch, workload: Workload, steps: int, seconds: float) -
         title=f"{kind} step, {workload.concurrency} sequence(s) of {workload.prompt_len} tokens, "
         f"operations {', '.join(where)}: {1000 * seconds / steps:.2f} ms",
         title_justify="left",
+        box=box.SIMPLE_HEAD,
     )
     for name in ("part", "ms per step", "share", "calls per step"):
         table.add_column(name, justify="left" if name == "part" else "right")

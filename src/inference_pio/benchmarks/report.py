@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import json
 import math
+import sys
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
 from inference_pio.benchmarks.environment import environment
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.metrics import PerformanceMetrics
+
+_FILE_WIDTH = 150
 
 
 @dataclass(frozen=True)
@@ -54,14 +58,18 @@ class Report:
         if as_json:
             print(json.dumps(self.as_dict(), indent=2, ensure_ascii=False, allow_nan=False))
         else:
-            self.print_table(Console())
+            # Nobody wraps a file's lines at 80 columns.
+            self.print_table(Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH))
 
     def print_table(self, console: Console) -> None:
-        table = Table(title=f"{self.benchmark}: {self.model}", title_justify="left")
-        for name in ("", "median", "unit", "min – max", "median's interval", "n", ""):
-            table.add_column(name, justify="left" if name in ("", "unit") else "right")
+        repeated = any(row.summary.count > 1 for row in self.rows)
+        table = Table(title=f"{self.benchmark}: {self.model}", title_justify="left", box=box.SIMPLE_HEAD)
+        spread = ("min – max", "median's interval", "n") if repeated else ()
+        for name in ("", "median" if repeated else "", "unit", *spread, "note"):
+            table.add_column(name, justify="left" if name in ("", "unit", "note") else "right")
         for row in self.rows:
-            table.add_row(row.what, _number(row.summary.median), row.unit, *_spread(row.summary), row.note)
+            cells = _spread(row.summary) if repeated else ()
+            table.add_row(row.what, _number(row.summary.median), row.unit, *cells, row.note)
         console.print(table)
         for note in self.notes:
             console.print(note, highlight=False)

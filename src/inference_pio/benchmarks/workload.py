@@ -56,7 +56,7 @@ class Workload:
             self,
             prompt_len=max(2, self.prompt_len // 16),
             shared_len=self.shared_len // 16,
-            output_len=max(1, self.output_len // 16),
+            output_len=max(min(self.output_len, 4), self.output_len // 16),
             concurrency=min(self.concurrency, 4),
         )
 
