@@ -53,7 +53,7 @@ def show(name: str, call: Callable[[], Any], other: Callable[[], Any] | None = N
 def microseconds(call: Callable[[], Any]) -> float:
     for _ in range(3):
         call()
-    times = []
+    times: list[float] = []
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(times) < 5:
         start = time.perf_counter()

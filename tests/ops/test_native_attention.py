@@ -33,7 +33,7 @@ def test_every_head_size(make_paged, head_dim, heads, dtype):
     agree(make_paged([1, 1, 9, 70], [1, 300, 9, 90], heads=heads, head_dim=head_dim, dtype=dtype))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     sequences=st.lists(st.tuples(st.integers(1, 150), st.integers(0, 400)), min_size=1, max_size=6),
     heads=st.sampled_from(HEADS),
