@@ -162,6 +162,17 @@ def test_siblings_share_the_prompt_and_get_their_own_random_numbers(fake, kind):
     assert peak == 5 + 3 * 3 if kind != "state" else peak > 3 * 8
 
 
+def test_a_prompt_aborted_half_way_leaves_only_what_was_computed(fake):
+    engine = fake.make_engine(max_num_batched_tokens=6)
+    engine.add_request("aborted", prompt_of(16), GREEDY)
+    engine.step()
+    engine.abort("aborted")
+    engine.add_request("r", prompt_of(16), GREEDY)
+    updates = fake.run(engine)["r", 0]
+    assert updates[0].num_cached_tokens == 4
+    assert fake.tokens_of(updates) == fake.greedy_reference(prompt_of(16), 12)
+
+
 def test_equal_seeds_repeat_and_missing_seeds_do_not(fake):
     prompt, params = prompt_of(5), SamplingParams(temperature=2, max_tokens=30, ignore_eos=True)
     seeded = SamplingParams(temperature=2, max_tokens=30, ignore_eos=True, seed=-7)

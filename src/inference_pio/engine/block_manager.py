@@ -133,6 +133,9 @@ class BlockManager:
         _ensure(all(held[block] == 1 for block in table[full:]), "a block that can be written to is shared")
         if self._index is None:
             return
+        _ensure(
+            not any(block in self._index for block in table[full:]), "a block is published before it is full"
+        )
         parent = sequence.block_digests[0] if sequence.block_digests else b""
         for i, digest in enumerate(sequence.block_digests[1:], 1):
             tokens = sequence.token_ids[i * self.block_size : (i + 1) * self.block_size]

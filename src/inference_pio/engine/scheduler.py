@@ -54,7 +54,7 @@ class Scheduler:
         prefilling = [s for s in self.running if s.num_tokens - s.num_computed_tokens > 1]
         for sequence in (*decoding, *prefilling):
             if budget > 0 and sequence.slot is not None:
-                budget += self._keep_running(sequence, budget, scheduled)
+                budget -= self._keep_running(sequence, budget, scheduled)
         if self.num_preemptions == preemptions:
             self._admit(budget, scheduled)
         return scheduled
@@ -85,17 +85,16 @@ class Scheduler:
             insort(self.waiting, follower, key=_ARRIVAL)
 
     def _keep_running(self, sequence: Sequence, budget: int, scheduled: dict[Sequence, int]) -> int:
-        """Schedule a running sequence, at the cost of newer ones if need be; returns the change of the budget."""
+        """Schedule a running sequence, at the cost of newer ones if need be; returns for how many tokens."""
         num_tokens = min(sequence.num_tokens - sequence.num_computed_tokens, budget)
-        refund = 0
         while not self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens):
             victim = self.running[-1]
-            refund += scheduled.pop(victim, 0)
+            scheduled.pop(victim, None)
             self._preempt(victim)
             if victim is sequence:
-                return refund
+                return 0
         scheduled[sequence] = num_tokens
-        return refund - num_tokens
+        return num_tokens
 
     def _preempt(self, victim: Sequence) -> None:
         self.num_preemptions += 1
