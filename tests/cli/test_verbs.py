@@ -6,7 +6,6 @@ import json
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import pytest
 import inference_pio
 from inference_pio.cli.text import number, one_line, size, visible
 from inference_pio.loader import catalogue
+from support.hub_server import LocalHub, serve
 
 
 @pytest.mark.parametrize(
@@ -29,13 +29,12 @@ def test_light_verbs_import_no_torch_and_are_fast(arguments: list[str], home: Pa
     )
     seconds = []
     for _ in range(3):
-        started = time.perf_counter()
+        before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        seconds.append(time.perf_counter() - started)
+        after = os.times()
         assert done.stderr == "[]\n"
-        if seconds[-1] < 0.5:
-            break
-    assert min(seconds) < 1.0, "0.5 s on an idle machine"
+        seconds.append(after.children_user + after.children_system - before[2] - before[3])
+    assert min(seconds) < 0.5, "processor time, which other processes do not lengthen much"
 
 
 def test_version_and_help(cli: Any) -> None:
@@ -75,6 +74,35 @@ def test_models_list_and_info_tell_the_catalogue(cli: Any) -> None:
     table = cli("models", "list").out.splitlines()
     assert len(table) == 1 + len(listed)
     assert all(line == line.rstrip() for line in table)
+
+
+@pytest.mark.slow
+def test_pull_from_a_hub_then_run_without_network(
+    cli: Any, start: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Processes of their own: huggingface_hub reads its settings once."""
+    files = {file.name: file.read_bytes() for file in tiny.iterdir()}
+    with serve(LocalHub({"org/tiny": files})) as hub:
+        monkeypatch.setenv("HF_ENDPOINT", hub.endpoint)
+        pull = start("models", "pull", "org/tiny")
+        out, err = pull.communicate(timeout=60)
+        assert (pull.returncode, out) == (0, ""), err
+        assert err.startswith("org/tiny is here: ")
+        assert "model.safetensors" in hub.fetched()
+    options = ("the hand", "--json", "--temperature", 0, "--max-tokens", 4)
+    offline = start("run", "org/tiny", *options, "--offline")
+    out, err = offline.communicate(timeout=60)
+    assert offline.returncode == 0, err
+    assert json.loads(out)["token_ids"] == json.loads(cli("run", tiny, *options).out)["token_ids"]
+
+
+def test_tables_fit_a_terminal_or_wrap_whole(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    assert max(map(len, cli("models", "list").out.splitlines())) <= 80
+    assert max(map(len, cli("plugins", "llama").out.splitlines())) <= 80
+    monkeypatch.setenv("COLUMNS", "30")
+    for entry in catalogue.entries():
+        assert entry.name in cli("models", "list").out
 
 
 def test_models_that_are_here_and_their_removal(cli: Any, home: Path) -> None:

@@ -40,9 +40,10 @@ def list_models(as_json: AsJson = False) -> None:
         print_json([*known, *others])
         return
     print_table(
-        ["name", "here", "size", "parameters", "context", "licence", "plugin"],
+        ["name", "here", "size", "context", "licence", "plugin"],
         [_row(fact) for fact in [*known, *others]],
-        right=["size", "parameters", "context"],
+        right=["size", "context"],
+        whole=["name"],
     )
 
 
@@ -60,7 +61,10 @@ def info(name: Name, as_json: AsJson = False) -> None:
         [
             (entry.name, entry.description),
             ("also called", ", ".join(entry.aliases) or "–"),
-            ("architecture", _plugin_text(facts)),
+            (
+                "architecture",
+                f"{entry.architecture}{'' if facts['plugin_available'] else ', for which there is no plugin'}",
+            ),
             ("parameters", number(entry.parameters)),
             ("context", f"{entry.context_length:,} tokens"),
             ("licence", entry.licence),
@@ -144,13 +148,12 @@ def _row(facts: dict[str, Any]) -> tuple[str, ...]:
         facts["name"],
         "yes" if facts["installed"] else "–",
         size(facts["size_bytes"]),
-        number(facts["parameters"]) if "parameters" in facts else "–",
         f"{facts['context_length']:,}" if "context_length" in facts else "–",
-        facts["licence"] + (" (to accept)" if facts.get("licence_terms") else ""),
-        _plugin_text(facts) if "architecture" in facts else "not in the catalogue any more",
+        facts["licence"],
+        _plugin_text(facts) if "architecture" in facts else "unknown",
     )
 
 
 def _plugin_text(facts: dict[str, Any]) -> str:
     architecture: str = facts["architecture"]
-    return architecture if facts["plugin_available"] else f"{architecture} (not installed)"
+    return architecture if facts["plugin_available"] else f"no {architecture}"
