@@ -14,6 +14,7 @@ from inference_pio.models.llama.attention import (
     sparse_attention,
 )
 from inference_pio.models.llama.config import LlamaConfig
+from inference_pio.models.llama.cuda_kernels import optimizations
 from inference_pio.models.llama.fused_layers import fused_layer_norm
 from inference_pio.models.llama.kv_cache import compression_techniques
 from inference_pio.models.llama.linear_optimizations.bias_removal import BiasRemoval
@@ -76,5 +77,6 @@ class LlamaPlugin(ModelPlugin):
             compression_techniques.technique(),
             prefix_cache_manager.technique(config),
             fused_layer_norm.technique(config),
+            optimizations.technique(),
             tensor_parallel_layers.technique(config),
         )

@@ -12,6 +12,7 @@ from torch import Tensor
 from inference_pio import ops
 from inference_pio.cache.specs import KVCache
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.facts import TechniqueFact
 
 
 def rotate_and_store(
@@ -20,4 +21,14 @@ def rotate_and_store(
     """qkv_TE is [T, (heads + 2 · kv_heads) · head_dim], queries first; returns turned queries [T, heads, head_dim]."""
     return ops.rope_and_cache(
         qkv_TE, batch.positions, cos_sin, cache.k, cache.v, batch.slot_mapping, num_heads, num_kv_heads
+    )
+
+
+def technique() -> TechniqueFact:
+    return TechniqueFact(
+        "CUDA kernels",
+        "hardware",
+        "dormant",
+        exact=True,
+        reason="rotary positions and cache write are one native pass on a CPU; on a GPU the torch reference runs",
     )
