@@ -80,6 +80,18 @@ def test_preempted_sequences_are_recomputed_exactly(fake, kind):
         assert fake.tokens_of(updates[str(i), 0]) == fake.answer(prompt, params, kind)[0]
 
 
+def test_a_sequence_may_be_preempted_in_the_step_it_was_scheduled_for(fake):
+    # The second answer of "a" is older than "b", but computes its prompt beside b's decoding and takes b's blocks.
+    sizes = {"num_blocks": 6, "max_model_len": 24, "max_num_batched_tokens": 2, "prefix_cache_max_blocks": 0}
+    engine = fake.make_engine(**sizes)
+    engine.add_request("a", prompt_of(19), SamplingParams(n=2, temperature=0, max_tokens=1))
+    engine.add_request("b", [3], SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
+    updates = fake.run(engine)
+    assert engine.stats().preemptions == 1
+    assert fake.tokens_of(updates["b", 0]) == fake.greedy_reference([3], 20)
+    assert [fake.tokens_of(updates["a", i]) for i in (0, 1)] == [fake.greedy_reference(prompt_of(19), 1)] * 2
+
+
 def test_a_prefix_hit_saves_whole_blocks_and_changes_nothing(fake):
     engine = fake.make_engine()
     prompt = prompt_of(18)
@@ -311,6 +323,7 @@ def test_abort_frees_everything_at_once(fake, steps):
         ("waiting", 0, "abort"),
     ]
     assert not engine.has_work
+    assert not engine._scheduler._followers
     engine.abort("r")
     assert not engine.has_work
 
