@@ -82,7 +82,7 @@ def test_preempted_sequences_are_recomputed_exactly(fake, kind):
 
 def test_a_sequence_may_be_preempted_in_the_step_it_was_scheduled_for(fake):
     # The second answer of "a" is older than "b", but computes its prompt beside b's decoding and takes b's blocks.
-    sizes = {"num_blocks": 6, "max_model_len": 24, "max_num_batched_tokens": 2, "prefix_cache_max_blocks": 0}
+    sizes = {"num_blocks": 7, "max_model_len": 24, "max_num_batched_tokens": 2, "prefix_cache_max_blocks": 0}
     engine = fake.make_engine(**sizes)
     engine.add_request("a", prompt_of(19), SamplingParams(n=2, temperature=0, max_tokens=1))
     engine.add_request("b", [3], SamplingParams(temperature=0, max_tokens=20, ignore_eos=True))
