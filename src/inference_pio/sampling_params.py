@@ -25,7 +25,7 @@ class SamplingParams:
         top_p, top_k, min_p, typical_p: keep the most likely tokens only; 1, 0 (or -1), 0 and 1 switch each off.
         repetition_penalty: multiplicative, over prompt and answer (CTRL, Keskar et al. 2019); 1 is off.
         presence_penalty, frequency_penalty: additive, over the answer, −2 to 2 (the OpenAI definition).
-        logit_bias: token id to a number in −100…100 added to its logit.
+        logit_bias: token id to a number in −100…100 added to its logit; −100 bans the token.
         stop: strings that end the answer and are cut off from it.
         stop_token_ids: token ids that end the answer, beside the model's own.
         ignore_eos: go on after the model's own end-of-text tokens.

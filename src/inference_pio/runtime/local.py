@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from inference_pio.cache.planner import plan_cache
+from inference_pio.cache.specs import CacheSpec
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
 from inference_pio.engine.loop import EngineLoop
@@ -92,10 +94,11 @@ class LocalRuntime:
                 ready.opened.source.path,
                 f"the tokenizer has {self._text.tokenizer.vocab_size} tokens, the model {config.vocab_size}",
             )
+        specs = plugin.cache_specs(config, ready.dtype, Shard())
         core = EngineCore(
             self._model,
-            plugin.cache_specs(config, ready.dtype, Shard()),
-            engine_config(ready),
+            specs,
+            engine_config(ready, specs),
             vocab_size=config.vocab_size,
             eos_token_ids=self._text.end_token_ids if self._text else frozenset(),
             prefix_policy=plugin.prefix_policy(config),
@@ -226,16 +229,23 @@ def load_model(ready: Prepared) -> nn.Module:
     return model
 
 
-def engine_config(ready: Prepared) -> EngineConfig:
+def engine_config(ready: Prepared, specs: Sequence[CacheSpec]) -> EngineConfig:
     """The engine's numbers out of the plan."""
     plan, options = ready.plan, ready.options
-    block_bytes = plan.kv_bytes_per_token * options.block_size
+    cache = plan_cache(
+        plan.kv_cache,
+        specs,
+        block_size=options.block_size,
+        max_num_seqs=options.max_num_seqs,
+        max_model_len=plan.max_model_len,
+    )
+    kept = ready.config.prefix_cache_max_size // cache.bytes_per_block if cache.bytes_per_block else None
     return EngineConfig(
         max_model_len=plan.max_model_len,
-        max_num_seqs=options.max_num_seqs,
+        max_num_seqs=cache.num_slots,
         max_num_batched_tokens=options.max_num_batched_tokens,
         block_size=options.block_size,
-        num_blocks=plan.kv_tokens // options.block_size,
+        num_blocks=cache.num_blocks,
         enable_prefix_caching=ready.config.use_prefix_caching,
-        prefix_cache_max_blocks=ready.config.prefix_cache_max_size // block_bytes if block_bytes else None,
+        prefix_cache_max_blocks=kept,
     )

@@ -139,7 +139,7 @@ def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int)
     wanted = min(options.max_num_seqs * longest, most)
     # One sequence must fit: of the length that was asked for, or long enough to be of use.
     needed = options.max_model_len or min(longest, _SHORTEST)
-    return -(-max(wanted, needed) // block) * block
+    return max(wanted // block, -(-needed // block)) * block
 
 
 def _gb(count: int) -> str:
