@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from safetensors.torch import load_file, save_file
 
 from support import gguf_bytes
 from support.gguf_bytes import GGUFBytes
@@ -126,6 +127,8 @@ def test_broken_config_json(cli: Any, make_model: Callable[..., Path]) -> None:
         (["--disk-gb", "-1"], ["disk_space_gb must be more than 0"]),
         (["--max-model-len", "0"], ["max_model_len must be a whole number from 1 up"]),
         (["--kv-cache-memory-gb", "-1"], ["kv_cache_memory_gb must be above 0"]),
+        (["--kv-cache-memory-gb", "inf"], ["kv_cache_memory_gb must be above 0 and finite"]),
+        (["--kv-cache-memory-gb", "nan"], ["kv_cache_memory_gb must be above 0 and finite"]),
         (["--dtype", "int3"], ["--dtype", "'int3'", "bfloat16"]),
         (["--temprature", "1"], ["no such option: --temprature", "did you mean --temperature?"]),
     ],
@@ -157,6 +160,18 @@ def test_prompts_that_are_none(cli: Any, tiny: Path, tmp_path: Path) -> None:
     cli("run", tiny, "--prompt-file", tmp_path / "none").complains(USAGE, "No such file")
     cli("run", tiny, "--prompt-file", tmp_path).complains(USAGE, "--prompt-file", "directory")
     cli("run", tiny, "x", "--prompt-file", tmp_path).complains(USAGE, "not both")
+
+
+def test_weights_that_are_not_numbers_fail_the_request_by_name(
+    cli: Any, make_model: Callable[..., Path]
+) -> None:
+    folder = make_model()
+    weights = load_file(folder / "model.safetensors")
+    weights["model.norm.weight"].fill_(float("nan"))
+    save_file(weights, folder / "model.safetensors")
+    cli("run", folder, "hello").complains(7, "logits")
+    said = cli("chat", folder, stdin=b"one\ntwo\n")
+    assert (said.code, said.err.count("(error: "), said.err.count("logits")) == (0, 2, 2)
 
 
 def test_memory_limit_too_small_shows_the_arithmetic(cli: Any, tiny: Path) -> None:

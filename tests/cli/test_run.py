@@ -135,7 +135,9 @@ def test_answer_fits_the_context_where_no_length_is_asked(cli: Any, tiny: Path) 
     usage = json.loads(result.out)["usage"]
     assert usage["total_tokens"] <= 64
     shown = cli("run", tiny, "the hand", "--raw", "--max-tokens", 2, *GREEDY)
-    assert "cut off" in shown.err
+    assert "cut off after 2 tokens: --max-tokens allows more" in shown.err
+    full = cli("run", tiny, "the hand", "--raw", "--max-model-len", 32, "--min-tokens", 10, *GREEDY)
+    assert "cut off: the context of 32 tokens is full" in full.err
 
 
 @pytest.mark.weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import subprocess
@@ -12,6 +13,7 @@ from typing import Any
 import pytest
 
 import inference_pio
+from inference_pio.cli.progress import download_bars
 from inference_pio.cli.text import number, one_line, size, visible
 from inference_pio.loader import catalogue
 from support.hub_server import LocalHub, serve
@@ -199,6 +201,35 @@ def test_plan_is_what_loading_then_uses(cli: Any, tiny: Path) -> None:
     shown = cli("plan", tiny).out
     for text in ("weights", "KV cache", "activations", "logits", "runtime", "total", "It fits."):
         assert text in shown
+
+
+class Screen(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_progress_is_shown_to_people_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    screen, pipe = Screen(), io.StringIO()
+    monkeypatch.setattr(sys, "stderr", pipe)
+    with download_bars(quiet=False) as report:
+        assert report is None
+    monkeypatch.setattr(sys, "stderr", screen)
+    with download_bars(quiet=True) as report:
+        assert report is None
+    assert (pipe.getvalue(), screen.getvalue()) == ("", "")
+    with download_bars(quiet=False) as report:
+        assert report is not None
+        report(0, 2_000_000, "weights.gguf")
+        report(5, 10, "loading")
+    assert "loading" in screen.getvalue()
+    assert "5/10 bytes" in screen.getvalue()
+
+
+def test_doctor_says_where_models_cannot_be_kept(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_PIO_HOME", "/dev/null/home")
+    report = json.loads(cli("doctor", "--json").out)
+    assert report["models"]["writable"] is False
 
 
 @pytest.mark.parametrize(

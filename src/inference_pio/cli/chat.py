@@ -96,15 +96,9 @@ def _answer(
     conversation.answered(answer.text)
     print(flush=True)
     if answer.finish_reason == "length":
-        _note(_cut_off(session, timing, answer))
+        _note(session.why_cut_off(timing.prompt_tokens, len(answer.token_ids)))
     if not quiet and sys.stdin is not None and sys.stdin.isatty():
         _note(f"{len(answer.token_ids)} tokens, {timing.decode_rate:.1f} tok/s")
-
-
-def _cut_off(session: Session, timing: Timing, answer: Answer) -> str:
-    if timing.prompt_tokens + len(answer.token_ids) >= session.llm.max_model_len:
-        return f"cut off: the context of {session.llm.max_model_len} tokens is full; /reset makes room"
-    return f"cut off after {len(answer.token_ids)} tokens; --max-tokens allows more"
 
 
 def _note(text: str) -> None:

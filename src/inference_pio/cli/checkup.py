@@ -137,7 +137,7 @@ def _models() -> dict[str, Any]:
 def _writable(folder: Path) -> bool:
     """Whether the folder, or the nearest one above it that is there, takes new files."""
     there = next(path for path in (folder, *folder.parents) if path.exists())
-    return os.access(there, os.W_OK)
+    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def _downloads() -> dict[str, Any]:

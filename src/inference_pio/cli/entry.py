@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from dataclasses import dataclass
 
@@ -21,6 +22,10 @@ class LineReader:
 
     def __init__(self) -> None:
         self.interactive = sys.stdin is not None and sys.stdin.isatty()
+        if isinstance(sys.stdin, io.TextIOWrapper):
+            sys.stdin.reconfigure(
+                errors="replace"
+            )  # bytes that are no text cost one message a character, not the chat
         if self.interactive:
             try:
                 import readline  # noqa: F401 - importing it gives `input` a history and line editing

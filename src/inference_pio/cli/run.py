@@ -102,8 +102,9 @@ def _figures(session: Session, answers: list[Answer], timing: Timing) -> str:
         f"first token {timing.first_token_seconds:.2f} s",
         f"load {session.load_seconds:.2f} s",
     ]
-    if any(answer.finish_reason == "length" for answer in answers):
-        parts.append("cut off at its longest (--max-tokens)")
+    cut_off = [len(answer.token_ids) for answer in answers if answer.finish_reason == "length"]
+    if cut_off:
+        parts.append(session.why_cut_off(timing.prompt_tokens, max(cut_off)))
     return " · ".join(parts)
 
 

@@ -37,6 +37,12 @@ class Session:
         left = max(1, self.llm.max_model_len - prompt_tokens)
         return sampling_params_of(self.llm.plugin.config, min(usual, left), overrides)
 
+    def why_cut_off(self, prompt_tokens: int, answer_tokens: int) -> str:
+        """For an answer that ended by its length: what ended it."""
+        if prompt_tokens + answer_tokens >= self.llm.max_model_len:
+            return f"cut off: the context of {self.llm.max_model_len} tokens is full"
+        return f"cut off after {answer_tokens} tokens: --max-tokens allows more"
+
     def encode(self, prompt: str) -> list[int]:
         """The token ids that the engine would make of a prompt."""
         from inference_pio.plugin.runtime import FormattedPrompt

@@ -63,7 +63,9 @@ def _print(what: Table | Text) -> None:
     width = None if sys.stdout.isatty() or "COLUMNS" in os.environ else _WIDE
     console = Console(file=sys.stdout, width=width, highlight=False)
     # A table that cannot be made narrow enough is not cut off: the terminal wraps its lines.
-    console.width = max(console.width, Measurement.get(console, console.options.update(width=_WIDE), what).minimum)
+    console.width = max(
+        console.width, Measurement.get(console, console.options.update(width=_WIDE), what).minimum
+    )
     with console.capture() as shown:
         console.print(what)
     print("\n".join(line.rstrip() for line in shown.get().splitlines()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
@@ -60,8 +61,10 @@ class RuntimeOptions:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be a whole number from 1 up, got {value!r}")
-        if self.kv_cache_memory_gb is not None and not self.kv_cache_memory_gb > 0:
-            raise UsageError(f"kv_cache_memory_gb must be above 0, got {self.kv_cache_memory_gb!r}")
+        if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
+            raise UsageError(
+                f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"
+            )
 
     @classmethod
     def names(cls) -> frozenset[str]:
