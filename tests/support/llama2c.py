@@ -1,39 +1,96 @@
-"""llama2.c's tokenizer files as the GGUF metadata that a converter would write."""
+"""Checkpoints of llama2.c (its version 0 container and tokenizer) as GGUF files."""
 
 from __future__ import annotations
 
 import struct
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-_UNKNOWN, _CONTROL, _NORMAL, _BYTE = 2, 3, 1, 6
+import gguf
+import numpy as np
+
+_SPACE = "▁"
 
 
-def gguf_metadata(tok_path: Path) -> dict[str, Any]:
-    """Keys for `Tokenizer.from_gguf`.
+def write_gguf(model: Path, tokenizer: Path, target: Path) -> Path:
+    """The same weights and vocabulary in a GGUF file.
 
-    The file: int32 longest entry, then per entry float32 score, int32 length, bytes. Entries 0 to 2 are unknown,
-    begin and end; 3 to 258 the bytes. Spaces are written as such where a SentencePiece vocabulary has U+2581.
+    llama2.c turns neighbouring rows of q and k, and so does GGUF's llama: rows stay in order. Constants that the
+    container leaves out are those of llama2.c's `run.c`: rotary base 10000, norm epsilon 1e-5.
     """
-    data = tok_path.read_bytes()
-    tokens: list[str] = []
-    scores: list[float] = []
-    position = 4
-    while position < len(data):
-        score, length = struct.unpack_from("<fi", data, position)
-        position += 8
-        tokens.append(data[position : position + length].decode("utf-8").replace(" ", "\u2581"))
-        scores.append(score)
-        position += length
-    types = [_NORMAL] * len(tokens)
-    tokens[:3], types[:3] = ["<unk>", "<s>", "</s>"], [_UNKNOWN, _CONTROL, _CONTROL]
-    tokens[3:259], types[3:259] = [f"<0x{byte:02X}>" for byte in range(256)], [_BYTE] * 256
-    return {
-        "tokenizer.ggml.model": "llama",
-        "tokenizer.ggml.tokens": tokens,
-        "tokenizer.ggml.scores": scores,
-        "tokenizer.ggml.token_type": types,
-        "tokenizer.ggml.unknown_token_id": 0,
-        "tokenizer.ggml.bos_token_id": 1,
-        "tokenizer.ggml.eos_token_id": 2,
-    }
+    raw = model.read_bytes()
+    dim, hidden, layers, heads, kv_heads, vocab_size, positions = struct.unpack_from("<7i", raw)
+    assert vocab_size > 0, "the classifier of this container is not shared with the embedding"
+    values = np.frombuffer(raw, dtype="<f4", offset=28)
+    writer = gguf.GGUFWriter(target, "llama")
+    writer.add_context_length(positions)
+    writer.add_embedding_length(dim)
+    writer.add_block_count(layers)
+    writer.add_feed_forward_length(hidden)
+    writer.add_head_count(heads)
+    writer.add_head_count_kv(kv_heads)
+    writer.add_rope_freq_base(10_000.0)
+    writer.add_layer_norm_rms_eps(1e-5)
+    writer.add_vocab_size(vocab_size)
+    _add_vocabulary(writer, tokenizer, vocab_size)
+    kv_dim = dim // heads * kv_heads
+    start = 0
+    for name, shape in (
+        ("token_embd", (vocab_size, dim)),
+        ("blk.*.attn_norm", (layers, dim)),
+        ("blk.*.attn_q", (layers, dim, dim)),
+        ("blk.*.attn_k", (layers, kv_dim, dim)),
+        ("blk.*.attn_v", (layers, kv_dim, dim)),
+        ("blk.*.attn_output", (layers, dim, dim)),
+        ("blk.*.ffn_norm", (layers, dim)),
+        ("blk.*.ffn_gate", (layers, hidden, dim)),
+        ("blk.*.ffn_down", (layers, dim, hidden)),
+        ("blk.*.ffn_up", (layers, hidden, dim)),
+        ("output_norm", (dim,)),
+    ):
+        count = int(np.prod(shape))
+        block = values[start : start + count].reshape(shape)
+        start += count
+        if "*" not in name:
+            writer.add_tensor(f"{name}.weight", block.copy())
+            continue
+        for layer in range(layers):
+            writer.add_tensor(f"{name.replace('*', str(layer))}.weight", block[layer].copy())
+    # What is left are the cosines and sines of every position, which follow from the base.
+    assert len(values) - start == positions * (dim // heads), "the container does not end where it should"
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return target
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Path, vocab_size: int) -> None:
+    pieces, scores = zip(*_pieces(tokenizer, vocab_size), strict=True)
+    kinds = [_kind(index, piece) for index, piece in enumerate(pieces)]
+    writer.add_tokenizer_model("llama")
+    writer.add_token_list(["<unk>", "<s>", "</s>", *(piece.replace(" ", _SPACE) for piece in pieces[3:])])
+    writer.add_token_scores(list(scores))
+    writer.add_token_types(kinds)
+    writer.add_bos_token_id(1)
+    writer.add_eos_token_id(2)
+    writer.add_unk_token_id(0)
+
+
+def _kind(index: int, piece: str) -> gguf.TokenType:
+    if index == 0:
+        return gguf.TokenType.UNKNOWN
+    if index in (1, 2):
+        return gguf.TokenType.CONTROL
+    return gguf.TokenType.BYTE if piece.startswith("<0x") and piece.endswith(">") else gguf.TokenType.NORMAL
+
+
+def _pieces(tokenizer: Path, vocab_size: int) -> Iterator[tuple[str, float]]:
+    """(piece, score) in order: a float, a length and that many bytes each, after the longest length."""
+    raw, place = tokenizer.read_bytes(), 4
+    for _ in range(vocab_size):
+        score, length = struct.unpack_from("<fi", raw, place)
+        place += 8
+        yield raw[place : place + length].decode(), score
+        place += length
+    assert place == len(raw), "the tokenizer does not end where it should"
