@@ -131,6 +131,12 @@ class Terminal:
                 self.seen += os.read(self.main, 4096).decode(errors="replace")
         self.seen = self.seen.partition(text)[2]
 
+    def more(self) -> None:
+        """Wait for whatever comes next."""
+        while not self.seen:
+            assert select.select([self.main], [], [], 30)[0], "nothing came"
+            self.seen += os.read(self.main, 4096).decode(errors="replace")
+
     def type(self, text: str) -> None:
         os.write(self.main, text.encode())
 
@@ -152,7 +158,12 @@ def test_ctrl_c_stops_the_answer_and_not_the_program(make_model: Callable[..., P
         terminal.until(">>> ")
         terminal.type("hello\n")
         terminal.until("hello\r\n")
-        time.sleep(1)
+        terminal.more()
+        terminal.interrupt()
+        terminal.until(">>> ", 15)
+        terminal.type("and then\n")
+        terminal.until("and then\r\n")
+        terminal.more()
         terminal.interrupt()
         terminal.until(">>> ", 15)
         terminal.type("half a line")

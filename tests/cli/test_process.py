@@ -85,6 +85,15 @@ def test_ctrl_c_while_generating(start: Any, patient: Path) -> None:
     interrupted(process)
 
 
+def test_ctrl_c_in_a_chat_over_a_pipe(start: Any, patient: Path) -> None:
+    """Nobody is there to go on with the conversation: this one leaves."""
+    process = start("chat", patient, *LONG, stdin=subprocess.PIPE)
+    process.stdin.write("hello\n")
+    process.stdin.flush()
+    assert process.stdout.read(1)
+    interrupted(process)
+
+
 def test_ctrl_c_while_pulling(start: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     """A server that takes the connection and says nothing."""
     with socket.create_server(("127.0.0.1", 0)) as silent:

@@ -34,19 +34,31 @@ def chat(
     """Talk with a model. /help lists what can be typed beside messages."""
     overrides = sampling.overrides()
     with loaded(model, engine, max_num_seqs=1, quiet=quiet) as session:
-        session.llm.format_chat(
-            [{"role": "user", "content": "?"}]
-        )  # a base model is refused now, not after a message
+        # A model without a chat template is refused now, not after the first message.
+        session.llm.format_chat([{"role": "user", "content": "?"}])
         conversation = Conversation(session, system)
         reader = LineReader()
         if reader.interactive and not quiet:
             print(f"{model}: {session.llm.max_model_len} tokens of context. /help for help.", file=sys.stderr)
         while (entry := reader.read()) is not None:
-            if entry.is_command:
-                if not _obey(entry, conversation):
+            try:
+                if not _respond(session, conversation, entry, overrides, quiet or not reader.interactive):
                     return
-            elif entry.text.strip():
-                _answer(session, conversation, entry.text, overrides, quiet)
+            except KeyboardInterrupt:
+                if not reader.interactive:
+                    raise
+                print(flush=True)
+
+
+def _respond(
+    session: Session, conversation: Conversation, entry: Entry, overrides: dict[str, object], quiet: bool
+) -> bool:
+    """Do what was typed; False where that was to leave."""
+    if entry.is_command:
+        return _obey(entry, conversation)
+    if entry.text.strip():
+        _answer(session, conversation, entry.text, overrides, quiet)
+    return True
 
 
 def _obey(entry: Entry, conversation: Conversation) -> bool:
@@ -86,8 +98,8 @@ def _answer(
         params = session.params(overrides, len(ids))
         follow(session.llm.stream({"prompt_token_ids": ids}, params), [answer], timing, show_text)
     except KeyboardInterrupt:
-        answer.text += " …"
-        print(" …", end="")
+        conversation.answered(f"{answer.text} …")
+        raise
     except GenerationError as error:
         print()
         _note(f"error: {error}")
@@ -97,7 +109,7 @@ def _answer(
     print(flush=True)
     if answer.finish_reason == "length":
         _note(session.why_cut_off(timing.prompt_tokens, len(answer.token_ids)))
-    if not quiet and sys.stdin is not None and sys.stdin.isatty():
+    if not quiet:
         _note(f"{len(answer.token_ids)} tokens, {timing.decode_rate:.1f} tok/s")
 
 

@@ -27,6 +27,8 @@ class Conversation:
         Raises:
             ContextLengthError: the message alone leaves no room for an answer; it is not kept.
         """
+        if self._turns and self._turns[-1]["role"] == "user":
+            self.take_back()  # interrupted before it had an answer
         self._turns.append({"role": "user", "content": text})
         try:
             return self._fitted()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections.abc import Iterator
@@ -78,9 +79,14 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
 
 @contextmanager
 def importing() -> Iterator[None]:
-    """Ctrl-C ends the process at once: large libraries swallow a KeyboardInterrupt that hits their own import."""
+    """Ctrl-C ends the process at once: large libraries swallow a KeyboardInterrupt that hits their own import.
+
+    No garbage is collected meanwhile: what an import makes stays, and looking through it takes 0.15 s of 1.25 s.
+    """
     before = signal.signal(signal.SIGINT, lambda *_: os._exit(INTERRUPTED))
+    gc.disable()
     try:
         yield
     finally:
+        gc.enable()
         signal.signal(signal.SIGINT, before)
