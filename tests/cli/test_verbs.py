@@ -167,7 +167,7 @@ def test_doctor_reports_what_can_be_measured_elsewhere(cli: Any) -> None:
     report = json.loads(result.out)
     assert (result.code, report["problems"]) == (0, [])
     assert report["software"]["torch"] == torch.__version__
-    assert report["software"]["compute threads"] == torch.get_num_threads()
+    assert report["software"]["compute_threads"] == torch.get_num_threads()
     assert report["memory"]["installed_bytes"] == psutil.virtual_memory().total
     assert {row["name"] for row in report["operations"]} >= {"rms_norm", "paged_attention"}
     assert report["models"]["folder"] == os.environ["INFERENCE_PIO_HOME"]

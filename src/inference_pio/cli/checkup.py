@@ -42,7 +42,7 @@ def report() -> dict[str, Any]:
     torch_facts, operations = _torch(problems)
     return {
         "software": {
-            "inference-pio": __version__,
+            "inference_pio": __version__,
             "python": f"{platform.python_version()} ({sys.executable})",
             "system": f"{platform.system()} {platform.release()}",
             **torch_facts,
@@ -69,9 +69,9 @@ def _torch(problems: list[str]) -> tuple[dict[str, Any], list[dict[str, str]]]:
         return {"torch": "does not import"}, []
     facts = {
         "torch": torch.__version__,
-        "compute threads": torch.get_num_threads(),
-        "bfloat16 in hardware": computes_bfloat16(),
-        "GPUs": [
+        "compute_threads": torch.get_num_threads(),
+        "bfloat16_in_hardware": computes_bfloat16(),
+        "gpus": [
             f"cuda:{index} {torch.cuda.get_device_name(index)}, "
             f"{torch.cuda.get_device_properties(index).total_memory / 1e9:.1f} GB"
             for index in range(torch.cuda.device_count())
@@ -86,8 +86,8 @@ def _processor() -> dict[str, Any]:
         "name": name or platform.processor() or platform.machine(),
         "instructions": [flag for flag in (*_ISA, *_ARM_ISA) if flag in flags],
         "cores": psutil.cpu_count(logical=False) or "unknown",
-        "hardware threads": psutil.cpu_count(),
-        "usable by this process": _usable_cpus(),
+        "hardware_threads": psutil.cpu_count(),
+        "usable_by_this_process": _usable_cpus(),
     }
 
 
@@ -114,8 +114,8 @@ def _memory() -> dict[str, Any]:
     machine = psutil.virtual_memory()
     return {
         "installed_bytes": machine.total,
-        "free for models_bytes": available_bytes(),
-        "limited by a control group": available_bytes() < machine.available * 0.99,
+        "free_for_models_bytes": available_bytes(),
+        "limited_by_a_control_group": available_bytes() < machine.available * 0.99,
         "swap_bytes": psutil.swap_memory().total,
     }
 
@@ -126,9 +126,9 @@ def _models() -> dict[str, Any]:
         return {
             "folder": str(store.home),
             "writable": _writable(store.home),
-            "complete models": [receipt.name for receipt in store.installed()],
+            "complete_models": [receipt.name for receipt in store.installed()],
             "used_bytes": store.disk_usage_bytes(),
-            "free disk_bytes": free_bytes(store.home),
+            "free_disk_bytes": free_bytes(store.home),
         }
     except (InferencePIOError, OSError) as error:
         return {"folder": f"cannot be used: {error}"}
@@ -144,8 +144,8 @@ def _downloads() -> dict[str, Any]:
     """What downloads would use. Nothing is contacted."""
     stated = [f"{name}={os.environ[name]}" for name in _HUB_SETTINGS if os.environ.get(name)]
     return {
-        "hub settings": stated or "none: the public hub",
-        "hub token": bool(os.environ.get("HF_TOKEN")),
+        "hub_settings": stated or "none: the public hub",
+        "hub_token": bool(os.environ.get("HF_TOKEN")),
         "pip": _has_pip(),
         "npm": shutil.which("npm") or "not found (some models come as npm packages)",
     }

@@ -28,10 +28,12 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _show(report: dict[str, Any]) -> None:
     for title, facts in report.items():
-        if title in ("problems", "operations"):
+        if title in ("problems", "operations", "plugins"):
             continue
         print_facts([_line(name, value) for name, value in facts.items()], title)
         print()
+    print_facts(report["plugins"].items(), "plugins")
+    print()
     print_table(
         ["operation", "device", "runs", "why"],
         [(row["name"], row["device"], row["implementation"], row["reason"]) for row in report["operations"]],
@@ -44,11 +46,12 @@ def _show(report: dict[str, Any]) -> None:
 
 
 def _line(name: str, value: Any) -> tuple[str, str]:
-    """A fact as it is shown: "used_bytes": 98362432 as "used": "98.4 MB"."""
+    """A fact as it is shown: "used_bytes": 98362432 as "used", "98.4 MB"."""
     if name.endswith("_bytes"):
-        return name.removesuffix("_bytes"), size(value)
+        return name.removesuffix("_bytes").replace("_", " "), size(value)
+    shown = name.replace("_", " ")
     if isinstance(value, bool):
-        return name, "yes" if value else "no"
+        return shown, "yes" if value else "no"
     if isinstance(value, list):
-        return name, ", ".join(map(str, value)) or "none"
-    return name, str(value)
+        return shown, ", ".join(map(str, value)) or "none"
+    return shown, str(value)
