@@ -7,6 +7,7 @@ from pathlib import Path
 
 import psutil
 
+_STATUS = Path("/proc/self/status")  # Linux
 _CGROUP_V2 = Path("/sys/fs/cgroup")
 _CGROUP_V1 = Path("/sys/fs/cgroup/memory")
 
@@ -25,6 +26,10 @@ def process_bytes() -> int:
 
 def peak_process_bytes() -> int:
     """Largest resident memory of this process so far."""
+    if _STATUS.is_file():
+        # Not ru_maxrss: a process inherits that from the one that started it.
+        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
+        return int(fields["VmHWM"].removesuffix("kB")) * 1024
     if sys.platform == "win32":
         peak: int = psutil.Process().memory_info().peak_wset
         return peak

@@ -56,7 +56,10 @@ class MemoryPlan:
         if self.fits:
             return ""
         fixed = self.total - self.kv_cache
-        tokens = (self.budget - fixed) // self.kv_bytes_per_token if self.kv_bytes_per_token else 0
+        room = self.budget - fixed
+        tokens = room // self.kv_bytes_per_token if self.kv_bytes_per_token else 0
+        if tokens >= self.max_model_len:
+            return f"with kv_cache_memory_gb {room // 1e6 / 1e3:g} it fits"
         if tokens >= _SHORTEST:
             return f"with max_model_len {tokens // 64 * 64} it fits"
         least = fixed + _SHORTEST * self.kv_bytes_per_token
@@ -129,12 +132,13 @@ def plan_memory(
 
 
 def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int) -> int:
-    """Whole blocks: as many as asked for, else what all sequences at full length need, within the room there is."""
+    """Whole blocks: what all sequences at full length need, within what was asked for, else the room there is."""
     if per_token == 0:
         return 0
     block = options.block_size
     if options.kv_cache_memory_gb is not None:
-        return max(block, int(options.kv_cache_memory_gb * 1e9) // per_token // block * block)
+        asked = int(options.kv_cache_memory_gb * 1e9) // per_token // block
+        return max(1, min(asked, options.max_num_seqs * -(-longest // block))) * block
     most = min(room, MAX_DEFAULT_KV_BYTES) // per_token
     wanted = min(options.max_num_seqs * longest, most)
     # One sequence must fit: of the length that was asked for, or long enough to be of use.
