@@ -113,10 +113,11 @@ def load(model: str, dtype: str) -> Profiled:
     config = plugin.config_class(model_path=str(opened.source.path), torch_dtype=dtype)
     ready = prepare_model(plugin, config, options, None, None, opened)
     loaded = load_model(ready)
+    specs = plugin.cache_specs(ready.config, ready.dtype, Shard())
     core = EngineCore(
         loaded,
-        plugin.cache_specs(ready.config, ready.dtype, Shard()),
-        engine_config(ready),
+        specs,
+        engine_config(ready, specs),
         vocab_size=ready.config.vocab_size,
         eos_token_ids=(),
         prefix_policy=plugin.prefix_policy(ready.config),
