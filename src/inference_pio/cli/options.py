@@ -50,7 +50,10 @@ class SamplingOptions:
     """Fields named as in `SamplingParams`; None is "not given": the model's configuration decides."""
 
     temperature: Annotated[
-        float | None, _sampling(f"0 is greedy, at most 2. {_usual('temperature')}", "--temperature", "-t")
+        float | None,
+        _sampling(
+            f"0 is the most likely token always, at most 2. {_usual('temperature')}", "--temperature", "-t"
+        ),
     ] = None
     top_p: Annotated[
         float | None, _sampling(f"Most likely tokens up to this probability. {_usual('top_p')}", "--top-p")
@@ -96,6 +99,9 @@ class SamplingOptions:
     def overrides(self, **more: Any) -> dict[str, Any]:
         """What was given, and `more`, by name in `SamplingParams`; wrong values raise `SamplingError` here."""
         given = {name: value for name, value in {**vars(self), **more}.items() if value is not None}
+        if given.get("temperature") == 0:
+            # Who asks for the most likely token means just that, not the configuration's penalty on top.
+            given.setdefault("repetition_penalty", 1.0)
         SamplingParams(**{"max_tokens": None, **given})
         return given
 
