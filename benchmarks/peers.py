@@ -125,7 +125,9 @@ def measure(plugin: str, path: Path, rounds: int, *, quick: bool) -> tuple[list[
     """Every bar, and in words how it was measured."""
     bars = [Bar(bar.name, bar.workload.quick(), bar.least, bar.counts) for bar in BARS] if quick else BARS
     peer = TransformersPeer(path)
-    with LoadedModel(plugin, str(path), [bar.workload for bar in bars], dtype="bfloat16", device="cpu") as ours:
+    with LoadedModel(
+        plugin, str(path), [bar.workload for bar in bars], dtype="bfloat16", device="cpu"
+    ) as ours:
         if ours.vocab_size != peer.vocab_size:
             raise SystemExit(f"not the same model: {ours.vocab_size} and {peer.vocab_size} tokens")
         outcomes = [_measure_bar(bar, ours, peer, rounds) for bar in bars]
