@@ -64,7 +64,10 @@ def check_prefix_hits(subject: Subject) -> None:
             before = _hits(llm)
             other = _answer(llm, prompts[2], params)
             assert _hits(llm) == before, "a prompt with another first token hits the prefix cache"
+            # Its later blocks hold what the shared prompt's hold, but behind another beginning.
+            another = _answer(llm, prompts[2], params)
         assert [first, again[1], other] == missed, "tokens after a prefix hit are not those after a miss"
+        assert another == other, "a block is reused behind another beginning than its own"
         assert again[0] == first, "the same request answers differently the second time"
 
 
