@@ -113,7 +113,10 @@ class Call {
   void run() {
     int64_t cost = 0;
     for (const Piece& piece : pieces_) cost += piece.cost;
-    in_parallel(static_cast<int64_t>(pieces_.size()), cost, [&](int64_t i) { attend(pieces_[i]); });
+    const int64_t count = static_cast<int64_t>(pieces_.size()), threads = torch::stable::get_num_threads();
+    in_parallel(count, cost, [&](int64_t i) {
+      attend(pieces_[i], i + threads < count ? &pieces_[i + threads] : nullptr);  // the likely next one of this thread
+    });
     if (partials_ > 0) fold_partials();
   }
 
@@ -123,16 +126,20 @@ class Call {
   State state_at(float* at, int64_t rows) const { return {at, at + rows, at + padded(2 * rows, 16)}; }
   State partial(int64_t index, int64_t rows) const { return state_at(states_.get() + index * split_floats_, rows); }
 
-  void attend(const Piece& piece) const {
+  void attend(const Piece& piece, const Piece* next) const {
     const Kernels& k = kernels();
     const int64_t n = rows(piece.tile), state = padded(state_floats(n), 16);
     float* memory = scratch_of(k.scratch_floats(n, a_.head_dim) + 2 * state);
     float* scratch = memory + 2 * state;
-    if (piece.partial >= 0) return k.attend_chunk(a_, piece.tile, piece.begin, scratch, partial(piece.partial, n));
+    const int64_t known = piece.tile.first_position + piece.tile.tokens;
+    const Upcoming after{std::min<int64_t>(piece.end * kKeysPerChunk, known), next ? &next->tile : nullptr,
+                         next ? next->begin * kKeysPerChunk : 0};
+    if (piece.partial >= 0)
+      return k.attend_chunk(a_, piece.tile, piece.begin, after, scratch, partial(piece.partial, n));
     const State whole = state_at(memory, n), chunk = state_at(memory + state, n);
-    k.attend_chunk(a_, piece.tile, piece.begin, scratch, whole);
+    k.attend_chunk(a_, piece.tile, piece.begin, after, scratch, whole);
     for (int64_t c = piece.begin + 1; c < piece.end; ++c) {
-      k.attend_chunk(a_, piece.tile, c, scratch, chunk);
+      k.attend_chunk(a_, piece.tile, c, after, scratch, chunk);
       k.fold(whole, chunk, n, a_.head_dim);
     }
     k.store(a_, piece.tile, whole);

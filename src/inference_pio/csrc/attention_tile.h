@@ -74,7 +74,7 @@ PIO_INLINE void add_values(float* acc, int64_t stride, const float* shrink, cons
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) sum[r][c] = load(acc + r * stride + c * L) * shrink[r];
+      for (int c = 0; c < C; ++c) sum[r][c] = rounded(load(acc + r * stride + c * L) * shrink[r]);
     multiply<Dot, R, C>(sum, weights, values, stride, steps);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
@@ -95,7 +95,7 @@ static float weigh(const float* scores, float* weights, int64_t limit, int64_t v
   const float lowest = -__builtin_inff();
   vf top = splat(lowest), score[kKeysPerTile / L];
   for (int64_t c = 0; c < vectors; ++c) {
-    vf s = load(scores + c * L) * scale;
+    vf s = rounded(load(scores + c * L) * scale);
     if (limit < (c + 1) * L) s = lane_numbers() < static_cast<int32_t>(limit - c * L) ? s : splat(lowest);
     score[c] = s;
     top = vmax(top, s);
@@ -161,31 +161,63 @@ PIO_INLINE vf load_values(Pairs, const bf16* const* key, int64_t d, int64_t n) {
 }
 #endif
 
+// Where the keys and values of a tile lie in the cache; rows behind `count` point at zeros.
+template <class T>
+struct TileRows {
+  const T *key[kKeysPerTile], *value[kKeysPerTile];
+
+  void find(const Attention& a, const QueryTile& t, int64_t first, int64_t count, const float* zeros) {
+    const int64_t H = a.head_dim;
+    int64_t block = first / a.block_size, offset = first % a.block_size, j = 0;
+    count = count < kKeysPerTile ? count : kKeysPerTile;
+    for (; j < count; ++block, offset = 0) {
+      const int64_t base = (t.blocks[block] * a.kv_heads + t.kv_head) * a.block_size;
+      const int64_t in_block = a.block_size - offset, until = count - j < in_block ? count : j + in_block;
+      for (int64_t at = (base + offset) * H; j < until; ++j, at += H) {
+        key[j] = static_cast<const T*>(a.k) + at;
+        value[j] = static_cast<const T*>(a.v) + at;
+      }
+    }
+    for (; j < kKeysPerTile; ++j) key[j] = value[j] = reinterpret_cast<const T*>(zeros);
+  }
+};
+
+// The tile that is read `kTilesAhead` tiles after this one: of the same queries, or of those the thread turns to next.
+constexpr int64_t kTilesAhead = 2;
+template <class T>
+static void find_ahead(const Attention& a, const QueryTile& t, int64_t first, const Upcoming& after, const float* zeros,
+                       TileRows<T>& rows) {
+  if (first < after.end) return rows.find(a, t, first, after.end - first, zeros);
+  if (after.tile == nullptr) return rows.find(a, t, 0, 0, zeros);
+  const int64_t there = after.first + (first - after.end) / kKeysPerTile * kKeysPerTile;
+  rows.find(a, *after.tile, there, after.tile->first_position + after.tile->tokens - there, zeros);
+}
+
 // A tile of up to kKeysPerTile keys and values: keys turned so that a vector holds L keys, values as rows. What lies
 // behind `count` is never read from the cache and stands as zero.
+//
+// Meanwhile the rows of a later tile are asked for, a few at a time: blocks lie anywhere in memory, so the processor
+// cannot guess where they are, and it waits if it is asked for many at once.
 template <class T, class Dot>
-static void pack(const Attention& a, const QueryTile& t, int64_t first, int64_t count, const Workspace& w) {
-  const int64_t H = a.head_dim, width = padded(H, L), steps = H / Dot::pair;
-  const T *key[kKeysPerTile], *value[kKeysPerTile];
-  for (int64_t j = 0; j < kKeysPerTile; ++j) {
-    key[j] = value[j] = reinterpret_cast<const T*>(w.nothing);
-    if (j >= count) continue;
-    const int64_t block = t.blocks[(first + j) / a.block_size], offset = (first + j) % a.block_size;
-    const int64_t at = ((block * a.kv_heads + t.kv_head) * a.block_size + offset) * H;
-    key[j] = static_cast<const T*>(a.k) + at;
-    value[j] = static_cast<const T*>(a.v) + at;
-  }
+static void pack(const TileRows<T>& rows, const TileRows<T>& ahead, int64_t count, int64_t H, const Workspace& w) {
+  const int64_t width = padded(H, L), steps = H / Dot::pair;
   for (int64_t j = 0; j < count; j += L)
     for (int64_t step = 0; step < steps; step += L) {
       vf square[L];
 #pragma GCC unroll 16
-      for (int i = 0; i < L; ++i) square[i] = load_words(Dot{}, key[j + i] + step * Dot::pair, steps - step);
+      for (int i = 0; i < L; ++i) {
+        __builtin_prefetch(ahead.key[j + i] + step * Dot::pair, 0, 2);
+        square[i] = load_words(Dot{}, rows.key[j + i] + step * Dot::pair, steps - step);
+      }
       transpose(square);
 #pragma GCC unroll 16
       for (int i = 0; i < L; ++i) put(w.keys + (step + i) * kKeysPerTile + j, square[i]);
     }
   for (int64_t j = 0; j < count; j += Dot::pair)
-    for (int64_t d = 0; d < H; d += L) put(w.values + j / Dot::pair * width + d, load_values(Dot{}, value + j, d, H - d));
+    for (int64_t d = 0; d < H; d += L) {
+      __builtin_prefetch(ahead.value[j + d / L % Dot::pair] + d / L / Dot::pair * Dot::pair * L, 0, 2);
+      put(w.values + j / Dot::pair * width + d, load_values(Dot{}, rows.value + j, d, H - d));
+    }
 }
 
 // R rows against one packed tile; `limits[r]` of its keys are visible to row r, growing with r.
@@ -212,7 +244,7 @@ static void attend_rows(const Attention& a, const Workspace& w, const typename D
     }
   }
   for (int r = 0; r < R; r += L) put(shrink + r, vexp(load(shrink + r)));
-  for (int r = 0; r < R; ++r) sum[r] = sum[r] * shrink[r] + found[r];
+  for (int r = 0; r < R; ++r) sum[r] = rounded(sum[r] * shrink[r]) + found[r];
   add_values<Dot, R>(acc, width, shrink, weights, w.values, (seen + Dot::pair - 1) / Dot::pair, width / L);
 }
 
@@ -241,7 +273,8 @@ PIO_INLINE const Pairs::word* query_words(Pairs, const bf16* q, float*, int64_t)
 #endif
 
 template <class T>
-static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chunk, float* scratch, State state) {
+static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chunk, const Upcoming& after, float* scratch,
+                            State state) {
   using Dot = typename Operands<T>::type;
   const int64_t group = a.heads / a.kv_heads, rows = t.tokens * group, H = a.head_dim, width = padded(H, L);
   Workspace w;
@@ -253,9 +286,12 @@ static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chun
 
   const int64_t known = t.first_position + t.tokens, start = chunk * kKeysPerChunk;
   const int64_t end = start + kKeysPerChunk < known ? start + kKeysPerChunk : known;
+  TileRows<T> tile, ahead;
   for (int64_t first = start; first < end; first += kKeysPerTile) {
     const int64_t count = end - first < kKeysPerTile ? end - first : kKeysPerTile;
-    pack<T, Dot>(a, t, first, count, w);
+    tile.find(a, t, first, count, w.nothing);
+    find_ahead(a, t, first + kTilesAhead * kKeysPerTile, after, w.nothing, ahead);
+    pack<T, Dot>(tile, ahead, count, H, w);
     for (int64_t row = 0; row < rows; row += kRows) {
       const int64_t n = rows - row < kRows ? rows - row : kRows;
       const typename Dot::word* queries[kRows];
@@ -279,10 +315,10 @@ static void fold(State into, State chunk, int64_t rows, int64_t head_dim) {
     const float max = into.max[r] > chunk.max[r] ? into.max[r] : chunk.max[r];
     const float keep = vexp(splat(into.max[r] - max))[0], add = vexp(splat(chunk.max[r] - max))[0];
     into.max[r] = max;
-    into.sum[r] = into.sum[r] * keep + chunk.sum[r] * add;
+    into.sum[r] = rounded(into.sum[r] * keep) + rounded(chunk.sum[r] * add);
     float* acc = into.acc + r * width;
     for (int64_t d = 0; d < width; d += L)
-      put(acc + d, load(acc + d) * keep + load(chunk.acc + r * width + d) * add);
+      put(acc + d, rounded(load(acc + d) * keep) + rounded(load(chunk.acc + r * width + d) * add));
   }
 }
 
@@ -296,8 +332,9 @@ static void store_of(const Attention& a, const QueryTile& t, State state) {
   }
 }
 
-static void attend_chunk(const Attention& a, const QueryTile& t, int64_t chunk, float* scratch, State state) {
-  (a.dtype == DType::f32 ? attend_chunk_of<float> : attend_chunk_of<bf16>)(a, t, chunk, scratch, state);
+static void attend_chunk(const Attention& a, const QueryTile& t, int64_t chunk, const Upcoming& after, float* scratch,
+                         State state) {
+  (a.dtype == DType::f32 ? attend_chunk_of<float> : attend_chunk_of<bf16>)(a, t, chunk, after, scratch, state);
 }
 static void store(const Attention& a, const QueryTile& t, State state) {
   (a.dtype == DType::f32 ? store_of<float> : store_of<bf16>)(a, t, state);

@@ -30,6 +30,13 @@ struct QueryTile {
   int64_t kv_head;
 };
 
+// What a thread reads after the keys [.., end) of its tile: keys of another tile from `first` on, or nothing (null).
+struct Upcoming {
+  int64_t end;
+  const QueryTile* tile;
+  int64_t first;
+};
+
 // Softmax state of the rows (token, head) of a tile: running maximum, sum of weights, weighted sum of values.
 struct State {
   float* max;
@@ -49,7 +56,7 @@ struct Kernels {
   void (*rope)(DType, void* y, const void* x, const float* cos, const float* sin, int64_t H);
 
   int64_t (*scratch_floats)(int64_t rows, int64_t head_dim);
-  void (*attend_chunk)(const Attention&, const QueryTile&, int64_t chunk, float* scratch, State);
+  void (*attend_chunk)(const Attention&, const QueryTile&, int64_t chunk, const Upcoming&, float* scratch, State);
   void (*fold)(State into, State chunk, int64_t rows, int64_t head_dim);
   void (*store)(const Attention&, const QueryTile&, State);
 };

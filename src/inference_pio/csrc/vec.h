@@ -50,6 +50,18 @@ PIO_INLINE vh narrow(vf x) {  // to nearest, ties to even; a NaN stays one
 PIO_INLINE vf round_to(vf x, bf16) { return widen(narrow(x)); }
 PIO_INLINE vf round_to(vf x, float) { return x; }
 
+// A product that is rounded before it is used. Compilers may fuse a product with a later sum, in one copy of a loop and
+// not in another; a row's bits would then depend on how many rows stand beside it.
+template <class F>  // a vector or a float
+PIO_INLINE F rounded(F x) {
+#if defined(__x86_64__)
+  asm("" : "+x"(x));
+#elif defined(__aarch64__)
+  asm("" : "+w"(x));
+#endif
+  return x;
+}
+
 PIO_INLINE vf load(const float* p) { return load_as<vf>(p); }
 PIO_INLINE vf load(const bf16* p) { return widen(load_as<vh>(p)); }
 PIO_INLINE void put(float* p, vf x) { store_as(p, x); }
