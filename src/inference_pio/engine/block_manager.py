@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict, deque
+from collections import Counter, OrderedDict
 from collections.abc import Collection
 
 import numpy as np
@@ -33,7 +33,8 @@ class BlockManager:
         if config.prefix_cache_max_blocks is not None:
             self._max_idle = config.prefix_cache_max_blocks
         self._slots = list(range(config.max_num_seqs))
-        self._blank = deque(range(config.num_blocks))
+        # Last out, first in again: memory that was never used stays untouched, and what was just used is in caches.
+        self._blank = list(reversed(range(config.num_blocks)))
         self._idle: OrderedDict[int, None] = OrderedDict()
         self._holders = [0] * config.num_blocks
 
@@ -175,7 +176,7 @@ class BlockManager:
 
     def _take_block(self) -> int:
         if self._blank:
-            return self._blank.popleft()
+            return self._blank.pop()
         return self._forget_oldest()
 
     def _let_go(self, block: int) -> None:
