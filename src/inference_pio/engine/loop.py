@@ -37,9 +37,14 @@ class EngineLoop:
         atexit.register(self.close)
 
     def submit(
-        self, prompt_token_ids: Sequence[int], params: SamplingParams, request_id: str | None = None
+        self,
+        prompt_token_ids: Sequence[int],
+        params: SamplingParams,
+        request_id: str | None = None,
+        *,
+        changed: threading.Condition | None = None,
     ) -> RequestStream:
-        """Queue a request; the stream of its updates.
+        """Queue a request; the stream of its updates. Streams that share `changed` can be read `as_they_come`.
 
         Raises:
             SamplingError, ContextLengthError: the request cannot be served.
@@ -48,7 +53,7 @@ class EngineLoop:
         """
         self._check_open()
         prompt = self._core.check_request(prompt_token_ids, params)
-        mailbox = Mailbox(params.n)
+        mailbox = Mailbox(params.n, changed)
         with self._changed:
             self._check_open()
             name = request_id if request_id is not None else f"request-{next(self._names)}"

@@ -8,11 +8,31 @@ import os
 import threading
 import weakref
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from time import perf_counter
 from types import TracebackType
 
 from inference_pio.engine.updates import SequenceUpdate
 from inference_pio.errors import EngineClosed
+
+
+def as_they_come(
+    streams: Sequence[RequestStream], changed: threading.Condition
+) -> Iterator[tuple[int, SequenceUpdate]]:
+    """Updates of several streams, each with its stream's number, in the order in which they arrive.
+
+    The streams were all submitted with `changed`. A stream that is cancelled meanwhile ends like any other.
+    """
+    open_streams = dict(enumerate(streams))
+    while open_streams:
+        with changed:
+            while not (ready := [i for i, stream in open_streams.items() if stream.ready]):
+                changed.wait()
+        for i in ready:
+            for update in open_streams[i].take_ready():
+                yield i, update
+            if open_streams[i].exhausted:
+                del open_streams[i]
 
 
 class RequestStream:
@@ -28,6 +48,31 @@ class RequestStream:
         # The engine holds the mailbox and not the stream, so that an abandoned stream is noticed.
         self.cancel = weakref.finalize(self, cancel)
         self.cancel.atexit = False
+
+    @property
+    def ready(self) -> bool:
+        """Whether `next` would not wait."""
+        return self._mailbox.ready
+
+    @property
+    def exhausted(self) -> bool:
+        """Whether everything has been taken."""
+        return self._mailbox.exhausted
+
+    @property
+    def first_update_at(self) -> float | None:
+        """`time.perf_counter()` when the engine gave its first update, whenever that is read."""
+        return self._mailbox.first_at
+
+    @property
+    def last_update_at(self) -> float | None:
+        """`time.perf_counter()` when the engine gave its latest update."""
+        return self._mailbox.last_at
+
+    def take_ready(self) -> Iterator[SequenceUpdate]:
+        """What has arrived, without waiting for more."""
+        while self.ready and (update := self._mailbox.wait()) is not None:
+            yield update
 
     def __iter__(self) -> RequestStream:
         return self
@@ -59,8 +104,11 @@ class RequestStream:
 class Mailbox:
     """Updates on their way from the engine's thread to a stream's consumer."""
 
-    def __init__(self, num_answers: int) -> None:
-        self._changed = threading.Condition()
+    def __init__(self, num_answers: int, changed: threading.Condition | None = None) -> None:
+        """`changed` is what waiting consumers sleep on; several mailboxes may share one."""
+        self._changed = changed or threading.Condition()
+        self.first_at: float | None = None
+        self.last_at: float | None = None
         self._updates: deque[SequenceUpdate] = deque()
         self._unfinished = num_answers
         self._closed: EngineClosed | None = None
@@ -71,8 +119,18 @@ class Mailbox:
     def finished(self) -> bool:
         return self._unfinished == 0
 
+    @property
+    def ready(self) -> bool:
+        return bool(self._updates) or self._unfinished == 0 or self._closed is not None
+
+    @property
+    def exhausted(self) -> bool:
+        return self._unfinished == 0 and not self._updates
+
     def put(self, update: SequenceUpdate) -> None:
         with self._changed:
+            self.last_at = perf_counter()
+            self.first_at = self.first_at or self.last_at
             self._updates.append(update)
             self._unfinished -= update.finish_reason is not None
             self._wake()
@@ -86,7 +144,7 @@ class Mailbox:
         """The next update; None at the end."""
         self._check_process()
         with self._changed:
-            while not self._ready():
+            while not self.ready:
                 self._changed.wait()
             return self._take()
 
@@ -94,14 +152,11 @@ class Mailbox:
         self._check_process()
         while True:
             with self._changed:
-                if self._ready():
+                if self.ready:
                     return self._take()
                 event = asyncio.Event()
                 self._waiter = (asyncio.get_running_loop(), event)
             await event.wait()
-
-    def _ready(self) -> bool:
-        return bool(self._updates) or self._unfinished == 0 or self._closed is not None
 
     def _take(self) -> SequenceUpdate | None:
         if self._updates:

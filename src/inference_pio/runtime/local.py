@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from time import perf_counter
 from typing import Any
 
 import torch
@@ -151,10 +153,11 @@ class LocalRuntime:
         """Answers in the order of the prompts. One failed request does not keep the others from theirs."""
         encoded = [self._encode(prompt) for prompt in prompts]  # a wrong prompt raises before anything runs
         answers: list[Answers] = []
+        changed = threading.Condition()
         try:
             for (text, ids), wanted in zip(encoded, params, strict=True):
-                answers.append(self._submit(text, ids, wanted))
-            run_all(answers, on_finished)
+                answers.append(self._submit(text, ids, wanted, changed))
+            run_all(answers, changed, on_finished)
         finally:
             for answer in answers:
                 answer.cancel()
@@ -202,13 +205,20 @@ class LocalRuntime:
     def _encode(self, prompt: str | Sequence[int]) -> tuple[str | None, list[int]]:
         return self.text.encode(prompt) if isinstance(prompt, str) else (None, list(prompt))
 
-    def _submit(self, text: str | None, ids: list[int], params: SamplingParams) -> Answers:
+    def _submit(
+        self,
+        text: str | None,
+        ids: list[int],
+        params: SamplingParams,
+        changed: threading.Condition | None = None,
+    ) -> Answers:
         if self._loop is None:
             raise PluginError("the model is not loaded: call load_model first")
         if self._text is None and params.stop_strings:
             raise UsageError("stop strings need a tokenizer, and this model was loaded without one")
-        stream = self._loop.submit(ids, params)
-        return Answers(stream, text, ids, params, self._text.tokenizer if self._text else None)
+        started = perf_counter()
+        stream = self._loop.submit(ids, params, changed=changed)
+        return Answers(stream, text, ids, params, self._text.tokenizer if self._text else None, started)
 
 
 def load_model(ready: Prepared) -> nn.Module:

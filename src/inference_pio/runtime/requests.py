@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
-from time import perf_counter
 
-from inference_pio.engine.stream import RequestStream
+from inference_pio.engine.stream import RequestStream, as_they_come
 from inference_pio.engine.updates import SequenceUpdate
 from inference_pio.errors import InferencePIOError
 from inference_pio.outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamChunk, TokenLogprobs
@@ -25,8 +25,9 @@ class Answers:
         prompt_token_ids: list[int],
         params: SamplingParams,
         tokenizer: Tokenizer | None,
+        started: float,
     ) -> None:
-        self._stream, self._prompt, self._ids = stream, prompt, prompt_token_ids
+        self.stream, self._prompt, self._ids = stream, prompt, prompt_token_ids
         self._tokenizer = tokenizer
         self._texts = (
             [TextStream(tokenizer, params, prompt_token_ids) for _ in range(params.n)] if tokenizer else []
@@ -37,31 +38,41 @@ class Answers:
             for index in range(params.n)
         ]
         self.errors: list[InferencePIOError] = []
-        self._started = perf_counter()
-        self._first: float | None = None
+        self._started = started
         self._cached = 0
+
+    @property
+    def finished(self) -> bool:
+        return all(output.finished() for output in self.outputs)
 
     def chunks(self) -> Iterator[StreamChunk]:
         """Chunks until every answer has ended; leaving early cancels the request."""
         try:
-            for update in self._stream:
-                output = self.outputs[update.index]
-                if output.finished():
-                    continue  # ended by a stop string; the engine was a step ahead
-                self._first = self._first or perf_counter()
-                yield self._chunk(update, output)
-                if all(answer.finished() for answer in self.outputs):
-                    break
+            for update in self.stream:
+                chunk = self.take(update)
+                if chunk is not None:
+                    yield chunk
         finally:
-            self._stream.cancel()
+            self.stream.cancel()
+
+    def take(self, update: SequenceUpdate) -> StreamChunk | None:
+        """What an update adds; None where a stop string had ended that answer and the engine was a step ahead."""
+        output = self.outputs[update.index]
+        if output.finished():
+            return None
+        chunk = self._chunk(update, output)
+        if self.finished:
+            self.stream.cancel()  # a stop string ends an answer here; the engine has yet to hear of it
+        return chunk
 
     def cancel(self) -> None:
         """Give the request up; nothing happens where it has ended."""
-        self._stream.cancel()
+        self.stream.cancel()
 
     def result(self, request_id: str) -> RequestOutput:
-        now = perf_counter()
-        metrics = RequestMetrics((self._first or now) - self._started, now - self._started, self._cached)
+        first = self.stream.first_update_at or self._started
+        last = self.stream.last_update_at or self._started
+        metrics = RequestMetrics(first - self._started, last - self._started, self._cached)
         return RequestOutput(request_id, self._prompt, self._ids, self.outputs, True, metrics)
 
     def _chunk(self, update: SequenceUpdate, output: CompletionOutput) -> StreamChunk:
@@ -96,15 +107,17 @@ class Answers:
             return score
         tokenizer = self._tokenizer
         return {
-            token_id: replace(entry, decoded_token=tokenizer.decode([token_id], skip_special_tokens=False))
+            token_id: replace(entry, decoded_token=tokenizer.token_bytes(token_id).decode("utf-8", "replace"))
             for token_id, entry in score.items()
         }
 
 
-def run_all(answers: list[Answers], on_finished: Callable[[], None] | None) -> None:
-    """Take every request to its end, in order; the engine works on all of them meanwhile."""
-    for answer in answers:
-        for _ in answer.chunks():
-            pass
-        if on_finished is not None:
+def run_all(
+    answers: list[Answers], changed: threading.Condition, on_finished: Callable[[], None] | None
+) -> None:
+    """Take every request to its end. Updates are read as they come, so that stop strings are seen in time."""
+    for number, update in as_they_come([answer.stream for answer in answers], changed):
+        was_open = not answers[number].finished
+        answers[number].take(update)
+        if on_finished is not None and was_open and answers[number].finished:
             on_finished()
