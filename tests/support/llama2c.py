@@ -5,6 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import gguf
 import numpy as np
@@ -65,16 +66,34 @@ def write_gguf(model: Path, tokenizer: Path, target: Path) -> Path:
     return target
 
 
-def _add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Path, vocab_size: int) -> None:
+def gguf_metadata(tokenizer: Path, vocab_size: int = 512) -> dict[str, Any]:
+    """The tokenizer as GGUF metadata of a SentencePiece-style vocabulary."""
     pieces, scores = zip(*_pieces(tokenizer, vocab_size), strict=True)
-    kinds = [_kind(index, piece) for index, piece in enumerate(pieces)]
-    writer.add_tokenizer_model("llama")
-    writer.add_token_list(["<unk>", "<s>", "</s>", *(piece.replace(" ", _SPACE) for piece in pieces[3:])])
-    writer.add_token_scores(list(scores))
-    writer.add_token_types(kinds)
-    writer.add_bos_token_id(1)
-    writer.add_eos_token_id(2)
-    writer.add_unk_token_id(0)
+    return {
+        "tokenizer.ggml.model": "llama",
+        "tokenizer.ggml.tokens": [
+            "<unk>",
+            "<s>",
+            "</s>",
+            *(piece.replace(" ", _SPACE) for piece in pieces[3:]),
+        ],
+        "tokenizer.ggml.scores": list(scores),
+        "tokenizer.ggml.token_type": [int(_kind(index, piece)) for index, piece in enumerate(pieces)],
+        "tokenizer.ggml.bos_token_id": 1,
+        "tokenizer.ggml.eos_token_id": 2,
+        "tokenizer.ggml.unknown_token_id": 0,
+    }
+
+
+def _add_vocabulary(writer: gguf.GGUFWriter, tokenizer: Path, vocab_size: int) -> None:
+    facts = gguf_metadata(tokenizer, vocab_size)
+    writer.add_tokenizer_model(facts["tokenizer.ggml.model"])
+    writer.add_token_list(facts["tokenizer.ggml.tokens"])
+    writer.add_token_scores(facts["tokenizer.ggml.scores"])
+    writer.add_token_types(facts["tokenizer.ggml.token_type"])
+    writer.add_bos_token_id(facts["tokenizer.ggml.bos_token_id"])
+    writer.add_eos_token_id(facts["tokenizer.ggml.eos_token_id"])
+    writer.add_unk_token_id(facts["tokenizer.ggml.unknown_token_id"])
 
 
 def _kind(index: int, piece: str) -> gguf.TokenType:
