@@ -184,10 +184,20 @@ class ModelPlugin(TextModelPluginInterface):
         texts = [out.outputs[0].text for out in self.runtime.generate(prompts, [params] * len(prompts))]
         return texts[0] if isinstance(data, str) else texts
 
-    def tokenize(self, text: str, **kwargs: Any) -> list[int]:
-        """Token ids. Keyword: `add_special_tokens` (True)."""
+    def tokenize(self, text: str | Sequence[str], **kwargs: Any) -> Any:
+        """Token ids of a text; of a list of texts a list of them.
+
+        Keywords: `add_special_tokens` (True); `padding` (False): fill shorter lists with `pad_token_id` at their end.
+
+        Raises:
+            UsageError: padding is asked for, and neither configuration nor checkpoint names a padding token.
+        """
         self.load_model()
-        return self.runtime.tokenize(text, **kwargs)
+        padding = kwargs.pop("padding", False)
+        if isinstance(text, str):
+            return self.runtime.tokenize(text, **kwargs)
+        rows = [self.runtime.tokenize(one, **kwargs) for one in text]
+        return self._padded(rows) if padding else rows
 
     def detokenize(self, token_ids: list[int] | torch.Tensor, **kwargs: Any) -> str:
         """Text. Keyword: `skip_special_tokens` (True)."""
@@ -229,6 +239,13 @@ class ModelPlugin(TextModelPluginInterface):
         if self._model is None:
             return facts
         return facts + [step.get_report(self._model) for step in self.optimizations(self.config)]
+
+    def _padded(self, rows: list[list[int]]) -> list[list[int]]:
+        pad = self.config.pad_token_id
+        if pad is None:
+            raise UsageError("this checkpoint names no padding token: set pad_token_id in the configuration")
+        longest = max(map(len, rows), default=0)
+        return [row + [pad] * (longest - len(row)) for row in rows]
 
     def _set_security(self, kwargs: Mapping[str, Any]) -> None:
         if "security_level" in kwargs or "resource_limits" in kwargs:

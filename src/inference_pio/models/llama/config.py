@@ -144,6 +144,7 @@ class LlamaConfig(BaseModelConfig):
                     attention_bias="blk.0.attn_q.bias" in names,
                     mlp_bias="blk.0.ffn_gate.bias" in names,
                     tie_word_embeddings="output.weight" not in names,
+                    pad_token_id=raw.get("tokenizer.ggml.padding_token_id"),
                 ),
             )
 

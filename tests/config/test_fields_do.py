@@ -1,0 +1,191 @@
+"""Every option of the configuration that is not deferred: changing it changes what it promises."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Any
+
+import pytest
+import torch
+
+from inference_pio import BaseModelConfig, ResourceLimits, create_plugin
+from inference_pio.config.deferred import DEFERRED_FIELDS
+from inference_pio.conformance.subject import Subject
+from inference_pio.errors import InferencePIOError, ModelNotFound, UsageError
+from inference_pio.layers import Linear
+from inference_pio.models.llama.attention.multi_query_attention import Attention
+from inference_pio.models.llama.fused_layers.fused_layer_norm import FusedResidualNorm
+from inference_pio.models.llama.plugin import LlamaPlugin
+from inference_pio.plugin.sampling import sampling_params_of
+
+Checkpoint = Callable[[str], str]
+CHECKS: dict[str, Callable[[Checkpoint], None]] = {}
+
+
+def of(*names: str) -> Callable[[Callable[[Checkpoint], None]], Callable[[Checkpoint], None]]:
+    def register(check: Callable[[Checkpoint], None]) -> Callable[[Checkpoint], None]:
+        CHECKS.update(dict.fromkeys(names, check))
+        return check
+
+    return register
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Checkpoint:
+    subject = Subject.of("llama", tmp_path_factory.mktemp("fields"), collected={})
+    return lambda tiny: str(subject.checkpoint(tiny))
+
+
+def plugin(path: str, **options: Any) -> LlamaPlugin:
+    base = {"model_path": path, "torch_dtype": "float32"}
+    made = create_plugin("llama", config=LlamaPlugin.config_class(**{**base, **options}))
+    assert isinstance(made, LlamaPlugin)
+    return made
+
+
+def loaded(path: str, **options: Any) -> LlamaPlugin:
+    made = plugin(path, **options)
+    assert made.initialize(config=made.config, kv_cache_memory_gb=0.02, block_size=16)
+    made.load_model()
+    return made
+
+
+def modules(made: LlamaPlugin, kind: type) -> list[Any]:
+    found = [module for module in made.load_model().modules() if isinstance(module, kind)]
+    assert found
+    return found
+
+
+def refusal(made: LlamaPlugin, **options: Any) -> InferencePIOError:
+    assert not made.initialize(config=made.config, **options)
+    assert made.last_error is not None
+    return made.last_error
+
+
+@of("model_path")
+def _path(_: Checkpoint) -> None:
+    with pytest.raises(ModelNotFound, match="nowhere"):
+        plugin("./nowhere").initialize()
+
+
+@of("model_name")
+def _name(checkpoint: Checkpoint) -> None:
+    named = plugin(checkpoint("grouped"), model_name="my own name")
+    assert str(refusal(named, resource_limits=ResourceLimits(memory_gb=0.001))).startswith("my own name ")
+
+
+@of("device")
+def _device(checkpoint: Checkpoint) -> None:
+    assert "cuda:63 is not here" in str(refusal(plugin(checkpoint("grouped"), device="cuda:63")))
+
+
+@of("torch_dtype")
+def _dtype(checkpoint: Checkpoint) -> None:
+    for dtype in (torch.float32, torch.bfloat16, torch.float16):
+        made = loaded(checkpoint("grouped"), torch_dtype=dtype)
+        assert {norm.weight.dtype for norm in modules(made, FusedResidualNorm)} == {dtype}
+        made.cleanup()
+
+
+@of("temperature", "top_p", "top_k", "repetition_penalty", "max_new_tokens", "do_sample")
+def _generation(checkpoint: Checkpoint) -> None:
+    changed = {"temperature": 0.3, "top_p": 0.4, "top_k": 7, "repetition_penalty": 1.3}
+    params = sampling_params_of(LlamaPlugin.config_class(**changed), 5, {})
+    assert {name: getattr(params, name) for name in changed} == changed
+    assert sampling_params_of(LlamaPlugin.config_class(do_sample=False), 5, {}).greedy
+    made = loaded(checkpoint("grouped"), max_new_tokens=3, do_sample=False)
+    assert made.infer("the cat") == made.generate_text("the cat", max_new_tokens=3)
+    made.cleanup()
+
+
+@of("pad_token_id")
+def _padding(checkpoint: Checkpoint) -> None:
+    made = loaded(checkpoint("grouped"), pad_token_id=5)
+    short, long = made.tokenize(["a", "a much longer text"], padding=True)
+    assert len(short) == len(long)
+    assert short == made.tokenize("a") + [5] * (len(long) - len(made.tokenize("a")))
+    assert made.tokenize(["a"]) == [made.tokenize("a")]
+    made.config.pad_token_id = None
+    with pytest.raises(UsageError, match="set pad_token_id"):
+        made.tokenize(["a"], padding=True)
+    made.cleanup()
+
+
+@of("use_flash_attention_2", "use_paged_attention")
+def _attention(checkpoint: Checkpoint) -> None:
+    made = loaded(checkpoint("grouped"), use_flash_attention_2=False, use_paged_attention=True)
+    attention = modules(made, Attention)[0]
+    assert attention.prefill.__module__ != attention.decode.__module__
+    made.cleanup()
+    made = loaded(checkpoint("grouped"), use_flash_attention_2=True, use_paged_attention=False)
+    other = modules(made, Attention)[0]
+    assert (other.prefill, other.decode) == (attention.decode, attention.prefill)
+    made.cleanup()
+
+
+@of("use_fused_layer_norm")
+def _norm(checkpoint: Checkpoint) -> None:
+    ways = []
+    for flag in (True, False):
+        made = loaded(checkpoint("grouped"), use_fused_layer_norm=flag)
+        ways.append(modules(made, FusedResidualNorm)[0]._add.__func__)
+        made.cleanup()
+    assert ways == [FusedResidualNorm._fused, FusedResidualNorm._separate]
+
+
+@of("use_bias_removal_optimization")
+def _biases(checkpoint: Checkpoint) -> None:
+    counts = []
+    for flag in (True, False):
+        made = plugin(checkpoint("biased"), use_bias_removal_optimization=flag)
+        model = made.load_model()
+        for linear in modules(made, Linear):
+            if linear.bias is not None:
+                linear.bias.zero_()
+        for step in made.optimizations(made.config):
+            step.apply(model, made.config)
+        counts.append(sum(linear.bias is not None for linear in modules(made, Linear)))
+        made.cleanup()
+    assert counts[0] == 0 < counts[1]
+
+
+@of("use_prefix_caching", "prefix_cache_max_size")
+def _prefixes(checkpoint: Checkpoint) -> None:
+    hits = []
+    for options in ({}, {"use_prefix_caching": False}, {"prefix_cache_max_size": 0}):
+        made = loaded(checkpoint("grouped"), **options)
+        for _ in range(2):
+            made.generate_text("the cat sat on the mat and looked at the other cat " * 3, max_new_tokens=1)
+        hits.append(made.get_compute_stats()["prefix_cache_hit_tokens"])
+        made.cleanup()
+    assert hits[0] > 0
+    assert hits[1:] == [0, 0]
+
+
+@pytest.mark.parametrize("check", dict.fromkeys(CHECKS.values()), ids=lambda check: check.__name__.strip("_"))
+def test_changing_a_field_changes_what_it_promises(
+    check: Callable[[Checkpoint], None], checkpoint: Checkpoint
+) -> None:
+    check(checkpoint)
+
+
+def test_no_option_is_left_out() -> None:
+    options = {field.name for field in fields(BaseModelConfig)} - BaseModelConfig.architecture_fields()
+    assert set(CHECKS) == options - set(DEFERRED_FIELDS)
+
+
+def test_the_architecture_is_the_checkpoints(checkpoint: Checkpoint) -> None:
+    """The remaining fields are facts: what a checkpoint states is what is built."""
+    made = plugin(checkpoint("grouped"))
+    made.initialize()
+    config = made.config
+    model = made.load_model()
+    embedding = dict(model.named_parameters())["model.embed_tokens.weight"]
+    assert tuple(embedding.shape) == (config.vocab_size, config.hidden_size)
+    assert len(modules(made, Attention)) == config.num_hidden_layers
+    assert modules(made, Attention)[0].num_heads == config.num_attention_heads
+    widths = {linear.in_features for linear in modules(made, Linear)}
+    assert config.intermediate_size in widths
+    assert model.get_submodule("model.rotary_emb").cos_sin.shape[0] == config.max_position_embeddings
+    made.cleanup()
