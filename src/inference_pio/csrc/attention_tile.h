@@ -149,15 +149,23 @@ PIO_INLINE vf load_words(Pairs, const bf16* p, int64_t n) {
 }
 #endif
 
-// Values of one key (Floats) or of two neighbouring keys, interleaved (Pairs).
+// Values of one key (Floats) or of two neighbouring keys, interleaved (Pairs): H words.
 template <class T>
-PIO_INLINE vf load_values(Floats, const T* const* key, int64_t d, int64_t n) {
-  return load_words(Floats{}, key[0] + d, n);
+PIO_INLINE void pack_values(Floats, const T* const* key, float* to, int64_t H) {
+  for (int64_t d = 0; d < H; d += L) put(to + d, load_words(Floats{}, key[0] + d, H - d));
 }
 #ifdef PIO_BF16_DOT
-PIO_INLINE vf load_values(Pairs, const bf16* const* key, int64_t d, int64_t n) {
-  const vu first = (vu)load_words(Floats{}, key[0] + d, n), second = (vu)load_words(Floats{}, key[1] + d, n);
-  return bits_to_float((first >> 16) | second);
+PIO_INLINE void pack_values(Pairs, const bf16* const* key, float* to, int64_t H) {
+  int64_t d = 0;
+  for (; d + 2 * L <= H; d += 2 * L) {
+    const vhh first = load_as<vhh>(key[0] + d), second = load_as<vhh>(key[1] + d);
+    store_as(to + d, interleave<0>(first, second, PairLanes{}));
+    store_as(to + d + L, interleave<L>(first, second, PairLanes{}));
+  }
+  for (; d < H; d += L) {
+    const vu first = (vu)load_words(Floats{}, key[0] + d, H - d), second = (vu)load_words(Floats{}, key[1] + d, H - d);
+    put(to + d, bits_to_float((first >> 16) | second));
+  }
 }
 #endif
 
@@ -183,7 +191,7 @@ struct TileRows {
 };
 
 // The tile that is read `kTilesAhead` tiles after this one: of the same queries, or of those the thread turns to next.
-constexpr int64_t kTilesAhead = 2;
+constexpr int64_t kTilesAhead = 1;
 template <class T>
 static void find_ahead(const Attention& a, const QueryTile& t, int64_t first, const Upcoming& after, const float* zeros,
                        TileRows<T>& rows) {
@@ -213,11 +221,11 @@ static void pack(const TileRows<T>& rows, const TileRows<T>& ahead, int64_t coun
 #pragma GCC unroll 16
       for (int i = 0; i < L; ++i) put(w.keys + (step + i) * kKeysPerTile + j, square[i]);
     }
-  for (int64_t j = 0; j < count; j += Dot::pair)
-    for (int64_t d = 0; d < H; d += L) {
+  for (int64_t j = 0; j < count; j += Dot::pair) {
+    for (int64_t d = 0; d < H; d += L)
       __builtin_prefetch(ahead.value[j + d / L % Dot::pair] + d / L / Dot::pair * Dot::pair * L, 0, 2);
-      put(w.values + j / Dot::pair * width + d, load_values(Dot{}, rows.value + j, d, H - d));
-    }
+    pack_values(Dot{}, rows.value + j, w.values + j / Dot::pair * width, H);
+  }
 }
 
 // R rows against one packed tile; `limits[r]` of its keys are visible to row r, growing with r.

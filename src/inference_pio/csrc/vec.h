@@ -148,3 +148,14 @@ PIO_INLINE void transpose(vf* row) {
   if constexpr (L > 4) exchange_rows<4>(row);
   if constexpr (L > 8) exchange_rows<8>(row);
 }
+
+#ifdef PIO_BF16_DOT
+// Halves of two registers in turns: a0 b0 a1 b1 …, from element `Start` of each on.
+typedef uint16_t vhh __attribute__((vector_size(4 * L)));
+template <int Start, int... I>
+PIO_INLINE vhh interleave(vhh a, vhh b, Lanes<I...>) {
+  return __builtin_shufflevector(a, b, (Start + I / 2 + (I & 1) * 2 * L)...);
+}
+using PairLanes = Lanes<0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26,
+                        27, 28, 29, 30, 31>;
+#endif

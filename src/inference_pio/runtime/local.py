@@ -25,6 +25,7 @@ from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.runtime import FormattedPrompt, Progress, RuntimeOptions
 from inference_pio.runtime import stats
+from inference_pio.runtime.allocator import keep_freed_memory, release_memory
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
 from inference_pio.runtime.plan import MemoryPlan
 from inference_pio.runtime.prepared import Prepared, prepare_model
@@ -81,6 +82,7 @@ class LocalRuntime:
 
     def load(self) -> nn.Module:
         ready = self._ready()
+        keep_freed_memory()
         plugin, config = ready.plugin, ready.config
         chat_format = plugin.chat_format(config)
         with ThreadPoolExecutor(1) as pool:  # the tokenizer is built while the weights are read
@@ -117,7 +119,7 @@ class LocalRuntime:
         if self._threads_before is not None:
             torch.set_num_threads(self._threads_before)
         self._loop = self._text = self._model = self._prepared = self._opened = self._threads_before = None
-        stats.release_memory()
+        release_memory()
 
     @property
     def plan(self) -> MemoryPlan:
@@ -191,7 +193,7 @@ class LocalRuntime:
         before = process_bytes()
         if self._loop is not None:
             self._loop.reset_prefix_cache()
-        stats.release_memory()
+        release_memory()
         return {
             "process_bytes_before": before,
             "process_bytes_after": process_bytes(),

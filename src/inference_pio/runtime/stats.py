@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ctypes
-import gc
 import shutil
-import sys
 from pathlib import Path
 
 import psutil
@@ -77,12 +74,3 @@ def loaded_weight_bytes(model: nn.Module) -> int:
         if isinstance(module, Linear) and module.packed is not None:
             storages[module.packed.address] = module.packed.nbytes
     return sum(storages.values())
-
-
-def release_memory() -> None:
-    """Collect garbage and give freed pages back to the system where the C library can."""
-    gc.collect()
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        if hasattr(libc, "malloc_trim"):
-            libc.malloc_trim(0)

@@ -1,0 +1,40 @@
+"""What the C library does with memory that is given back to it."""
+
+from __future__ import annotations
+
+import ctypes
+import gc
+import sys
+from functools import cache
+
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
+_KEPT_BYTES = 2**31 - 1
+_LARGEST_IN_HEAP = 32 * 2**20  # the most that glibc accepts
+
+
+def keep_freed_memory() -> None:
+    """Let glibc keep what a step frees for the next step, instead of returning it to the system.
+
+    A step takes and frees some tens of megabytes. By default glibc hands them back each time, and the next step has
+    every page zeroed and mapped again: 230,000 page faults in a batch of 32 sequences of 256 + 128 tokens of
+    SmolLM2-135M, 3 % of its time. `release_memory` gives back what is free when a model is closed. Other C libraries
+    are left as they are.
+    """
+    if (libc := _glibc()) is not None:
+        libc.mallopt(_M_MMAP_THRESHOLD, _LARGEST_IN_HEAP)
+        libc.mallopt(_M_TRIM_THRESHOLD, _KEPT_BYTES)
+
+
+def release_memory() -> None:
+    """Collect garbage and return free pages to the system, where the C library can."""
+    gc.collect()
+    if (libc := _glibc()) is not None:
+        libc.malloc_trim(0)
+
+
+@cache
+def _glibc() -> ctypes.CDLL | None:
+    if sys.platform != "linux":
+        return None
+    libc = ctypes.CDLL(None)
+    return libc if hasattr(libc, "mallopt") and hasattr(libc, "malloc_trim") else None
