@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -20,7 +21,8 @@ def step():  # as a prefill does: several buffers, all of them freed
 
 if sys.argv[1] == 'keep':
     keep_freed_memory()
-step()
+for _ in range(20):  # until the heap has taken the shape that its buffers need
+    step()
 before, resident = faults(), process_bytes()
 for _ in range(10):
     step()
@@ -31,7 +33,15 @@ print(taken, resident - process_bytes())
 
 
 def run(mode: str) -> tuple[int, int]:
-    done = subprocess.run([sys.executable, "-c", CODE, mode], capture_output=True, text=True, check=True)
+    # Start from thresholds that do not move, so that what keeps memory can only be our word.
+    fixed = {"MALLOC_TRIM_THRESHOLD_": "131072", "MALLOC_MMAP_THRESHOLD_": "131072"}
+    done = subprocess.run(
+        [sys.executable, "-c", CODE, mode],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **fixed},
+    )
     faults, released = map(int, done.stdout.split())
     return faults, released
 
