@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= What is the capital of France?
 
-.PHONY: run env dev test test-fast check lint types imports format bench-peers bench plugin-test clean
+.PHONY: run env dev test test-fast check lint types imports format bench-peers bench clean
 
 run: $(VENV)/.installed  ## ask a small language model a question
 	$(BIN)/inference-pio run smollm2-135m-instruct "$(PROMPT)" --temperature 0
