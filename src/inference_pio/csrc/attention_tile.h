@@ -264,23 +264,25 @@ PIO_INLINE void attend_some_rows(int64_t rows, const Attention& a, const Workspa
   if constexpr (R > 1) attend_some_rows<Dot, R - 1>(rows, a, w, queries, limits, max, sum, acc);
 }
 
-// Where each row's query lies, in the form that Dot reads.
-template <class T>
-PIO_INLINE const float* query_words(Floats, const T* q, float* copy, int64_t H) {
-  if constexpr (sizeof(T) == sizeof(float)) {
-    return q;
-  } else {
-    for (int64_t d = 0; d < H; d += L) put(copy + d, load_words(Floats{}, q + d, H - d));
-    return copy;
-  }
+// Where each row's query lies, in the form that Dot reads: as it is, or in `copy`.
+PIO_INLINE const float* query_words(Floats, const float* q, float*, int64_t) { return q; }
+PIO_INLINE const float* query_words(Floats, const bf16* q, float* copy, int64_t H) {
+  for (int64_t d = 0; d < H; d += L) put(copy + d, load_words(Floats{}, q + d, H - d));
+  return copy;
 }
 #ifdef PIO_BF16_DOT
 PIO_INLINE const Pairs::word* query_words(Pairs, const bf16* q, float*, int64_t) {
   return reinterpret_cast<const Pairs::word*>(q);
 }
+PIO_INLINE const Pairs::word* query_words(Pairs, const float* q, float* copy, int64_t H) {
+  bf16* to = reinterpret_cast<bf16*>(copy);
+  each_vector<float>(H, [&](int64_t d, auto get, auto) { put(to + d, get(q + d)); });
+  return reinterpret_cast<const Pairs::word*>(copy);
+}
 #endif
 
-template <class T>
+// T is the cache's type, Q that of queries and results.
+template <class T, class Q>
 static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chunk, const Upcoming& after, float* scratch,
                             State state) {
   using Dot = typename Operands<T>::type;
@@ -306,7 +308,7 @@ static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chun
       int64_t limits[kRows];
       for (int64_t r = 0; r < n; ++r) {
         const int64_t token = (row + r) / group, head = t.kv_head * group + (row + r) % group;
-        const T* q = static_cast<const T*>(a.q) + ((t.first_row + token) * a.heads + head) * H;
+        const Q* q = static_cast<const Q*>(a.q) + ((t.first_row + token) * a.heads + head) * H;
         queries[r] = query_words(Dot{}, q, w.queries + r * width, H);
         const int64_t visible = t.first_position + token + 1 - first;
         limits[r] = visible < count ? visible : count;
@@ -342,7 +344,10 @@ static void store_of(const Attention& a, const QueryTile& t, State state) {
 
 static void attend_chunk(const Attention& a, const QueryTile& t, int64_t chunk, const Upcoming& after, float* scratch,
                          State state) {
-  (a.dtype == DType::f32 ? attend_chunk_of<float> : attend_chunk_of<bf16>)(a, t, chunk, after, scratch, state);
+  const auto attend = a.cache_dtype == DType::f32 ? attend_chunk_of<float, float>
+                      : a.dtype == DType::f32     ? attend_chunk_of<bf16, float>
+                                                  : attend_chunk_of<bf16, bf16>;
+  attend(a, t, chunk, after, scratch, state);
 }
 static void store(const Attention& a, const QueryTile& t, State state) {
   (a.dtype == DType::f32 ? store_of<float> : store_of<bf16>)(a, t, state);

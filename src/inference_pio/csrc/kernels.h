@@ -3,6 +3,8 @@
 
 #include <cstdint>
 
+#include "packed.h"
+
 namespace pio {
 
 enum class DType { f32, bf16 };
@@ -12,9 +14,10 @@ constexpr int kKeysPerChunk = 256;  // keys after which a fresh softmax state st
 
 // Everything that the tiles of one attention call share. Caches are [blocks, kv_heads, block_size, head_dim].
 struct Attention {
-  DType dtype;
-  const void* q;  // [tokens, heads, head_dim]
-  void* out;      // as q
+  DType dtype;        // of q and out; bf16 only with a bf16 cache
+  DType cache_dtype;  // of k and v
+  const void* q;      // [tokens, heads, head_dim]
+  void* out;          // as q
   const void* k;
   const void* v;
   int64_t heads, kv_heads, head_dim, block_size;
@@ -51,9 +54,16 @@ struct Kernels {
   // Rows [0, rows) of D values; residual null: y = norm(x); else residual += x and y = norm(residual).
   void (*rms_norm)(DType, void* y, const void* x, void* residual, const void* weight, float eps, int64_t rows,
                    int64_t D);
-  void (*silu_and_mul)(DType, void* y, const void* x, int64_t rows, int64_t I);
-  // One vector of H values turned by the angles whose cosines and sines are given (H / 2 each).
-  void (*rope)(DType, void* y, const void* x, const float* cos, const float* sin, int64_t H);
+  void (*silu_and_mul)(DType, void* y, const void* gate, const void* up, int64_t n);
+  // One vector of H values turned by the angles whose cosines and sines are given (H / 2 each). From float to either
+  // type, from bf16 to bf16; likewise convert.
+  void (*rope)(DType to, void* y, DType from, const void* x, const float* cos, const float* sin, int64_t H);
+  void (*convert)(DType to, void* y, DType from, const void* x, int64_t n);
+
+  void (*quantize_row)(const float* x, int64_t columns, const Quantized& to);
+  // out [tokens, 16] = x · the 16 rows of a weight's group; `panel` is panel_bytes() of memory, aligned to 64.
+  void (*multiply_group)(const Packed&, int64_t group, const Quantized& x, int64_t tokens, uint8_t* panel, float* out);
+  int64_t (*panel_bytes)();
 
   int64_t (*scratch_floats)(int64_t rows, int64_t head_dim);
   void (*attend_chunk)(const Attention&, const QueryTile&, int64_t chunk, const Upcoming&, float* scratch, State);

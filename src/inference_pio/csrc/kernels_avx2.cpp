@@ -1,6 +1,7 @@
 // The kernels for AVX2 with FMA.
 #if defined(__x86_64__)
 #include "kernels.h"
+#include <immintrin.h>
 
 #if defined(__clang__)
 #pragma clang attribute push(__attribute__((target("avx2,fma,f16c"))), apply_to = function)

@@ -7,6 +7,7 @@ namespace PIO_NAMESPACE {
 #include "rows.h"
 
 #include "attention_tile.h"
+#include "matmul_tile.h"
 
 }  // namespace PIO_NAMESPACE
 
@@ -16,6 +17,10 @@ const Kernels PIO_TABLE = {
     PIO_NAMESPACE::rms_norm,
     PIO_NAMESPACE::silu_and_mul,
     PIO_NAMESPACE::rope,
+    PIO_NAMESPACE::convert,
+    PIO_NAMESPACE::quantize_row,
+    PIO_NAMESPACE::multiply_group,
+    PIO_NAMESPACE::panel_bytes,
     PIO_NAMESPACE::scratch_floats,
     PIO_NAMESPACE::attend_chunk,
     PIO_NAMESPACE::fold,

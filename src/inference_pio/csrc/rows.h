@@ -38,41 +38,52 @@ static void rms_norm_of(void* y_, const void* x_, void* residual_, const void* w
 }
 
 template <class T>
-static void silu_and_mul_of(void* y_, const void* x_, int64_t rows, int64_t I) {
-  for (int64_t r = 0; r < rows; ++r) {
-    T* y = static_cast<T*>(y_) + r * I;
-    const T* gate = static_cast<const T*>(x_) + r * 2 * I;
-    const T* up = gate + I;
-    each_vector<T>(I, [&](int64_t i, auto get, auto set) {
-      const vf g = get(gate + i);
-      set(y + i, round_to(g / (1.0f + vexp(-g)), T{}) * get(up + i));
-    });
+static void silu_and_mul_of(void* y_, const void* gate_, const void* up_, int64_t n) {
+  T* y = static_cast<T*>(y_);
+  const T *gate = static_cast<const T*>(gate_), *up = static_cast<const T*>(up_);
+  each_vector<T>(n, [&](int64_t i, auto get, auto set) {
+    const vf g = get(gate + i);
+    set(y + i, round_to(g / (1.0f + vexp(-g)), T{}) * get(up + i));
+  });
+}
+
+template <class To, class From>
+static void rope_of(void* y_, const void* x_, const float* cos, const float* sin, int64_t H) {
+  const int64_t half = H / 2;
+  To* y = static_cast<To*>(y_);
+  const From* x = static_cast<const From*>(x_);
+  int64_t i = 0;
+  for (; i + L <= half; i += L) {
+    const vf a = load(x + i), b = load(x + half + i), c = load(cos + i), s = load(sin + i);
+    put(y + i, a * c - b * s);
+    put(y + half + i, b * c + a * s);
+  }
+  if (const int64_t n = half - i; n > 0) {
+    const vf a = load_part(x + i, n), b = load_part(x + half + i, n), c = load_part(cos + i, n), s = load_part(sin + i, n);
+    put_part(y + i, a * c - b * s, n);
+    put_part(y + half + i, b * c + a * s, n);
   }
 }
 
-template <class T>
-static void rope_of(void* y_, const void* x_, const float* cos, const float* sin, int64_t H) {
-  const int64_t half = H / 2;
-  T* y = static_cast<T*>(y_);
-  const T* x = static_cast<const T*>(x_);
-  const auto turn = [&](int64_t i, auto get, auto set, auto get_angle) {
-    const vf a = get(x + i), b = get(x + half + i), c = get_angle(cos + i), s = get_angle(sin + i);
-    set(y + i, a * c - b * s);
-    set(y + half + i, b * c + a * s);
-  };
-  each_vector<T>(half, [&](int64_t i, auto get, auto set) {
-    const int64_t n = half - i;
-    turn(i, get, set, [n](const float* p) { return n < L ? load_part(p, n) : load(p); });
-  });
+template <class To, class From>
+static void convert_of(void* y, const void* x, int64_t n) {
+  int64_t i = 0;
+  for (; i + L <= n; i += L) put(static_cast<To*>(y) + i, load(static_cast<const From*>(x) + i));
+  if (i < n) put_part(static_cast<To*>(y) + i, load_part(static_cast<const From*>(x) + i, n - i), n - i);
 }
 
 static void rms_norm(DType t, void* y, const void* x, void* residual, const void* weight, float eps, int64_t rows,
                      int64_t D) {
   (t == DType::f32 ? rms_norm_of<float> : rms_norm_of<bf16>)(y, x, residual, weight, eps, rows, D);
 }
-static void silu_and_mul(DType t, void* y, const void* x, int64_t rows, int64_t I) {
-  (t == DType::f32 ? silu_and_mul_of<float> : silu_and_mul_of<bf16>)(y, x, rows, I);
+static void silu_and_mul(DType t, void* y, const void* gate, const void* up, int64_t n) {
+  (t == DType::f32 ? silu_and_mul_of<float> : silu_and_mul_of<bf16>)(y, gate, up, n);
 }
-static void rope(DType t, void* y, const void* x, const float* cos, const float* sin, int64_t H) {
-  (t == DType::f32 ? rope_of<float> : rope_of<bf16>)(y, x, cos, sin, H);
+static void rope(DType to, void* y, DType from, const void* x, const float* cos, const float* sin, int64_t H) {
+  const auto turn = from == DType::bf16 ? rope_of<bf16, bf16> : to == DType::f32 ? rope_of<float, float> : rope_of<bf16, float>;
+  turn(y, x, cos, sin, H);
+}
+static void convert(DType to, void* y, DType from, const void* x, int64_t n) {
+  const auto copy = from == DType::bf16 ? convert_of<bf16, bf16> : to == DType::f32 ? convert_of<float, float> : convert_of<bf16, float>;
+  copy(y, x, n);
 }

@@ -5,6 +5,10 @@
 #include <torch/csrc/stable/ops.h>
 #include <torch/csrc/stable/tensor.h>
 
+#include <functional>
+#include <optional>
+#include <utility>
+
 #include "kernels.h"
 
 namespace pio {
@@ -33,6 +37,9 @@ inline DType dtype_of(const Tensor& x, const char* name) {
 }
 inline int64_t bytes_of(DType type) { return type == DType::f32 ? 4 : 2; }
 
+// Tells a step that is being recorded of a tensor that an operation has made.
+void keep_while_recording(const Tensor& tensor, int64_t bytes);
+
 // A fresh contiguous tensor of x's dtype.
 template <int N>
 Tensor empty_like(const Tensor& x, const int64_t (&sizes)[N]) {
@@ -46,23 +53,40 @@ Tensor empty_like(const Tensor& x, const int64_t (&sizes)[N]) {
   aoti_torch_get_device_type(x.get(), &device);
   AtenTensorHandle made;
   STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(N, sizes, strides, type, device, 0, &made));
-  return Tensor(made);
+  Tensor fresh(made);
+  keep_while_recording(fresh, stride * static_cast<int64_t>(x.element_size()));
+  return fresh;
 }
 
-// Rows in parallel where they are worth waking a thread for.
-template <class F>
-void parallel_rows(int64_t rows, int64_t values_per_row, const F& f) {
-  constexpr int64_t kWorthAThread = 16384;
-  const int64_t grain = std::max<int64_t>(1, kWorthAThread / std::max<int64_t>(1, values_per_row));
-  if (rows <= grain)
-    f(int64_t{0}, rows);
-  else
-    torch::stable::parallel_for(0, rows, grain, f);
+// Keys and values alike; float32 or bfloat16, and bfloat16 where the activations are.
+inline void check_caches(const Tensor& k, const Tensor& v, DType activations, int64_t head_dim) {
+  for (const Tensor* cache : {&k, &v}) {
+    check_layout(*cache, "cache", 4);
+    check_type(*cache, "cache", k.scalar_type());
+    check_size(*cache, "cache", 3, head_dim);
+    for (int dim : {0, 1, 2}) check_size(*cache, "cache", dim, k.size(dim));
+  }
+  STD_TORCH_CHECK(dtype_of(k, "cache") == DType::bf16 || activations == DType::f32,
+                  "cache has dtype Float, expected BFloat16 like the activations");
 }
 
 const Kernels& kernels();
 
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
+Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps);
+Tensor silu_and_mul(const Tensor& x);
+Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& cos_sin, const Tensor& k_cache,
+                      const Tensor& v_cache, const Tensor& slot_mapping, int64_t num_heads, int64_t num_kv_heads);
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
                        const Tensor& query_start, const Tensor& seq_lens, double scale);
+Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns);
+int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns);
+Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);
+void begin_recording();
+void abandon_recording();
+int64_t end_recording(const Tensor& result);
+void replay(int64_t step);
+void forget_step(int64_t step);
+Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& parts, const Tensor& like, int64_t columns);
 
 }  // namespace pio

@@ -1,0 +1,192 @@
+// Linear maps with packed weights: quantises the activations, shares the weight's groups of rows among the threads.
+#include <algorithm>
+#include <optional>
+
+#include "pack.h"
+#include "tensors.h"
+#include "work.h"
+
+namespace pio {
+namespace {
+
+constexpr int64_t kActivationBytes = 384 << 10;  // activations of a block of tokens stay in a core's own cache
+constexpr int64_t kWeightBytes = 48 << 10;       // a thread takes about this much of a weight at a time
+struct Panels {};
+
+// Rows [first, first + weight.rows) of the result.
+struct Segment {
+  Packed weight;
+  int64_t first;
+};
+
+class Linear final : public Work {
+ public:
+  Linear(const float* x, float* out, const float* bias, std::vector<Segment> segments, int64_t T, int64_t K, int64_t O)
+      : x_(x), out_(out), bias_(bias), segments_(std::move(segments)), T_(T), K_(K), O_(O) {
+    for (const Segment& segment : segments_) groups_ += segment.weight.groups();
+    const int64_t fitting = std::max<int64_t>(8, kActivationBytes / K_ / 8 * 8);
+    tokens_ = std::min(T_, std::min<int64_t>(fitting, 512));
+    const int64_t group_bytes = layout_of(segments_[0].weight.format).group_bytes(K_);
+    piece_ = std::max<int64_t>(1, std::min(kWeightBytes / group_bytes, groups_ / 8));
+  }
+
+  void run(const Team& team, uint8_t* scratch) const override {
+    const Quantized q = Quantized::at(scratch, T_, K_);
+    team.share(T_, std::max<int64_t>(1, T_ / (4 * team.size)), [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) kernels().quantize_row(x_ + t * K_, K_, q.from(t));
+    });
+    team.wait();
+    const int64_t panel_bytes = kernels().panel_bytes();
+    const int64_t blocks = (T_ + tokens_ - 1) / tokens_;
+    uint8_t* panel = scratch_of<Panels>(panel_bytes + 64 * tokens_);
+    float* tile = reinterpret_cast<float*>(panel + panel_bytes);
+    const int64_t pieces = (groups_ + piece_ - 1) / piece_;
+    team.share(blocks * pieces, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t item = begin; item < end; ++item) {
+        const int64_t first = item / pieces * tokens_, count = std::min(tokens_, T_ - first);
+        const int64_t group = item % pieces * piece_, last = std::min(groups_, group + piece_);
+        for (int64_t g = group; g < last; ++g) multiply(g, first, count, q.from(first), panel, tile);
+      }
+    });
+  }
+  int64_t scratch_bytes() const override { return Quantized::bytes(T_, K_); }
+  int64_t cost() const override { return T_ * K_ * O_; }
+  std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
+
+ private:
+  void multiply(int64_t group, int64_t first, int64_t count, const Quantized& q, uint8_t* panel, float* tile) const {
+    const Segment* segment = &segments_[0];
+    while (group >= segment->weight.groups()) group -= (segment++)->weight.groups();
+    kernels().multiply_group(segment->weight, group, q, count, panel, tile);
+    const int64_t row = segment->first + group * kGroupRows;
+    const int64_t rows = std::min<int64_t>(kGroupRows, segment->weight.rows - group * kGroupRows);
+    for (int64_t t = 0; t < count; ++t) {
+      float* to = out_ + (first + t) * O_ + row;
+      const float* from = tile + 16 * t;
+      if (bias_ == nullptr) {
+        std::copy(from, from + rows, to);
+      } else {
+        for (int64_t r = 0; r < rows; ++r) to[r] = from[r] + bias_[row + r];
+      }
+    }
+  }
+
+  const float* x_;
+  float* out_;
+  const float* bias_;
+  std::vector<Segment> segments_;
+  int64_t T_, K_, O_, groups_ = 0, tokens_, piece_;
+};
+
+class Embedding final : public Work {
+ public:
+  Embedding(const int64_t* ids, float* out, Packed weight, int64_t T) : ids_(ids), out_(out), weight_(weight), T_(T) {}
+  void prepare() override {
+    for (int64_t t = 0; t < T_; ++t)
+      STD_TORCH_CHECK(ids_[t] >= 0 && ids_[t] < weight_.rows, "token_ids[", t, "] is ", ids_[t], ", expected 0 to ",
+                      weight_.rows - 1);
+  }
+  void run(const Team& team, uint8_t*) const override {
+    team.share(T_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) unpack_row(weight_, ids_[t], out_ + t * weight_.columns);
+    });
+  }
+  int64_t cost() const override { return T_ * weight_.columns * 16; }
+  std::vector<const void**> pointers() override { return {slot(ids_), slot(out_)}; }
+
+ private:
+  const int64_t* ids_;
+  float* out_;
+  Packed weight_;
+  int64_t T_;
+};
+
+Format checked_format(int64_t format) {
+  STD_TORCH_CHECK(format >= 0 && format < static_cast<int64_t>(Format::count), "format ", format, " does not exist");
+  return static_cast<Format>(format);
+}
+
+// `parts` int64 [segments, 2]: format and rows of each; `data` holds them one behind the other.
+std::vector<Segment> segments_of(const Tensor& data, const Tensor& parts, int64_t columns) {
+  check_layout(data, "packed", 1);
+  check_type(data, "packed", ScalarType::Byte);
+  check_layout(parts, "parts", 2);
+  check_type(parts, "parts", ScalarType::Long);
+  const int64_t* at = static_cast<const int64_t*>(parts.data_ptr());
+  const uint8_t* memory = static_cast<const uint8_t*>(data.data_ptr());
+  std::vector<Segment> segments;
+  int64_t row = 0, offset = 0;
+  for (int64_t i = 0; i < parts.size(0); ++i, at += 2) {
+    const Packed weight{checked_format(at[0]), memory + offset, at[1], columns};
+    segments.push_back({weight, row});
+    row += at[1];
+    offset += weight.groups() * layout_of(weight.format).group_bytes(columns);
+  }
+  STD_TORCH_CHECK(!segments.empty() && offset == data.size(0), "packed has ", data.size(0), " bytes, expected ", offset);
+  return segments;
+}
+
+}  // namespace
+
+// Rows of a GGUF tensor, uint8 [rows, bytes of a row], packed.
+Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns) {
+  check_layout(blocks, "blocks", 2);
+  check_type(blocks, "blocks", ScalarType::Byte);
+  check_layout(codebook, "codebook", 2);
+  const Format kind = checked_format(format);
+  const Layout layout = layout_of(kind);
+  STD_TORCH_CHECK(kind != Format::IQ2_XXS || (codebook.size(0) == 256 && codebook.size(1) == 8),
+                  "codebook is [256, 8] for IQ2_XXS");
+  STD_TORCH_CHECK(columns > 0 && columns % layout.columns_in_file == 0, columns, " columns are not a multiple of ",
+                  layout.columns_in_file);
+  check_size(blocks, "blocks", 1, columns / layout.columns_in_file * layout.block_bytes_in_file);
+  Packed weight{kind, nullptr, blocks.size(0), columns};
+  const int64_t bytes = layout.group_bytes(columns);
+  Tensor packed = empty_like(blocks, {weight.groups() * bytes});
+  const uint8_t* from = static_cast<const uint8_t*>(blocks.data_ptr());
+  const uint8_t* points = static_cast<const uint8_t*>(codebook.data_ptr());
+  uint8_t* to = static_cast<uint8_t*>(packed.data_ptr());
+  torch::stable::parallel_for(0, weight.groups(), 4, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) pack_group(weight, from, points, g, to + g * bytes);
+  });
+  return packed;
+}
+
+int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns) {
+  const Packed weight{checked_format(format), nullptr, rows, columns};
+  return weight.groups() * layout_of(weight.format).group_bytes(columns);
+}
+
+Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias) {
+  check_layout(x, "x", 2);
+  check_type(x, "x", ScalarType::Float);
+  const int64_t T = x.size(0), K = x.size(1);
+  STD_TORCH_CHECK(K % kBlock == 0, "x has ", K, " columns, expected a multiple of ", kBlock);
+  std::vector<Segment> segments = segments_of(data, parts, K);
+  const int64_t O = segments.back().first + segments.back().weight.rows;
+  if (bias.has_value()) {
+    check_layout(*bias, "bias", 1);
+    check_type(*bias, "bias", ScalarType::Float);
+    check_size(*bias, "bias", 0, O);
+  }
+  Tensor out = empty_like(x, {T, O});
+  launch(std::make_shared<Linear>(static_cast<const float*>(x.data_ptr()), static_cast<float*>(out.data_ptr()),
+                                  bias.has_value() ? static_cast<const float*>(bias->data_ptr()) : nullptr,
+                                  std::move(segments), T, K, O));
+  return out;
+}
+
+Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& parts, const Tensor& like, int64_t columns) {
+  check_layout(token_ids, "token_ids", 1);
+  check_type(token_ids, "token_ids", ScalarType::Long);
+  check_type(like, "like", ScalarType::Float);
+  const std::vector<Segment> segments = segments_of(data, parts, columns);
+  STD_TORCH_CHECK(segments.size() == 1, "an embedding has one part, not ", segments.size());
+  const int64_t T = token_ids.size(0);
+  Tensor out = empty_like(like, {T, columns});
+  launch(std::make_shared<Embedding>(static_cast<const int64_t*>(token_ids.data_ptr()),
+                                     static_cast<float*>(out.data_ptr()), segments[0].weight, T));
+  return out;
+}
+
+}  // namespace pio

@@ -1,0 +1,350 @@
+// The product of quantised activations with a packed weight (packed.h): 16 rows of the weight at a time.
+// Included inside the namespace of an instruction set.
+//
+// Per block of 32 columns and per token, 8 byte dot products go into one integer sum; a scale turns it into a float.
+// Minima are a second, sixteen times smaller integer product, with the sums of the activations. Per group of 64
+// columns the token's own scale joins and the result is added to the output. A token's arithmetic is the same in
+// whatever tile it stands, and whether a block comes out of the weight itself or out of a panel that holds it
+// unpacked: results do not depend on batching.
+
+typedef uint8_t vb __attribute__((vector_size(4 * L)));
+
+constexpr int kTokens = 8;        // tokens that share one reading of a block
+constexpr int kSlices = 16 / L;   // a register holds L of the 16 rows
+constexpr int kPanelColumns = 1024;  // columns that are unpacked at once: with their activations they stay in L1
+
+PIO_INLINE vi splat_int(int32_t x) { return x - vi{}; }
+
+#if defined(PIO_AVX512)
+PIO_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
+PIO_INLINE vi madd(vi a, vi b) { return (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
+PIO_INLINE vf halves(const uint8_t* p) { return (vf)_mm512_cvtph_ps(_mm256_loadu_si256((const __m256i*)p)); }
+PIO_INLINE vi bytes_to_ints(const uint8_t* p, bool is_signed) {
+  const __m128i b = _mm_loadu_si128((const __m128i*)p);
+  return (vi)(is_signed ? _mm512_cvtepi8_epi32(b) : _mm512_cvtepu8_epi32(b));
+}
+PIO_INLINE vi shorts_to_ints(const uint8_t* p) { return (vi)_mm512_cvtepi16_epi32(_mm256_loadu_si256((const __m256i*)p)); }
+PIO_INLINE vb look_up(vb index, const uint8_t* table) {
+  return (vb)_mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i*)table)), (__m512i)index);
+}
+#elif PIO_LANES == 8
+PIO_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c); }
+PIO_INLINE vi madd(vi a, vi b) { return (vi)_mm256_madd_epi16((__m256i)a, (__m256i)b); }
+PIO_INLINE vf halves(const uint8_t* p) { return (vf)_mm256_cvtph_ps(_mm_loadu_si128((const __m128i*)p)); }
+PIO_INLINE vi bytes_to_ints(const uint8_t* p, bool is_signed) {
+  const __m128i b = _mm_loadl_epi64((const __m128i*)p);
+  return (vi)(is_signed ? _mm256_cvtepi8_epi32(b) : _mm256_cvtepu8_epi32(b));
+}
+PIO_INLINE vi shorts_to_ints(const uint8_t* p) { return (vi)_mm256_cvtepi16_epi32(_mm_loadu_si128((const __m128i*)p)); }
+PIO_INLINE vb look_up(vb index, const uint8_t* table) {
+  return (vb)_mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const __m128i*)table)), (__m256i)index);
+}
+#else
+PIO_INLINE vf fma(vf a, vf b, vf c) { return rounded(a * b) + c; }
+PIO_INLINE vi madd(vi a, vi b) { return ((a << 16) >> 16) * ((b << 16) >> 16) + (a >> 16) * (b >> 16); }
+PIO_INLINE vf halves(const uint8_t* p) {
+  vf x;
+  for (int i = 0; i < L; ++i) x[i] = half_to_float(load_as<uint16_t>(p + 2 * i));
+  return x;
+}
+PIO_INLINE vi bytes_to_ints(const uint8_t* p, bool is_signed) {
+  vi x;
+  for (int i = 0; i < L; ++i) x[i] = is_signed ? static_cast<int8_t>(p[i]) : p[i];
+  return x;
+}
+PIO_INLINE vi shorts_to_ints(const uint8_t* p) {
+  vi x;
+  for (int i = 0; i < L; ++i) x[i] = load_as<int16_t>(p + 2 * i);
+  return x;
+}
+PIO_INLINE vb look_up(vb index, const uint8_t* table) {
+  vb x;
+  for (int i = 0; i < 4 * L; ++i) x[i] = table[index[i]];
+  return x;
+}
+#endif
+
+// sum += four unsigned bytes of each lane times the four signed bytes of `a`. `Small`: no byte of w is above 127.
+template <bool Small>
+PIO_INLINE vi dot4(vi sum, vb w, int32_t a) {
+#if defined(PIO_VNNI)
+  return (vi)_mm512_dpbusd_epi32((__m512i)sum, (__m512i)w, _mm512_set1_epi32(a));
+#elif defined(PIO_AVX512)
+  const __m512i b = _mm512_set1_epi32(a);
+  if constexpr (Small)  // two products of 7 bits with 8 fit 16
+    return sum + (vi)_mm512_madd_epi16(_mm512_maddubs_epi16((__m512i)w, b), _mm512_set1_epi16(1));
+  const __m512i even = _mm512_srai_epi16(_mm512_slli_epi16(b, 8), 8), odd = _mm512_srai_epi16(b, 8);
+  return sum + (vi)_mm512_madd_epi16(_mm512_and_si512((__m512i)w, _mm512_set1_epi16(255)), even) +
+         (vi)_mm512_madd_epi16(_mm512_srli_epi16((__m512i)w, 8), odd);
+#elif PIO_LANES == 8
+  const __m256i b = _mm256_set1_epi32(a);
+  if constexpr (Small)
+    return sum + (vi)_mm256_madd_epi16(_mm256_maddubs_epi16((__m256i)w, b), _mm256_set1_epi16(1));
+  const __m256i even = _mm256_srai_epi16(_mm256_slli_epi16(b, 8), 8), odd = _mm256_srai_epi16(b, 8);
+  return sum + (vi)_mm256_madd_epi16(_mm256_and_si256((__m256i)w, _mm256_set1_epi16(255)), even) +
+         (vi)_mm256_madd_epi16(_mm256_srli_epi16((__m256i)w, 8), odd);
+#else
+  const vu x = (vu)w;
+  sum += (vi)(x & 255) * static_cast<int8_t>(a) + (vi)(x >> 8 & 255) * static_cast<int8_t>(a >> 8);
+  return sum + (vi)(x >> 16 & 255) * static_cast<int8_t>(a >> 16) + (vi)(x >> 24) * (a >> 24);
+#endif
+}
+
+// What the product of one block needs to know of its format at compile time.
+template <int Subs, int Offset, bool Minima, bool Small>
+struct Kind {
+  static constexpr int subs = Subs, offset = Offset;
+  static constexpr bool minima = Minima, small = Small;
+};
+template <Format F>
+struct KindOf {
+  static constexpr Layout layout = layout_of(F);
+  using type = Kind<layout.subs, layout.offset, layout.minimum != Minimum::none, layout.offset != 128>;
+};
+
+// One block of L rows, unpacked. Minima: two 16-bit numbers a lane, for the first and the last 16 columns.
+template <class K>
+struct Unpacked {
+  vb w[8];
+  vf scale[K::subs];
+  vi minima;
+};
+
+template <Format F>
+PIO_INLINE void unpack_planes(const uint8_t* at, vb (&w)[8]) {
+  constexpr Layout layout = layout_of(F);
+#pragma GCC unroll 8
+  for (int j = 0; j < 8; ++j) {
+    const uint8_t* plane = at;
+    int shift = 0;
+    vb q = {};
+    if constexpr (layout.planes8 != 0) q = load_as<vb>(plane + kPlane * j);
+    if constexpr (layout.planes4 != 0) {
+      q = load_as<vb>(plane + kPlane * (j % 4));
+      q = j < 4 ? q & 15 : q >> 4;
+      plane += 4 * kPlane;
+      shift = 4;
+    }
+    if constexpr (layout.planes2 != 0) {
+      const vb two = load_as<vb>(plane + kPlane * (j / 4));
+      q |= (two >> (j % 4 * 2) & 3) << shift;
+      plane += 2 * kPlane;
+      shift += 2;
+    }
+    if constexpr (layout.planes1 != 0) q |= (load_as<vb>(plane) >> j & 1) << shift;
+    if constexpr (layout.table != nullptr) q = look_up(q, layout.table);
+    w[j] = q;
+  }
+}
+
+// Reads a weight's blocks one after the other, for one slice of a group's rows.
+template <Format F>
+struct Stream {
+  using K = typename KindOf<F>::type;
+  static constexpr Layout layout = layout_of(F);
+
+  const uint8_t* at;
+  int slice;
+  int64_t block;
+  vf d, unit;  // of the scales, of the minima
+
+  PIO_INLINE Stream begin(const uint8_t* group, int slice, int64_t first_block) {
+    Stream s{group, slice, first_block, {}, {}};
+    if constexpr (layout.minimum == Minimum::i16) s.unit = -load_as<vf>(group + 4 * L * slice);
+    const int64_t supers = first_block / kSuperBlocks;  // first_block begins a super
+    s.at += layout.group_head() + supers * (layout.super_head() + kSuperBlocks * layout.block_bytes());
+    return s;
+  }
+
+  inline __attribute__((always_inline)) void next(Unpacked<K>& u) {
+    if constexpr (layout.super_scales)
+      if (block % kSuperBlocks == 0) {
+        d = halves(at + 2 * L * slice);
+        if constexpr (layout.unit != 1.0f) d *= layout.unit;
+        if constexpr (layout.minimum == Minimum::u8) unit = -halves(at + 2 * kGroupRows + 2 * L * slice);
+        at += layout.super_head();
+      }
+    unpack_planes<F>(at + 4 * L * slice, u.w);
+    const uint8_t* scales = at + kPlane * layout.planes();
+    const uint8_t* minima = scales + layout.scale_bytes();
+    if constexpr (layout.super_scales) {
+#pragma GCC unroll 2
+      for (int s = 0; s < K::subs; ++s)
+        u.scale[s] = d * __builtin_convertvector(
+                             bytes_to_ints(scales + kGroupRows * s + L * slice, layout.signed_scales), vf);
+    } else {
+      u.scale[0] = halves(scales + 2 * L * slice);
+    }
+    if constexpr (layout.minimum == Minimum::i16) u.minima = pair(shorts_to_ints(minima + 2 * L * slice));
+    if constexpr (layout.minimum == Minimum::u8) {
+      const vi first = bytes_to_ints(minima + L * slice, false);
+      u.minima = K::subs == 1 ? pair(first)
+                              : first | bytes_to_ints(minima + kGroupRows * (K::subs - 1) + L * slice, false) << 16;
+    }
+    at += layout.block_bytes();
+    ++block;
+  }
+  PIO_INLINE vi pair(vi x) { return (vi)((vu)x << 16 | ((vu)x & 0xffff)); }
+};
+
+// Blocks that were unpacked before: what `Stream` reads, in the order in which it is used.
+template <class K_>
+struct Panel {
+  using K = K_;
+  static constexpr int64_t block_bytes = 32 * L + 4 * L * K::subs + (K::minima ? 8 * L : 0);
+
+  uint8_t* at;
+  vf unit;
+
+  inline __attribute__((always_inline)) void next(Unpacked<K>& u) {
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) u.w[j] = load_as<vb>(at + 4 * L * j);
+    const uint8_t* p = at + 32 * L;
+#pragma GCC unroll 2
+    for (int s = 0; s < K::subs; ++s, p += 4 * L) u.scale[s] = load_as<vf>(p);
+    if constexpr (K::minima) {
+      u.minima = load_as<vi>(p);
+      unit = load_as<vf>(p + 4 * L);
+    }
+    at += block_bytes;
+  }
+  inline __attribute__((always_inline)) void put(const Unpacked<K>& u, vf of_minima) {
+#pragma GCC unroll 8
+    for (int j = 0; j < 8; ++j) store_as(at + 4 * L * j, u.w[j]);
+    uint8_t* p = at + 32 * L;
+#pragma GCC unroll 2
+    for (int s = 0; s < K::subs; ++s, p += 4 * L) store_as(p, u.scale[s]);
+    if constexpr (K::minima) {
+      store_as(p, u.minima);
+      store_as(p + 4 * L, of_minima);
+    }
+    at += block_bytes;
+  }
+};
+
+PIO_INLINE int32_t word(const void* p) { return load_as<int32_t>(p); }
+
+// out[t] (L floats each, 16 apart) += the product of blocks [first, last) with tokens [0, N) of x. `first` begins an
+// activation group.
+template <class Source, int N>
+PIO_INLINE void multiply_blocks(Source& source, const Quantized& x, int64_t first, int64_t last, float* out) {
+  using K = typename Source::K;
+  constexpr int kGroupBlocks = kActivationGroup / kBlock;
+  constexpr int32_t kFirst = -K::offset & 0xffff, kSecond = static_cast<int32_t>(static_cast<uint32_t>(-K::offset) << 16);
+  for (int64_t group = first; group < last; group += kGroupBlocks) {
+    const int64_t end = group + kGroupBlocks < last ? group + kGroupBlocks : last;
+    vf sum[N] = {};
+    vi minima[N] = {};
+    for (int64_t block = group; block < end; ++block) {
+      Unpacked<K> u;
+      source.next(u);
+#pragma GCC unroll 8
+      for (int t = 0; t < N; ++t) {
+        const int8_t* a = x.values + t * x.value_stride + block * kBlock;
+        const vi sums = splat_int(word(x.sums + t * x.sum_stride + block * 2));
+#pragma GCC unroll 2
+        for (int s = 0; s < K::subs; ++s) {
+          constexpr int kQuads = 8 / K::subs;
+          const int32_t offsets = K::subs == 1 ? (kFirst | kSecond) : s == 0 ? kFirst : kSecond;
+          vi dots = K::offset == 0 ? vi{} : madd(splat_int(offsets), sums);
+#pragma GCC unroll 8
+          for (int j = 0; j < kQuads; ++j)
+            dots = dot4<K::small>(dots, u.w[s * kQuads + j], word(a + 4 * (s * kQuads + j)));
+          sum[t] = fma(__builtin_convertvector(dots, vf), u.scale[s], sum[t]);
+        }
+        if constexpr (K::minima) minima[t] += madd(u.minima, sums);
+      }
+    }
+#pragma GCC unroll 8
+    for (int t = 0; t < N; ++t) {
+      if constexpr (K::minima) sum[t] = fma(__builtin_convertvector(minima[t], vf), source.unit, sum[t]);
+      const vf scale = splat(x.scales[t * x.scale_stride + group / kGroupBlocks]);
+      put(out + 16 * t, fma(sum[t], scale, load(out + 16 * t)));
+    }
+  }
+}
+
+template <class K, int N = kTokens>
+static void multiply_panel(int64_t tokens, uint8_t* panel, const Quantized& x, int64_t first, int64_t last, float* out) {
+  if (tokens == N) {
+    Panel<K> source{panel, {}};
+    return multiply_blocks<Panel<K>, N>(source, x, first, last, out);
+  }
+  if constexpr (N > 1) multiply_panel<K, N - 1>(tokens, panel, x, first, last, out);
+}
+
+// out [tokens, 16] = x · (16 rows of the weight).
+template <Format F>
+static void multiply_group_of(const uint8_t* group, int64_t columns, const Quantized& x, int64_t tokens, uint8_t* panel,
+                              float* out) {
+  using K = typename KindOf<F>::type;
+  const int64_t blocks = columns / kBlock;
+  __builtin_memset(out, 0, tokens * 16 * sizeof(float));
+  for (int slice = 0; slice < kSlices; ++slice) {
+    if (tokens == 1) {
+      Stream<F> source = Stream<F>::begin(group, slice, 0);
+      multiply_blocks<Stream<F>, 1>(source, x, 0, blocks, out + L * slice);
+      continue;
+    }
+    for (int64_t first = 0; first < blocks; first += kPanelColumns / kBlock) {
+      const int64_t last = first + kPanelColumns / kBlock < blocks ? first + kPanelColumns / kBlock : blocks;
+      Stream<F> source = Stream<F>::begin(group, slice, first);
+      Panel<K> to{panel, {}};
+      for (int64_t block = first; block < last; ++block) {
+        Unpacked<K> u;
+        source.next(u);
+        to.put(u, source.unit);
+      }
+      for (int64_t t = 0; t < tokens; t += kTokens)
+        multiply_panel<K>(tokens - t < kTokens ? tokens - t : kTokens, panel, x.from(t), first, last,
+                          out + 16 * t + L * slice);
+    }
+  }
+}
+
+static void multiply_group(const Packed& w, int64_t group, const Quantized& x, int64_t tokens, uint8_t* panel, float* out) {
+  using Multiply = void (*)(const uint8_t*, int64_t, const Quantized&, int64_t, uint8_t*, float*);
+  static constexpr Multiply of_format[] = {
+      multiply_group_of<Format::Q4_0>,   multiply_group_of<Format::Q4_1>,   multiply_group_of<Format::Q5_0>,
+      multiply_group_of<Format::Q5_1>,   multiply_group_of<Format::Q8_0>,   multiply_group_of<Format::Q2_K>,
+      multiply_group_of<Format::Q3_K>,   multiply_group_of<Format::Q4_K>,   multiply_group_of<Format::Q5_K>,
+      multiply_group_of<Format::Q6_K>,   multiply_group_of<Format::IQ4_NL>, multiply_group_of<Format::IQ4_XS>,
+      multiply_group_of<Format::IQ2_XXS>};
+  const uint8_t* at = w.data + group * layout_of(w.format).group_bytes(w.columns);
+  of_format[static_cast<int>(w.format)](at, w.columns, x, tokens, panel, out);
+}
+static int64_t panel_bytes() { return kPanelColumns / kBlock * Panel<Kind<2, 0, true, true>>::block_bytes; }
+
+// One row of activations: per group of columns, the largest magnitude becomes 127.
+static void quantize_row(const float* x, int64_t columns, const Quantized& to) {
+  for (int64_t group = 0; group * kActivationGroup < columns; ++group) {
+    const float* from = x + group * kActivationGroup;
+    int8_t* values = to.values + group * kActivationGroup;
+    int16_t* sums = to.sums + group * (kActivationGroup / 16);
+    const int64_t n = columns - group * kActivationGroup < kActivationGroup ? columns % kActivationGroup : kActivationGroup;
+    vi top = {};  // magnitudes compare like their bits, and a NaN is above all numbers: it makes the scale NaN
+    for (int64_t i = 0; i < n; i += L) {
+      const vi magnitude = (vi)load(from + i) & 0x7fffffff;
+      top = magnitude > top ? magnitude : top;
+    }
+    int32_t bits = 0;
+    for (int lane = 0; lane < L; ++lane) bits = top[lane] > bits ? top[lane] : bits;
+    float largest;
+    __builtin_memcpy(&largest, &bits, 4);
+    to.scales[group] = largest / 127.0f;
+    const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    for (int64_t i = 0; i < n; i += 16) {
+      vi sum = {};
+      for (int part = 0; part < 16; part += L) {
+        const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
+        const vi q = (vi)(rounded(load(from + i + part) * inverse) + magic) - (vi)magic;
+        sum += q;
+        typedef int8_t narrow_bytes __attribute__((vector_size(L)));
+        store_as(values + i + part, __builtin_convertvector(q, narrow_bytes));
+      }
+      int32_t total = 0;
+      for (int lane = 0; lane < L; ++lane) total += sum[lane];
+      sums[i / 16] = static_cast<int16_t>(total);
+    }
+  }
+}

@@ -1,0 +1,174 @@
+// Operations that work row by row: norms, activation, rotary positions with the cache write.
+#include <cstring>
+
+#include "tensors.h"
+#include "work.h"
+
+namespace pio {
+namespace {
+
+// Pieces of rows that are worth a thread's while.
+void share_rows(const Team& team, int64_t rows, const std::function<void(int64_t, int64_t)>& f) {
+  team.share(rows, std::max<int64_t>(1, rows / (4 * team.size)), f);
+}
+
+class Norm final : public Work {
+ public:
+  Norm(DType type, void* y, const void* x, void* residual, const void* weight, float eps, int64_t T, int64_t D)
+      : type_(type), y_(y), x_(x), residual_(residual), weight_(weight), eps_(eps), T_(T), D_(D) {}
+  void run(const Team& team, uint8_t*) const override {
+    share_rows(team, T_, [&](int64_t begin, int64_t end) {
+      const int64_t at = begin * D_ * bytes_of(type_);
+      char* residual = static_cast<char*>(residual_);
+      kernels().rms_norm(type_, static_cast<char*>(y_) + at, static_cast<const char*>(x_) + at,
+                         residual == nullptr ? nullptr : residual + at, weight_, eps_, end - begin, D_);
+    });
+  }
+  int64_t cost() const override { return 2 * T_ * D_; }
+  std::vector<const void**> pointers() override { return {slot(y_), slot(x_), slot(residual_)}; }
+
+ private:
+  DType type_;
+  void* y_;
+  const void* x_;
+  void* residual_;
+  const void* weight_;
+  float eps_;
+  int64_t T_, D_;
+};
+
+class SiluAndMul final : public Work {
+ public:
+  SiluAndMul(DType type, void* y, const void* x, int64_t T, int64_t I) : type_(type), y_(y), x_(x), T_(T), I_(I) {}
+  void run(const Team& team, uint8_t*) const override {
+    if (T_ == 1) {  // the one row is long: each thread takes a part of it
+      const int64_t piece = (I_ / team.size + 63) / 64 * 64;
+      return team.share(I_, piece, [&](int64_t begin, int64_t end) { part(0, begin, end); });
+    }
+    share_rows(team, T_, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) part(t, 0, I_);
+    });
+  }
+  int64_t cost() const override { return 8 * T_ * I_; }
+  std::vector<const void**> pointers() override { return {slot(y_), slot(x_)}; }
+
+ private:
+  void part(int64_t t, int64_t begin, int64_t end) const {
+    const int64_t size = bytes_of(type_);
+    const char* row = static_cast<const char*>(x_) + 2 * t * I_ * size;
+    kernels().silu_and_mul(type_, static_cast<char*>(y_) + (t * I_ + begin) * size, row + begin * size,
+                           row + (I_ + begin) * size, end - begin);
+  }
+  DType type_;
+  void* y_;
+  const void* x_;
+  int64_t T_, I_;
+};
+
+void check_indices(const int64_t* at, const char* name, int64_t count, int64_t below) {
+  for (int64_t i = 0; i < count; ++i)
+    STD_TORCH_CHECK(at[i] >= 0 && at[i] < below, name, "[", i, "] is ", at[i], ", expected 0 to ", below - 1);
+}
+
+class RopeAndCache final : public Work {
+ public:
+  DType type, cache_type;
+  int64_t T, N, M, H, positions_in_table, blocks, block_size;
+  void* q;
+  const void* qkv;
+  void *k, *v;
+  const float* cos_sin;
+  const int64_t *positions, *slots;
+
+  void prepare() override {
+    check_indices(positions, "positions", T, positions_in_table);
+    check_indices(slots, "slot_mapping", T, blocks * block_size);
+  }
+  void run(const Team& team, uint8_t*) const override {
+    share_rows(team, T, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) token(t);
+    });
+  }
+  int64_t cost() const override { return 2 * T * (N + 2 * M) * H; }
+  std::vector<const void**> pointers() override { return {slot(q), slot(qkv), slot(positions), slot(slots)}; }
+
+ private:
+  void token(int64_t t) const {
+    const int64_t size = bytes_of(type), cache_size = bytes_of(cache_type);
+    const float *cos = cos_sin + positions[t] * H, *sin = cos + H / 2;
+    const char* row = static_cast<const char*>(qkv) + t * (N + 2 * M) * H * size;
+    const auto head = [&](int64_t h) { return row + h * H * size; };
+    const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
+    for (int64_t h = 0; h < N; ++h)
+      kernels().rope(type, static_cast<char*>(q) + (t * N + h) * H * size, type, head(h), cos, sin, H);
+    for (int64_t m = 0; m < M; ++m) {
+      const int64_t at = ((block * M + m) * block_size + offset) * H * cache_size;
+      kernels().rope(cache_type, static_cast<char*>(k) + at, type, head(N + m), cos, sin, H);
+      kernels().convert(cache_type, static_cast<char*>(v) + at, type, head(N + M + m), H);
+    }
+  }
+};
+
+Tensor norm(const Tensor& x, const Tensor* residual, const Tensor& weight, double eps) {
+  check_layout(x, "x", 2);
+  check_layout(weight, "weight", 1);
+  check_size(weight, "weight", 0, x.size(1));
+  check_type(weight, "weight", x.scalar_type());
+  const DType type = dtype_of(x, "x");
+  Tensor y = empty_like(x, {x.size(0), x.size(1)});
+  launch(std::make_shared<Norm>(type, y.data_ptr(), x.data_ptr(), residual == nullptr ? nullptr : residual->data_ptr(),
+                                weight.data_ptr(), static_cast<float>(eps), x.size(0), x.size(1)));
+  return y;
+}
+
+}  // namespace
+
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) { return norm(x, nullptr, weight, eps); }
+
+Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps) {
+  check_layout(residual, "residual", 2);
+  check_type(residual, "residual", x.scalar_type());
+  for (int dim : {0, 1}) check_size(residual, "residual", dim, x.size(dim));
+  return norm(x, &residual, weight, eps);
+}
+
+Tensor silu_and_mul(const Tensor& x) {
+  check_layout(x, "x", 2);
+  STD_TORCH_CHECK(x.size(1) % 2 == 0, "x has ", x.size(1), " columns, expected an even number");
+  const int64_t T = x.size(0), I = x.size(1) / 2;
+  Tensor y = empty_like(x, {T, I});
+  launch(std::make_shared<SiluAndMul>(dtype_of(x, "x"), y.data_ptr(), x.data_ptr(), T, I));
+  return y;
+}
+
+Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& cos_sin, const Tensor& k_cache,
+                      const Tensor& v_cache, const Tensor& slot_mapping, int64_t N, int64_t M) {
+  check_layout(qkv, "qkv", 2);
+  check_layout(cos_sin, "cos_sin", 2);
+  check_type(cos_sin, "cos_sin", ScalarType::Float);
+  const int64_t T = qkv.size(0), H = cos_sin.size(1);
+  STD_TORCH_CHECK(N > 0 && M > 0 && H % 2 == 0, "num_heads and num_kv_heads are positive and head_dim is even");
+  check_size(qkv, "qkv", 1, (N + 2 * M) * H);
+  check_caches(k_cache, v_cache, dtype_of(qkv, "qkv"), H);
+  check_size(k_cache, "cache", 1, M);
+  for (const auto& [indices, name] : {std::pair{&positions, "positions"}, std::pair{&slot_mapping, "slot_mapping"}}) {
+    check_layout(*indices, name, 1);
+    check_type(*indices, name, ScalarType::Long);
+    check_size(*indices, name, 0, T);
+  }
+  Tensor q = empty_like(qkv, {T, N, H});
+  auto work = std::make_shared<RopeAndCache>();
+  work->type = dtype_of(qkv, "qkv");
+  work->cache_type = dtype_of(k_cache, "cache");
+  work->T = T, work->N = N, work->M = M, work->H = H;
+  work->positions_in_table = cos_sin.size(0), work->blocks = k_cache.size(0), work->block_size = k_cache.size(2);
+  work->q = q.data_ptr(), work->qkv = qkv.data_ptr();
+  work->k = k_cache.data_ptr(), work->v = v_cache.data_ptr();
+  work->cos_sin = static_cast<const float*>(cos_sin.data_ptr());
+  work->positions = static_cast<const int64_t*>(positions.data_ptr());
+  work->slots = static_cast<const int64_t*>(slot_mapping.data_ptr());
+  launch(std::move(work));
+  return q;
+}
+
+}  // namespace pio
