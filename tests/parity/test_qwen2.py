@@ -19,10 +19,7 @@ _TASK = (
     "Write a Python function fibonacci(n) that returns the n-th Fibonacci number, with fibonacci(0) = 0 and "
     "fibonacci(1) = 1. Answer with one Python code block and nothing else."
 )
-_FIBONACCI = (
-    *(0, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55),
-    *(89, 144, 233, 377, 610, 987, 1597, 2584, 4181, 6765),
-)
+_FIBONACCI = [0, 1, 1, 2, 3, 5, 8, 13, 21, 34, 55, 89, 144, 233, 377, 610, 987, 1597, 2584, 4181, 6765]
 # What such a function may call; there is no __import__ among it.
 _ALLOWED = {entry.__name__: entry for entry in (int, isinstance, len, list, max, min, range, sum, ValueError)}
 
@@ -36,7 +33,7 @@ def test_it_writes_a_function_that_is_right(qwen2_coder_path: Path) -> None:
     assert len(blocks) == 1, answer.text
     namespace: dict[str, Any] = {"__builtins__": _ALLOWED}
     exec(compile(blocks[0], "answer", "exec"), namespace)
-    assert [namespace["fibonacci"](n) for n in range(21)] == list(_FIBONACCI), blocks[0]
+    assert [namespace["fibonacci"](n) for n in range(21)] == _FIBONACCI, blocks[0]
 
 
 def test_the_header_that_the_contract_tests_hold_is_that_of_the_file(qwen2_coder_path: Path) -> None:
