@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from inference_pio.benchmarks.command import Settings
+from inference_pio.benchmarks.every_row import every_row
 from inference_pio.errors import PluginError
 from inference_pio.models.llama.benchmarks import benchmark_inference_speed
-from inference_pio.models.llama.benchmarks.workloads import SUITE, every_row
+from inference_pio.models.llama.benchmarks.workloads import SUITE
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "inference_pio.models.llama.benchmarks"

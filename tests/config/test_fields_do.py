@@ -13,9 +13,8 @@ from inference_pio import BaseModelConfig, ResourceLimits, create_plugin
 from inference_pio.config.deferred import DEFERRED_FIELDS
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import InferencePIOError, ModelNotFound, UsageError
-from inference_pio.layers import Linear
+from inference_pio.layers import Linear, ResidualNorm
 from inference_pio.models.llama.attention.multi_query_attention import Attention
-from inference_pio.models.llama.fused_layers.fused_layer_norm import FusedResidualNorm
 from inference_pio.models.llama.plugin import LlamaPlugin
 from inference_pio.plugin.sampling import sampling_params_of
 
@@ -84,7 +83,7 @@ def _device(checkpoint: Checkpoint) -> None:
 def _dtype(checkpoint: Checkpoint) -> None:
     for dtype in (torch.float32, torch.bfloat16, torch.float16):
         made = loaded(checkpoint("grouped"), torch_dtype=dtype)
-        assert {norm.weight.dtype for norm in modules(made, FusedResidualNorm)} == {dtype}
+        assert {norm.weight.dtype for norm in modules(made, ResidualNorm)} == {dtype}
         made.cleanup()
 
 
@@ -129,9 +128,9 @@ def _norm(checkpoint: Checkpoint) -> None:
     ways = []
     for flag in (True, False):
         made = loaded(checkpoint("grouped"), use_fused_layer_norm=flag)
-        ways.append(modules(made, FusedResidualNorm)[0]._add.__func__)
+        ways.append(modules(made, ResidualNorm)[0]._add.__func__)
         made.cleanup()
-    assert ways == [FusedResidualNorm._fused, FusedResidualNorm._separate]
+    assert ways == [ResidualNorm._fused, ResidualNorm._separate]
 
 
 @of("use_bias_removal_optimization")

@@ -2,6 +2,13 @@
 
 from inference_pio.layers.embedding import VocabParallelEmbedding
 from inference_pio.layers.linear import Linear, RowParallelLinear, VocabParallelHead
-from inference_pio.layers.norm import RMSNorm
+from inference_pio.layers.norm import ResidualNorm, RMSNorm
 
-__all__ = ["Linear", "RMSNorm", "RowParallelLinear", "VocabParallelEmbedding", "VocabParallelHead"]
+__all__ = [
+    "Linear",
+    "RMSNorm",
+    "ResidualNorm",
+    "RowParallelLinear",
+    "VocabParallelEmbedding",
+    "VocabParallelHead",
+]

@@ -18,3 +18,22 @@ class RMSNorm(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         return ops.rms_norm(x_TD, self.weight, self.eps)
+
+
+class ResidualNorm(RMSNorm):
+    """Adds what a block made to the residual stream and normalises the sum, in one pass where `fused`."""
+
+    def __init__(self, hidden_size: int, eps: float, *, fused: bool) -> None:
+        super().__init__(hidden_size, eps)
+        self._add = self._fused if fused else self._separate
+
+    def add(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """(norm(residual + x), residual + x); the residual given may be overwritten."""
+        return self._add(x_TD, residual_TD)
+
+    def _fused(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
+        return ops.add_rms_norm(x_TD, residual_TD, self.weight, self.eps)
+
+    def _separate(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
+        residual_TD = residual_TD + x_TD
+        return self(residual_TD), residual_TD

@@ -12,11 +12,14 @@ from torch import Tensor
 
 from inference_pio.ops.dispatch import OpChoice, pick, table, use
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight
+from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
 
 __all__ = [
     "OpChoice",
     "PackedWeight",
     "add_rms_norm",
+    "cos_sin_table",
+    "inverse_frequencies",
     "linear",
     "pack_weight",
     "paged_attention",

@@ -12,7 +12,7 @@ from inference_pio.cache.specs import KVCache
 from inference_pio.layers import VocabParallelEmbedding, VocabParallelHead
 from inference_pio.models.llama.attention.multi_query_attention import Attention
 from inference_pio.models.llama.config import LlamaConfig
-from inference_pio.models.llama.fused_layers.fused_layer_norm import FusedResidualNorm
+from inference_pio.models.llama.fused_layers.fused_layer_norm import residual_norm
 from inference_pio.models.llama.fused_layers.mlp import MLP
 from inference_pio.models.llama.rotary_embeddings.rotary_embedding import RotaryEmbedding
 from inference_pio.models.llama.specific_optimizations.needed_rows import keep_needed_rows
@@ -27,9 +27,9 @@ class DecoderLayer(nn.Module):
 
     def __init__(self, config: LlamaConfig, shard: Shard) -> None:
         super().__init__()
-        self.input_layernorm = FusedResidualNorm(config)
+        self.input_layernorm = residual_norm(config)
         self.self_attn = Attention(config, shard)
-        self.post_attention_layernorm = FusedResidualNorm(config)
+        self.post_attention_layernorm = residual_norm(config)
         self.mlp = MLP(config, shard)
 
     def attend(
@@ -51,7 +51,7 @@ class LlamaModel(nn.Module):
         self.embed_tokens = VocabParallelEmbedding(config.vocab_size, config.hidden_size, shard)
         self.rotary_emb = RotaryEmbedding(config)
         self.layers = nn.ModuleList([DecoderLayer(config, shard) for _ in range(config.num_hidden_layers)])
-        self.norm = FusedResidualNorm(config)
+        self.norm = residual_norm(config)
 
     def forward(self, batch: ForwardBatch, caches: Sequence[KVCache]) -> Tensor:
         """[R, D]: final hidden states of the rows that need logits."""

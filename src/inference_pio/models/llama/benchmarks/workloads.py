@@ -2,41 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
-from dataclasses import replace
-from typing import Any
+from contextlib import AbstractContextManager
 
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inference_pio import ops
+from inference_pio.benchmarks.every_row import every_row
 from inference_pio.benchmarks.workload import Suite, Technique, Workload
 from inference_pio.models.llama import MANIFEST
 from inference_pio.ops import native
-
-
-@contextmanager
-def every_row(model: nn.Module) -> Iterator[None]:
-    """Compute the last block, the final norm and the head for every token, and pick the rows asked for at the end:
-    what `specific_optimizations/needed_rows.py` saves."""
-    wanted: list[Tensor] = []
-
-    def ask_for_all(module: nn.Module, args: tuple[Any, ...]) -> tuple[Any, ...]:  # noqa: ARG001
-        batch, caches = args
-        wanted.append(batch.last_token)
-        rows = torch.arange(batch.token_ids.shape[0], device=batch.token_ids.device)
-        return replace(batch, last_token=rows), caches
-
-    def pick(module: nn.Module, args: tuple[Any, ...], logits: Tensor) -> Tensor:  # noqa: ARG001
-        return logits.index_select(0, wanted.pop())
-
-    hooks = (model.register_forward_pre_hook(ask_for_all), model.register_forward_hook(pick))
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _in_torch(model: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG001

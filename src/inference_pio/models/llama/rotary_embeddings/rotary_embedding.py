@@ -10,6 +10,7 @@ import math
 import torch
 from torch import Tensor, nn
 
+from inference_pio import ops
 from inference_pio.models.llama.config import LlamaConfig, RopeConfig
 
 
@@ -32,18 +33,12 @@ class RotaryEmbedding(nn.Module):
         self.cos_sin = torch.empty(0)
 
     def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002
-        frequencies = inverse_frequencies(self.rope, self.head_dim)
+        frequencies = ops.inverse_frequencies(self.rope.theta, self.head_dim)
+        if self.rope.rope_type == "llama3":
+            frequencies = _llama3(frequencies, self.rope)
         if self.freq_factors is not None:
             frequencies = frequencies / self.freq_factors.float().cpu()
-        angles_PF = torch.arange(self.max_positions, dtype=torch.float32)[:, None] * frequencies
-        self.cos_sin = torch.cat((angles_PF.cos(), angles_PF.sin()), dim=-1).to(device)
-
-
-def inverse_frequencies(rope: RopeConfig, head_dim: int) -> Tensor:
-    """[head_dim / 2] float32: angle per position of each pair of dimensions."""
-    exponents = torch.arange(0, head_dim, 2, dtype=torch.int64).float() / head_dim
-    frequencies = 1.0 / (rope.theta**exponents)
-    return _llama3(frequencies, rope) if rope.rope_type == "llama3" else frequencies
+        self.cos_sin = ops.cos_sin_table(frequencies, self.max_positions).to(device)
 
 
 def _llama3(frequencies: Tensor, rope: RopeConfig) -> Tensor:

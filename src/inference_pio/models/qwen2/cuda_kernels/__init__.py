@@ -1,0 +1,1 @@
+"""Operations of qwen2 that are fused on a device."""

@@ -1,0 +1,1 @@
+"""Layers of qwen2 that do several operations in one pass."""

@@ -1,0 +1,1 @@
+"""What qwen2 remembers."""

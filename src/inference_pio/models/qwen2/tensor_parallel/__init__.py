@@ -1,0 +1,1 @@
+"""How qwen2 is divided over ranks."""

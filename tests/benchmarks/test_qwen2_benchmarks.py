@@ -1,0 +1,62 @@
+"""Qwen2's benchmarks: each is bound to its own plugin and runs on a model of it."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import Qwen2Config, Qwen2ForCausalLM
+
+from inference_pio.benchmarks.command import Settings
+from inference_pio.benchmarks.report import Report
+from inference_pio.conformance.tiny_tokenizer import VOCAB_SIZE, write_tokenizer
+from inference_pio.models.qwen2.benchmarks.workloads import SUITE
+
+_PACKAGE = "inference_pio.models.qwen2.benchmarks"
+
+
+@pytest.fixture(scope="session")
+def tiny_qwen2(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Random weights in float32, a byte-level tokenizer, room for 2048 positions."""
+    torch.manual_seed(7)
+    config = Qwen2Config(
+        vocab_size=VOCAB_SIZE,
+        hidden_size=64,
+        intermediate_size=96,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=2048,
+        initializer_range=0.3,
+    )
+    folder = tmp_path_factory.mktemp("tiny-qwen2")
+    Qwen2ForCausalLM(config).save_pretrained(folder)
+    write_tokenizer(folder)
+    return folder
+
+
+def _measured(name: str, model: Path) -> Report:
+    report: Report = import_module(f"{_PACKAGE}.benchmark_{name}").measure(
+        Settings(model=str(model), device="cpu", quick=True, rounds=1)
+    )
+    return report
+
+
+def test_decoding_is_measured(tiny_qwen2: Path) -> None:
+    assert _measured("inference_speed", tiny_qwen2).metrics.throughput_tokens_per_sec > 0
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["accuracy", "memory_usage", "power_efficiency", "throughput"])
+def test_the_others_measure_something(tiny_qwen2: Path, name: str) -> None:
+    report = _measured(name, tiny_qwen2)
+    assert report.rows
+    assert "tiny-qwen2" in report.model
+
+
+@pytest.mark.slow
+def test_every_technique_can_be_switched_off(tiny_qwen2: Path) -> None:
+    rows = _measured("optimization_impact", tiny_qwen2).rows
+    assert [row.what for row in rows] == [technique.name for technique in SUITE.techniques]
