@@ -61,8 +61,10 @@ struct Kernels {
   void (*convert)(DType to, void* y, DType from, const void* x, int64_t n);
 
   void (*quantize_row)(const float* x, int64_t columns, const Quantized& to);
-  // out [tokens, 16] = x · the 16 rows of a weight's group; `panel` is panel_bytes() of memory, aligned to 64.
-  void (*multiply_group)(const Packed&, int64_t group, const Quantized& x, int64_t tokens, uint8_t* panel, float* out);
+  // out [tokens, kUnitRows] = x · the rows of `groups` (1 or 2) groups of a weight; `panels` is panel_bytes() of memory,
+  // aligned to 64.
+  void (*multiply_groups)(const Packed&, int64_t group, int64_t groups, const Quantized& x, int64_t tokens,
+                          uint8_t* panels, float* out);
   int64_t (*panel_bytes)();
 
   int64_t (*scratch_floats)(int64_t rows, int64_t head_dim);

@@ -19,7 +19,7 @@ const Kernels PIO_TABLE = {
     PIO_NAMESPACE::rope,
     PIO_NAMESPACE::convert,
     PIO_NAMESPACE::quantize_row,
-    PIO_NAMESPACE::multiply_group,
+    PIO_NAMESPACE::multiply_groups,
     PIO_NAMESPACE::panel_bytes,
     PIO_NAMESPACE::scratch_floats,
     PIO_NAMESPACE::attend_chunk,

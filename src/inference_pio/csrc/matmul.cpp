@@ -23,11 +23,11 @@ class Linear final : public Work {
  public:
   Linear(const float* x, float* out, const float* bias, std::vector<Segment> segments, int64_t T, int64_t K, int64_t O)
       : x_(x), out_(out), bias_(bias), segments_(std::move(segments)), T_(T), K_(K), O_(O) {
-    for (const Segment& segment : segments_) groups_ += segment.weight.groups();
+    for (const Segment& segment : segments_) units_ += units_of(segment.weight);
     const int64_t fitting = std::max<int64_t>(8, kActivationBytes / K_ / 8 * 8);
     tokens_ = std::min(T_, std::min<int64_t>(fitting, 512));
-    const int64_t group_bytes = layout_of(segments_[0].weight.format).group_bytes(K_);
-    piece_ = std::max<int64_t>(1, std::min(kWeightBytes / group_bytes, groups_ / 8));
+    const int64_t unit_bytes = 2 * layout_of(segments_[0].weight.format).group_bytes(K_);
+    piece_ = std::max<int64_t>(1, std::min(kWeightBytes / unit_bytes, units_ / 8));
   }
 
   void run(const Team& team, uint8_t* scratch) const override {
@@ -38,14 +38,14 @@ class Linear final : public Work {
     team.wait();
     const int64_t panel_bytes = kernels().panel_bytes();
     const int64_t blocks = (T_ + tokens_ - 1) / tokens_;
-    uint8_t* panel = scratch_of<Panels>(panel_bytes + 64 * tokens_);
+    uint8_t* panel = scratch_of<Panels>(panel_bytes + 4 * kUnitRows * tokens_);
     float* tile = reinterpret_cast<float*>(panel + panel_bytes);
-    const int64_t pieces = (groups_ + piece_ - 1) / piece_;
+    const int64_t pieces = (units_ + piece_ - 1) / piece_;
     team.share(blocks * pieces, 1, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t first = item / pieces * tokens_, count = std::min(tokens_, T_ - first);
-        const int64_t group = item % pieces * piece_, last = std::min(groups_, group + piece_);
-        for (int64_t g = group; g < last; ++g) multiply(g, first, count, q.from(first), panel, tile);
+        const int64_t unit = item % pieces * piece_, last = std::min(units_, unit + piece_);
+        for (int64_t u = unit; u < last; ++u) multiply(u, first, count, q.from(first), panel, tile);
       }
     });
   }
@@ -54,15 +54,17 @@ class Linear final : public Work {
   std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
 
  private:
-  void multiply(int64_t group, int64_t first, int64_t count, const Quantized& q, uint8_t* panel, float* tile) const {
+  static int64_t units_of(const Packed& weight) { return (weight.rows + kUnitRows - 1) / kUnitRows; }
+
+  void multiply(int64_t unit, int64_t first, int64_t count, const Quantized& q, uint8_t* panel, float* tile) const {
     const Segment* segment = &segments_[0];
-    while (group >= segment->weight.groups()) group -= (segment++)->weight.groups();
-    kernels().multiply_group(segment->weight, group, q, count, panel, tile);
-    const int64_t row = segment->first + group * kGroupRows;
-    const int64_t rows = std::min<int64_t>(kGroupRows, segment->weight.rows - group * kGroupRows);
+    while (unit >= units_of(segment->weight)) unit -= units_of((segment++)->weight);
+    const int64_t rows = std::min<int64_t>(kUnitRows, segment->weight.rows - unit * kUnitRows);
+    kernels().multiply_groups(segment->weight, 2 * unit, rows > kGroupRows ? 2 : 1, q, count, panel, tile);
+    const int64_t row = segment->first + unit * kUnitRows;
     for (int64_t t = 0; t < count; ++t) {
       float* to = out_ + (first + t) * O_ + row;
-      const float* from = tile + 16 * t;
+      const float* from = tile + kUnitRows * t;
       if (bias_ == nullptr) {
         std::copy(from, from + rows, to);
       } else {
@@ -75,7 +77,7 @@ class Linear final : public Work {
   float* out_;
   const float* bias_;
   std::vector<Segment> segments_;
-  int64_t T_, K_, O_, groups_ = 0, tokens_, piece_;
+  int64_t T_, K_, O_, units_ = 0, tokens_, piece_;
 };
 
 class Embedding final : public Work {

@@ -1,4 +1,4 @@
-// The product of quantised activations with a packed weight (packed.h): 16 rows of the weight at a time.
+// The product of quantised activations with a packed weight (packed.h), a few vectors of its rows at a time.
 // Included inside the namespace of an instruction set.
 //
 // Per block of 32 columns and per token, 8 byte dot products go into one integer sum; a scale turns it into a float.
@@ -9,7 +9,7 @@
 
 typedef uint8_t vb __attribute__((vector_size(4 * L)));
 
-constexpr int kTokens = 8;        // tokens that share one reading of a block
+constexpr int kTokens = L == 16 ? 4 : 2;  // tokens that are multiplied together: their sums stay in registers
 constexpr int kSlices = 16 / L;   // a register holds L of the 16 rows
 constexpr int kPanelColumns = 1024;  // columns that are unpacked at once: with their activations they stay in L1
 
@@ -102,14 +102,6 @@ struct KindOf {
   using type = Kind<layout.subs, layout.offset, layout.minimum != Minimum::none, layout.offset != 128>;
 };
 
-// One block of L rows, unpacked. Minima: two 16-bit numbers a lane, for the first and the last 16 columns.
-template <class K>
-struct Unpacked {
-  vb w[8];
-  vf scale[K::subs];
-  vi minima;
-};
-
 template <Format F>
 PIO_INLINE void unpack_planes(const uint8_t* at, vb (&w)[8]) {
   constexpr Layout layout = layout_of(F);
@@ -137,86 +129,98 @@ PIO_INLINE void unpack_planes(const uint8_t* at, vb (&w)[8]) {
   }
 }
 
-// Reads a weight's blocks one after the other, for one slice of a group's rows.
+// A weight's blocks one after the other, for one slice of a group's rows. Minima are two 16-bit numbers a lane, for the
+// first and the last 16 columns.
 template <Format F>
 struct Stream {
   using K = typename KindOf<F>::type;
   static constexpr Layout layout = layout_of(F);
+  static constexpr bool reads = true;
 
   const uint8_t* at;
   int slice;
   int64_t block;
-  vf d, unit;  // of the scales, of the minima
+  vf d, unit_;  // of the scales, of the minima
+  vb w[8];
+  vf scale_[K::subs];
+  vi minima_;
 
+  // Stands at `first_block`, which begins a super.
   PIO_INLINE Stream begin(const uint8_t* group, int slice, int64_t first_block) {
-    Stream s{group, slice, first_block, {}, {}};
-    if constexpr (layout.minimum == Minimum::i16) s.unit = -load_as<vf>(group + 4 * L * slice);
-    const int64_t supers = first_block / kSuperBlocks;  // first_block begins a super
-    s.at += layout.group_head() + supers * (layout.super_head() + kSuperBlocks * layout.block_bytes());
+    Stream s;
+    s.slice = slice;
+    s.block = first_block - 1;
+    s.unit_ = s.d = vf{};
+    if constexpr (layout.minimum == Minimum::i16) s.unit_ = -load_as<vf>(group + 4 * L * slice);
+    const int64_t supers = first_block / kSuperBlocks;
+    s.at = group + layout.group_head() + supers * (layout.super_head() + kSuperBlocks * layout.block_bytes());
     return s;
   }
 
-  inline __attribute__((always_inline)) void next(Unpacked<K>& u) {
+  inline __attribute__((always_inline)) vb weights(int j) const { return w[j]; }
+  inline __attribute__((always_inline)) vf scale(int s) const { return scale_[s]; }
+  inline __attribute__((always_inline)) vi minima() const { return minima_; }
+  inline __attribute__((always_inline)) vf unit() const { return unit_; }
+
+  // Reads the block it stands at, and steps behind it.
+  inline __attribute__((always_inline)) void read() {
+    ++block;
     if constexpr (layout.super_scales)
       if (block % kSuperBlocks == 0) {
         d = halves(at + 2 * L * slice);
         if constexpr (layout.unit != 1.0f) d *= layout.unit;
-        if constexpr (layout.minimum == Minimum::u8) unit = -halves(at + 2 * kGroupRows + 2 * L * slice);
+        if constexpr (layout.minimum == Minimum::u8) unit_ = -halves(at + 2 * kGroupRows + 2 * L * slice);
         at += layout.super_head();
       }
-    unpack_planes<F>(at + 4 * L * slice, u.w);
+    unpack_planes<F>(at + 4 * L * slice, w);
     const uint8_t* scales = at + kPlane * layout.planes();
     const uint8_t* minima = scales + layout.scale_bytes();
     if constexpr (layout.super_scales) {
 #pragma GCC unroll 2
       for (int s = 0; s < K::subs; ++s)
-        u.scale[s] = d * __builtin_convertvector(
-                             bytes_to_ints(scales + kGroupRows * s + L * slice, layout.signed_scales), vf);
+        scale_[s] = d * __builtin_convertvector(
+                            bytes_to_ints(scales + kGroupRows * s + L * slice, layout.signed_scales), vf);
     } else {
-      u.scale[0] = halves(scales + 2 * L * slice);
+      scale_[0] = halves(scales + 2 * L * slice);
     }
-    if constexpr (layout.minimum == Minimum::i16) u.minima = pair(shorts_to_ints(minima + 2 * L * slice));
+    if constexpr (layout.minimum == Minimum::i16) minima_ = pair(shorts_to_ints(minima + 2 * L * slice));
     if constexpr (layout.minimum == Minimum::u8) {
       const vi first = bytes_to_ints(minima + L * slice, false);
-      u.minima = K::subs == 1 ? pair(first)
-                              : first | bytes_to_ints(minima + kGroupRows * (K::subs - 1) + L * slice, false) << 16;
+      minima_ = K::subs == 1 ? pair(first)
+                             : first | bytes_to_ints(minima + kGroupRows * (K::subs - 1) + L * slice, false) << 16;
     }
     at += layout.block_bytes();
-    ++block;
   }
+  inline __attribute__((always_inline)) void next() {}
   PIO_INLINE vi pair(vi x) { return (vi)((vu)x << 16 | ((vu)x & 0xffff)); }
 };
 
-// Blocks that were unpacked before: what `Stream` reads, in the order in which it is used.
+// Blocks that were unpacked before, in the order in which they are used; each part is loaded where it is needed.
 template <class K_>
 struct Panel {
   using K = K_;
+  static constexpr bool reads = false;
   static constexpr int64_t block_bytes = 32 * L + 4 * L * K::subs + (K::minima ? 8 * L : 0);
+  static constexpr int64_t scale_at = 32 * L, minima_at = scale_at + 4 * L * K::subs, unit_at = minima_at + 4 * L;
 
   uint8_t* at;
-  vf unit;
 
-  inline __attribute__((always_inline)) void next(Unpacked<K>& u) {
+  inline __attribute__((always_inline)) void next() { at += block_bytes; }
+  inline __attribute__((always_inline)) vb weights(int j) const { return load_as<vb>(at + 4 * L * j); }
+  inline __attribute__((always_inline)) vf scale(int s) const { return load_as<vf>(at + scale_at + 4 * L * s); }
+  inline __attribute__((always_inline)) vi minima() const { return load_as<vi>(at + minima_at); }
+  // Of the block before: all blocks of an activation group share it.
+  inline __attribute__((always_inline)) vf unit() const { return load_as<vf>(at - block_bytes + unit_at); }
+
+  template <class S>
+  inline __attribute__((always_inline)) void put(const S& block) {
 #pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) u.w[j] = load_as<vb>(at + 4 * L * j);
-    const uint8_t* p = at + 32 * L;
+    for (int j = 0; j < 8; ++j) store_as(at + 4 * L * j, block.weights(j));
 #pragma GCC unroll 2
-    for (int s = 0; s < K::subs; ++s, p += 4 * L) u.scale[s] = load_as<vf>(p);
+    for (int s = 0; s < K::subs; ++s) store_as(at + scale_at + 4 * L * s, block.scale(s));
     if constexpr (K::minima) {
-      u.minima = load_as<vi>(p);
-      unit = load_as<vf>(p + 4 * L);
-    }
-    at += block_bytes;
-  }
-  inline __attribute__((always_inline)) void put(const Unpacked<K>& u, vf of_minima) {
-#pragma GCC unroll 8
-    for (int j = 0; j < 8; ++j) store_as(at + 4 * L * j, u.w[j]);
-    uint8_t* p = at + 32 * L;
-#pragma GCC unroll 2
-    for (int s = 0; s < K::subs; ++s, p += 4 * L) store_as(p, u.scale[s]);
-    if constexpr (K::minima) {
-      store_as(p, u.minima);
-      store_as(p + 4 * L, of_minima);
+      store_as(at + minima_at, block.minima());
+      store_as(at + unit_at, block.unit());
     }
     at += block_bytes;
   }
@@ -224,96 +228,141 @@ struct Panel {
 
 PIO_INLINE int32_t word(const void* p) { return load_as<int32_t>(p); }
 
-// out[t] (L floats each, 16 apart) += the product of blocks [first, last) with tokens [0, N) of x. `first` begins an
-// activation group.
-template <class Source, int N>
-PIO_INLINE void multiply_blocks(Source& source, const Quantized& x, int64_t first, int64_t last, float* out) {
+// out[t][v] (vectors of L floats; tokens are `stride` floats apart) += the product of blocks [first, last) of V vectors
+// of rows with tokens [0, N) of x. `first` begins an activation group.
+template <class Source, int V, int N>
+PIO_INLINE void multiply_blocks(Source (&source)[V], const Quantized& x, int64_t first, int64_t last, float* out,
+                                int64_t stride) {
   using K = typename Source::K;
-  constexpr int kGroupBlocks = kActivationGroup / kBlock;
+  constexpr int kGroupBlocks = kActivationGroup / kBlock, kQuads = 8 / K::subs;
   constexpr int32_t kFirst = -K::offset & 0xffff, kSecond = static_cast<int32_t>(static_cast<uint32_t>(-K::offset) << 16);
   for (int64_t group = first; group < last; group += kGroupBlocks) {
     const int64_t end = group + kGroupBlocks < last ? group + kGroupBlocks : last;
-    vf sum[N] = {};
-    vi minima[N] = {};
+    vf sum[V][N] = {};
+    vi minima[V][N] = {};
     for (int64_t block = group; block < end; ++block) {
-      Unpacked<K> u;
-      source.next(u);
-#pragma GCC unroll 8
-      for (int t = 0; t < N; ++t) {
-        const int8_t* a = x.values + t * x.value_stride + block * kBlock;
-        const vi sums = splat_int(word(x.sums + t * x.sum_stride + block * 2));
+      if constexpr (Source::reads) source[0].read();
+      const int8_t* values = x.values + block * kBlock;
+      const int16_t* sums = x.sums + block * (kBlock / 16);
 #pragma GCC unroll 2
-        for (int s = 0; s < K::subs; ++s) {
-          constexpr int kQuads = 8 / K::subs;
-          const int32_t offsets = K::subs == 1 ? (kFirst | kSecond) : s == 0 ? kFirst : kSecond;
-          vi dots = K::offset == 0 ? vi{} : madd(splat_int(offsets), sums);
+      for (int s = 0; s < K::subs; ++s) {
+        vi dots[V][N] = {};
+        if constexpr (K::offset != 0) {
+          const vi offsets = splat_int(K::subs == 1 ? (kFirst | kSecond) : s == 0 ? kFirst : kSecond);
 #pragma GCC unroll 8
-          for (int j = 0; j < kQuads; ++j)
-            dots = dot4<K::small>(dots, u.w[s * kQuads + j], word(a + 4 * (s * kQuads + j)));
-          sum[t] = fma(__builtin_convertvector(dots, vf), u.scale[s], sum[t]);
+          for (int t = 0; t < N; ++t) {
+            const vi taken = madd(offsets, splat_int(word(sums + t * x.sum_stride)));
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) dots[v][t] = taken;
+          }
         }
-        if constexpr (K::minima) minima[t] += madd(u.minima, sums);
+#pragma GCC unroll 8
+        for (int j = s * kQuads; j < (s + 1) * kQuads; ++j)
+#pragma GCC unroll 8
+          for (int t = 0; t < N; ++t) {
+            const int32_t a = word(values + t * x.value_stride + 4 * j);
+#pragma GCC unroll 4
+            for (int v = 0; v < V; ++v) dots[v][t] = dot4<K::small>(dots[v][t], source[v].weights(j), a);
+          }
+#pragma GCC unroll 8
+        for (int t = 0; t < N; ++t)
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v)
+            sum[v][t] = fma(__builtin_convertvector(dots[v][t], vf), source[v].scale(s), sum[v][t]);
       }
+      if constexpr (K::minima) {
+#pragma GCC unroll 8
+        for (int t = 0; t < N; ++t) {
+          const vi both = splat_int(word(sums + t * x.sum_stride));
+#pragma GCC unroll 4
+          for (int v = 0; v < V; ++v) minima[v][t] += madd(source[v].minima(), both);
+        }
+      }
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) source[v].next();
     }
 #pragma GCC unroll 8
     for (int t = 0; t < N; ++t) {
-      if constexpr (K::minima) sum[t] = fma(__builtin_convertvector(minima[t], vf), source.unit, sum[t]);
       const vf scale = splat(x.scales[t * x.scale_stride + group / kGroupBlocks]);
-      put(out + 16 * t, fma(sum[t], scale, load(out + 16 * t)));
-    }
-  }
-}
-
-template <class K, int N = kTokens>
-static void multiply_panel(int64_t tokens, uint8_t* panel, const Quantized& x, int64_t first, int64_t last, float* out) {
-  if (tokens == N) {
-    Panel<K> source{panel, {}};
-    return multiply_blocks<Panel<K>, N>(source, x, first, last, out);
-  }
-  if constexpr (N > 1) multiply_panel<K, N - 1>(tokens, panel, x, first, last, out);
-}
-
-// out [tokens, 16] = x · (16 rows of the weight).
-template <Format F>
-static void multiply_group_of(const uint8_t* group, int64_t columns, const Quantized& x, int64_t tokens, uint8_t* panel,
-                              float* out) {
-  using K = typename KindOf<F>::type;
-  const int64_t blocks = columns / kBlock;
-  __builtin_memset(out, 0, tokens * 16 * sizeof(float));
-  for (int slice = 0; slice < kSlices; ++slice) {
-    if (tokens == 1) {
-      Stream<F> source = Stream<F>::begin(group, slice, 0);
-      multiply_blocks<Stream<F>, 1>(source, x, 0, blocks, out + L * slice);
-      continue;
-    }
-    for (int64_t first = 0; first < blocks; first += kPanelColumns / kBlock) {
-      const int64_t last = first + kPanelColumns / kBlock < blocks ? first + kPanelColumns / kBlock : blocks;
-      Stream<F> source = Stream<F>::begin(group, slice, first);
-      Panel<K> to{panel, {}};
-      for (int64_t block = first; block < last; ++block) {
-        Unpacked<K> u;
-        source.next(u);
-        to.put(u, source.unit);
+#pragma GCC unroll 4
+      for (int v = 0; v < V; ++v) {
+        if constexpr (K::minima) sum[v][t] = fma(__builtin_convertvector(minima[v][t], vf), source[v].unit(), sum[v][t]);
+        float* to = out + t * stride + v * L;
+        put(to, fma(sum[v][t], scale, load(to)));
       }
-      for (int64_t t = 0; t < tokens; t += kTokens)
-        multiply_panel<K>(tokens - t < kTokens ? tokens - t : kTokens, panel, x.from(t), first, last,
-                          out + 16 * t + L * slice);
     }
   }
 }
 
-static void multiply_group(const Packed& w, int64_t group, const Quantized& x, int64_t tokens, uint8_t* panel, float* out) {
-  using Multiply = void (*)(const uint8_t*, int64_t, const Quantized&, int64_t, uint8_t*, float*);
-  static constexpr Multiply of_format[] = {
-      multiply_group_of<Format::Q4_0>,   multiply_group_of<Format::Q4_1>,   multiply_group_of<Format::Q5_0>,
-      multiply_group_of<Format::Q5_1>,   multiply_group_of<Format::Q8_0>,   multiply_group_of<Format::Q2_K>,
-      multiply_group_of<Format::Q3_K>,   multiply_group_of<Format::Q4_K>,   multiply_group_of<Format::Q5_K>,
-      multiply_group_of<Format::Q6_K>,   multiply_group_of<Format::IQ4_NL>, multiply_group_of<Format::IQ4_XS>,
-      multiply_group_of<Format::IQ2_XXS>};
-  const uint8_t* at = w.data + group * layout_of(w.format).group_bytes(w.columns);
-  of_format[static_cast<int>(w.format)](at, w.columns, x, tokens, panel, out);
+template <class K, int V, int N = kTokens>
+static void multiply_panels(int64_t tokens, uint8_t* panels, int64_t panel_bytes, const Quantized& x, int64_t first,
+                            int64_t last, float* out, int64_t stride) {
+  if (tokens == N) {
+    Panel<K> sources[V];
+#pragma GCC unroll 4
+    for (int v = 0; v < V; ++v) sources[v] = Panel<K>{panels + v * panel_bytes};
+    return multiply_blocks<Panel<K>, V, N>(sources, x, first, last, out, stride);
+  }
+  if constexpr (N > 1) multiply_panels<K, V, N - 1>(tokens, panels, panel_bytes, x, first, last, out, stride);
 }
-static int64_t panel_bytes() { return kPanelColumns / kBlock * Panel<Kind<2, 0, true, true>>::block_bytes; }
+
+// V vectors of rows, of which the first begins in `group` at slice `slice`.
+template <Format F, int V>
+static void multiply_vectors(const uint8_t* group, int64_t group_bytes, int slice, int64_t blocks, const Quantized& x,
+                             int64_t tokens, uint8_t* panels, float* out, int64_t stride) {
+  using K = typename KindOf<F>::type;
+  constexpr int64_t kBlocks = kPanelColumns / kBlock, kPanelBytes = kBlocks * Panel<K>::block_bytes;
+  for (int64_t first = 0; first < blocks; first += kBlocks) {
+    const int64_t last = first + kBlocks < blocks ? first + kBlocks : blocks;
+    for (int v = 0; v < V; ++v) {
+      Stream<F> source = Stream<F>::begin(group + (slice + v) / kSlices * group_bytes, (slice + v) % kSlices, first);
+      Panel<K> to{panels + v * kPanelBytes};
+      for (int64_t block = first; block < last; ++block) {
+        source.read();
+        to.put(source);
+      }
+    }
+    for (int64_t t = 0; t < tokens; t += kTokens)
+      multiply_panels<K, V>(tokens - t < kTokens ? tokens - t : kTokens, panels, kPanelBytes, x.from(t), first, last,
+                            out + t * stride, stride);
+  }
+}
+
+// out [tokens, 32] = x · the rows of one or two groups of the weight.
+template <Format F>
+static void multiply_groups_of(const uint8_t* group, int64_t columns, int64_t groups, const Quantized& x, int64_t tokens,
+                               uint8_t* panels, float* out) {
+  const int64_t blocks = columns / kBlock, group_bytes = layout_of(F).group_bytes(columns);
+  const int vectors = static_cast<int>(groups) * kSlices;
+  __builtin_memset(out, 0, tokens * kUnitRows * sizeof(float));
+  if (tokens == 1) {  // nothing to share: out of the weight as it is
+    for (int v = 0; v < vectors; ++v) {
+      Stream<F> source[1] = {Stream<F>::begin(group + v / kSlices * group_bytes, v % kSlices, 0)};
+      multiply_blocks<Stream<F>, 1, 1>(source, x, 0, blocks, out + L * v, kUnitRows);
+    }
+    return;
+  }
+  int v = 0;
+  for (; v + 2 <= vectors; v += 2)
+    multiply_vectors<F, 2>(group + v / kSlices * group_bytes, group_bytes, v % kSlices, blocks, x, tokens, panels,
+                           out + L * v, kUnitRows);
+  if (v < vectors) multiply_vectors<F, 1>(group + v / kSlices * group_bytes, group_bytes, 0, blocks, x, tokens, panels,
+                                          out + L * v, kUnitRows);
+}
+
+static void multiply_groups(const Packed& w, int64_t group, int64_t groups, const Quantized& x, int64_t tokens,
+                            uint8_t* panels, float* out) {
+  using Multiply = void (*)(const uint8_t*, int64_t, int64_t, const Quantized&, int64_t, uint8_t*, float*);
+  static constexpr Multiply of_format[] = {
+      multiply_groups_of<Format::Q4_0>,   multiply_groups_of<Format::Q4_1>,   multiply_groups_of<Format::Q5_0>,
+      multiply_groups_of<Format::Q5_1>,   multiply_groups_of<Format::Q8_0>,   multiply_groups_of<Format::Q2_K>,
+      multiply_groups_of<Format::Q3_K>,   multiply_groups_of<Format::Q4_K>,   multiply_groups_of<Format::Q5_K>,
+      multiply_groups_of<Format::Q6_K>,   multiply_groups_of<Format::IQ4_NL>, multiply_groups_of<Format::IQ4_XS>,
+      multiply_groups_of<Format::IQ2_XXS>};
+  const uint8_t* at = w.data + group * layout_of(w.format).group_bytes(w.columns);
+  of_format[static_cast<int>(w.format)](at, w.columns, groups, x, tokens, panels, out);
+}
+static int64_t panel_bytes() { return 2 * kPanelColumns / kBlock * Panel<Kind<2, 0, true, true>>::block_bytes; }
 
 // One row of activations: per group of columns, the largest magnitude becomes 127.
 static void quantize_row(const float* x, int64_t columns, const Quantized& to) {

@@ -33,6 +33,7 @@
 namespace pio {
 
 constexpr int kGroupRows = 16;
+constexpr int kUnitRows = 32;    // rows of two groups, which the product takes together
 constexpr int kBlock = 32;       // columns per block
 constexpr int kSuperBlocks = 8;  // blocks per super
 constexpr int kPlane = 64;       // bytes

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -22,12 +24,15 @@ class Linear(nn.Module):
             torch.empty(out_features, in_features), requires_grad=False
         )
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
-        self.packed: ops.PackedWeight | None = None
+        self.packed: ops.PackedWeight | ops.QuantizedWeight | None = None
 
     def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002
         if self.weight is not None:
             self.packed = ops.pack_weight(self.weight.data)
             self.weight = None
+
+    def take_quantized(self, pieces: Sequence[ops.Blocks]) -> None:
+        self.packed, self.weight = ops.pack_quantized(pieces), None
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.packed is not None, "weights are not loaded"

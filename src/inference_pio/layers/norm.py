@@ -27,9 +27,11 @@ class ResidualNorm(RMSNorm):
         super().__init__(hidden_size, eps)
         self._add = self._fused if fused else self._separate
 
-    def add(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """(norm(residual + x), residual + x); the residual given may be overwritten."""
-        return self._add(x_TD, residual_TD)
+    def add(self, x_TD: Tensor | None, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
+        """(norm(residual + x), residual + x); the residual given may be overwritten. x is None in front of the first
+        block: nothing has been made yet.
+        """
+        return (self(residual_TD), residual_TD) if x_TD is None else self._add(x_TD, residual_TD)
 
     def _fused(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
         return ops.add_rms_norm(x_TD, residual_TD, self.weight, self.eps)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol, runtime_checkable
 
 import torch
+
+from inference_pio import ops
 
 
 @runtime_checkable
@@ -24,3 +27,13 @@ class KeepsDtype(Protocol):
     """A module whose own parameters are loaded in `parameter_dtype`, whatever the rest of the model uses."""
 
     parameter_dtype: torch.dtype
+
+
+@runtime_checkable
+class TakesQuantized(Protocol):
+    """A module whose `weight` may stay in the blocks of the file."""
+
+    packed: ops.PackedWeight | ops.QuantizedWeight | None
+
+    def take_quantized(self, pieces: Sequence[ops.Blocks]) -> None:
+        """Instead of filling `weight`: its rows, piece by piece from the first one down."""

@@ -52,6 +52,13 @@ class GGUFFile(Closing):
             return self._decode(info, offset, dtype or torch.float32)
         return read_floats(self._file, offset, info.shape, _PLAIN[info.dtype], dtype)
 
+    def read_blocks(self, name: str) -> Tensor:
+        info = self.tensors[name]
+        kind = TYPES_BY_NAME[info.dtype]
+        rows = torch.empty(info.shape[0], kind.nbytes(info.shape[1]), dtype=torch.uint8)
+        self._file.read_into(self._offsets[name], bytes_of(rows))
+        return rows
+
     def _decode(self, info: TensorInfo, offset: int, dtype: torch.dtype) -> Tensor:
         kind = TYPES_BY_NAME[info.dtype]
         num_blocks = info.num_elements // kind.block_size

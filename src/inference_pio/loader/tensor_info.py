@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     import torch
@@ -70,6 +70,19 @@ class Checkpoint(CheckpointHeader, Protocol):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
+
+
+@runtime_checkable
+class HoldsBlocks(Protocol):
+    """A checkpoint whose tensors may be quantised."""
+
+    def read_blocks(self, name: str) -> torch.Tensor:
+        """A quantised tensor [rows, columns] as it is stored: uint8 [rows, bytes of a row].
+
+        Raises:
+            KeyError: no quantised tensor has that name.
+            ModelFileError: the data cannot be read.
+        """
 
 
 def is_usable_name(name: str) -> bool:

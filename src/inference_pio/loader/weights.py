@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import zip_longest
 
 import torch
 from torch import Tensor, nn
 
+from inference_pio import ops
 from inference_pio.errors import CheckpointMismatch
-from inference_pio.layers.protocol import FinishesLoading, KeepsDtype
+from inference_pio.layers.protocol import FinishesLoading, KeepsDtype, TakesQuantized
+from inference_pio.loader.packing import NOTHING_PACKED, Packing
 from inference_pio.loader.sharding import Sharding
 from inference_pio.loader.tensor_info import Checkpoint, CheckpointHeader
 from inference_pio.loader.weight_plan import Piece, Shape, Target, WeightPlan, plan_weights
@@ -26,17 +32,20 @@ def audit(
     *,
     shard_plan: ShardPlan = _WHOLE_MODEL,
     shard: Shard | None = None,
-) -> None:
+) -> WeightPlan:
     """Hold names and shapes against each other, without reading data: `header` may be an index alone.
 
     Args:
         parameters: of the model as `shard` holds it, tied ones included (`named_parameters(remove_duplicate=False)`).
 
+    Returns:
+        Which piece of which tensor goes where.
+
     Raises:
         CheckpointMismatch: with every parameter that is missing and every tensor that is unused or of another shape.
         ModelFileError, PluginError, ConfigError: as `plan_weights` and `Sharding` raise them.
     """
-    plan_weights(parameters, header, weight_map, Sharding(shard_plan, shard or Shard()))
+    return plan_weights(parameters, header, weight_map, Sharding(shard_plan, shard or Shard()))
 
 
 def load_weights(
@@ -48,12 +57,14 @@ def load_weights(
     shard: Shard,
     dtype: torch.dtype,
     device: torch.device,
+    packing: Packing = NOTHING_PACKED,
     progress: Progress | None = None,
 ) -> None:
     """Fill a model that was built on the meta device; each tensor is read once, and given up before the next.
 
     Parameters become frozen ones of `dtype` on `device` in memory of their own (`KeepsDtype` modules choose their own
-    type). Beside the model at most one tensor of the checkpoint is in memory, in the parameter's type. A module's
+    type); those that `packing` names stay in blocks. Beside the model at most one tensor of the checkpoint is in
+    memory, in the parameter's type; with `packing` two, one being read while the other is packed. A module's
     `finish_loading` runs as soon as all its parameters are there; of modules that share one, after everything.
 
     Args:
@@ -65,7 +76,7 @@ def load_weights(
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in _parameters(model)}
     plan = plan_weights(shapes, checkpoint, weight_map, Sharding(shard_plan, shard))
-    _Loading(model, checkpoint, plan, dtype, device, progress).run()
+    _Loading(model, checkpoint, plan, packing, dtype, device, progress).run()
 
 
 class _Loading:
@@ -76,14 +87,16 @@ class _Loading:
         model: nn.Module,
         checkpoint: Checkpoint,
         plan: WeightPlan,
+        packing: Packing,
         dtype: torch.dtype,
         device: torch.device,
         progress: Progress | None,
     ) -> None:
-        self._model, self._checkpoint, self._plan = model, checkpoint, plan
+        self._model, self._checkpoint, self._plan, self._packing = model, checkpoint, plan, packing
         self._dtype, self._device, self._progress = dtype, device, progress
         self._finishing = _Finishing(model, plan, device, dtype)
         self._started: dict[str, _Assembly] = {}
+        self._blocks: dict[str, dict[int, ops.Blocks]] = {}
         self._uses = _uses(plan)
         self._total = sum(checkpoint.tensors[source].nbytes for source in self._uses)
         self._done = 0
@@ -91,29 +104,81 @@ class _Loading:
     def run(self) -> None:
         tied = [self._plan.targets[name] for name in self._plan.tied if name in self._plan.targets]
         plain = [target for target in self._plan.targets.values() if target.name not in self._plan.tied]
-        for target in (*plain, *tied):  # what a tied parameter is compared with has to be there first
-            for piece in target.pieces:
-                if piece.source in self._uses:
-                    self._read(piece.source)
+        # What a tied parameter is compared with has to be there first.
+        sources = dict.fromkeys(piece.source for target in (*plain, *tied) for piece in target.pieces)
+        for source, found in self._read_all(list(sources)):
+            for (target, piece), value in zip(self._uses[source], found, strict=True):
+                self._put(target, piece, value)
+            self._done += self._checkpoint.tensors[source].nbytes
+            if self._progress is not None:
+                self._progress(self._done, self._total, "loading")
         for name, other in self._plan.tied.items():
-            owner, leaf = _owner(self._model, name)
-            setattr(owner, leaf, self._model.get_parameter(other))
+            self._share(name, other)
         self._finishing.finish_rest()
 
-    def _read(self, source: str) -> None:
-        """Read one tensor and bring its pieces to their places."""
-        uses = self._uses.pop(source)
-        dtypes = {self._dtype_of(target.name) for target, _ in uses}
-        tensor = self._checkpoint.read(source, dtypes.pop() if len(dtypes) == 1 else torch.float32)
-        if (heads := self._plan.heads.get(source)) is not None:
-            tensor = _unpermute(tensor, heads)
-        for target, piece in uses:
-            self._put(target, piece, tensor)
-        self._done += self._checkpoint.tensors[source].nbytes
-        if self._progress is not None:
-            self._progress(self._done, self._total, "loading")
+    def _read_all(self, sources: list[str]) -> Iterator[tuple[str, list[Tensor | ops.Blocks]]]:
+        """Each tensor for each of its uses; where weights are packed, the next is read meanwhile."""
+        if not self._packing.kinds:
+            for source in sources:
+                yield source, self._read(source)
+            return
+        with ThreadPoolExecutor(1) as reader:
+            coming = deque([reader.submit(self._read, sources[0])] if sources else [])
+            for source, after in zip_longest(sources, sources[1:]):
+                found = coming.popleft().result()
+                if after is not None:
+                    coming.append(reader.submit(self._read, after))
+                yield source, found
 
-    def _put(self, target: Target, piece: Piece, tensor: Tensor) -> None:
+    @torch.inference_mode()
+    def _read(self, source: str) -> list[Tensor | ops.Blocks]:
+        """One tensor, as each of its uses wants it."""
+        uses = self._uses[source]
+        kinds = [self._kind_of(target, piece) for target, piece in uses]
+        heads = self._plan.heads.get(source)
+        made: dict[str | None, Tensor | ops.Blocks] = {}
+        for kind in dict.fromkeys(kinds):
+            if kind is not None:
+                blocks = self._packing.read(self._checkpoint, source, kind)
+                made[kind] = replace(blocks, data=_unpermute(blocks.data, heads)) if heads else blocks
+                continue
+            dtypes = {self._dtype_of(target.name) for (target, _), k in zip(uses, kinds, strict=True) if k is None}
+            tensor = self._checkpoint.read(source, dtypes.pop() if len(dtypes) == 1 else torch.float32)
+            made[None] = _unpermute(tensor, heads) if heads else tensor
+        return [made[kind] for kind in kinds]
+
+    def _kind_of(self, target: Target, piece: Piece) -> str | None:
+        kinds = self._packing.kinds.get(target.name)
+        return None if kinds is None else kinds[target.pieces.index(piece)]
+
+    def _share(self, name: str, other: str) -> None:
+        (owner, leaf), (partner, _) = _owner(self._model, name), _owner(self._model, other)
+        if other in self._packing.kinds:
+            assert isinstance(owner, TakesQuantized)
+            assert isinstance(partner, TakesQuantized)
+            owner.packed = partner.packed
+            setattr(owner, leaf, None)
+        else:
+            setattr(owner, leaf, self._model.get_parameter(other))
+
+    def _put(self, target: Target, piece: Piece, value: Tensor | ops.Blocks) -> None:
+        if isinstance(value, ops.Blocks):
+            return self._put_blocks(target, piece, value)
+        return self._put_dense(target, piece, value)
+
+    def _put_blocks(self, target: Target, piece: Piece, blocks: ops.Blocks) -> None:
+        data = blocks.data if piece.rows is None else blocks.data.narrow(0, *piece.rows)
+        parts = self._blocks.setdefault(target.name, {})
+        parts[target.pieces.index(piece)] = replace(blocks, data=data)
+        if len(parts) < len(target.pieces):
+            return
+        owner, _ = _owner(self._model, target.name)
+        assert isinstance(owner, TakesQuantized)
+        owner.take_quantized([parts[order] for order in range(len(parts))])
+        del self._blocks[target.name]
+        self._finishing.filled(target.name)
+
+    def _put_dense(self, target: Target, piece: Piece, tensor: Tensor) -> None:
         part = tensor if piece.rows is None else tensor.narrow(0, *piece.rows)
         part = part if piece.cut is None else piece.cut.apply(part)
         if target.name not in self._started:

@@ -12,9 +12,26 @@ from torch import Tensor
 
 from inference_pio.ops.dispatch import OpChoice, pick, table, use
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight
+from inference_pio.ops.quantized import (
+    Blocks,
+    QuantizedWeight,
+    can_pack,
+    pack_quantized,
+    packed_bytes,
+    quantized_embedding,
+)
+from inference_pio.ops.recording import CannotRecord, RecordedStep
 from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
 
 __all__ = [
+    "Blocks",
+    "CannotRecord",
+    "QuantizedWeight",
+    "RecordedStep",
+    "can_pack",
+    "pack_quantized",
+    "packed_bytes",
+    "quantized_embedding",
     "OpChoice",
     "PackedWeight",
     "add_rms_norm",

@@ -76,6 +76,11 @@ def _checked(implementation: str) -> Implementation:
     return "native"
 
 
+def is_native() -> bool:
+    """Whether operations on CPU tensors run as native kernels."""
+    return _cpu_is_native
+
+
 def _decide() -> bool:
     return native.MISSING is None and _forced != "reference"
 

@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from inference_pio.ops.quantized import QuantizedWeight, quantized_linear
+
 # Rows that the packed layout is chosen for. Measured between 1 and 1024: it changes neither layout nor time.
 _ROWS_HINT = 32
 
@@ -41,8 +43,10 @@ def pack_weight(weight_OI: Tensor) -> PackedWeight:
     return PackedWeight(tensor, out_features, in_features, blocked)
 
 
-def linear(x_TI: Tensor, packed: PackedWeight, bias_O: Tensor | None = None) -> Tensor:
+def linear(x_TI: Tensor, packed: PackedWeight | QuantizedWeight, bias_O: Tensor | None = None) -> Tensor:
     """x weightᵀ + bias: [T, out_features] in x's dtype."""
+    if isinstance(packed, QuantizedWeight):
+        return quantized_linear(x_TI, packed, bias_O)
     if packed.blocked:
         y_TO: Tensor = torch.ops.mkldnn._linear_pointwise(x_TI, packed.tensor, bias_O, "none", [], "")
         return y_TO

@@ -14,6 +14,11 @@ import torch
 from torch import Tensor
 
 DTYPES = frozenset({torch.float32, torch.bfloat16})
+_NAMES = (
+    "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul",
+    "pack_blocks", "packed_bytes", "linear", "embedding",
+    "begin_recording", "abandon_recording", "end_recording", "replay", "forget_step",
+)  # fmt: skip
 ISA_SWITCH = "INFERENCE_PIO_ISA"
 
 
@@ -89,8 +94,7 @@ def _load() -> tuple[dict[str, Any], str, str | None]:
         isa = use_isa(os.environ.get(ISA_SWITCH, ""))
     except RuntimeError as error:
         return {}, "", f"{_first_line(error)} in {ISA_SWITCH}"
-    names = ("rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul")
-    return {name: getattr(torch.ops.inference_pio, name).default for name in names}, isa, None
+    return {name: getattr(torch.ops.inference_pio, name).default for name in _NAMES}, isa, None
 
 
 def use_isa(name: str) -> str:
@@ -106,6 +110,11 @@ def _first_line(error: Exception) -> str:
 
 
 _operators, ISA, MISSING = _load()
+
+
+def call(name: str, *args: Any) -> Any:
+    """The operator of that name in csrc/operators.cpp."""
+    return _operators[name](*args)
 
 
 def _call(name: str, *args: Any) -> Tensor:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol
 
 from inference_pio.errors import UsageError
+from inference_pio.plugin.quantization import Quantization
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,6 +29,7 @@ class FormattedPrompt(str):
     __slots__ = ()
 
 
+KV_DTYPES = ("auto", "float32", "bfloat16")
 DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
 
 
@@ -40,6 +42,9 @@ class RuntimeOptions:
     max_num_batched_tokens  tokens of one step; longer prompts are cut into chunks
     block_size              tokens of one KV block
     kv_cache_memory_gb      KV memory in GB; None: from the memory that is free, at most 4 GiB
+    kv_cache_dtype          "float32", "bfloat16" or "auto": bfloat16 where weights are packed, else the model's dtype
+    quantize                "int8" or "int4" (":64" and the like for the group size): weights with more bits are
+                            rounded when they are loaded; None: as the checkpoint has them
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it
     download                fetch what is not on this machine
@@ -50,6 +55,8 @@ class RuntimeOptions:
     max_num_batched_tokens: int = 2048
     block_size: int = 32
     kv_cache_memory_gb: float | None = None
+    kv_cache_dtype: str = "auto"
+    quantize: str | None = None
     skip_tokenizer_init: bool = False
     accept_licence: bool = False
     download: bool = True
@@ -61,6 +68,10 @@ class RuntimeOptions:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < 1:
                 raise UsageError(f"{name} must be a whole number from 1 up, got {value!r}")
+        if self.kv_cache_dtype not in KV_DTYPES:
+            raise UsageError(f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_cache_dtype!r}")
+        if self.quantize is not None:
+            Quantization.parse(self.quantize)
         if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
             raise UsageError(
                 f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"

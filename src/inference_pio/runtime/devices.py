@@ -52,6 +52,21 @@ def resolve_dtype(asked: str | torch.dtype, device: torch.device) -> torch.dtype
     return dtype
 
 
+def resolve_kv_dtype(asked: str, dtype: torch.dtype, device: torch.device, *, packed: bool) -> torch.dtype:
+    """ "auto" is the activations' dtype, and bfloat16 where weights are packed: activations are float32 then, which
+    keys and values need not be.
+
+    Raises:
+        ConfigError: keys and values of that dtype cannot be read beside these activations.
+    """
+    if asked == "auto":
+        return torch.bfloat16 if packed else dtype
+    kv_dtype = _DTYPES[asked]
+    if kv_dtype != dtype and (device.type != "cpu" or dtype != torch.float32):
+        raise ConfigError(f"kv_cache_dtype {asked} goes with float32 activations on a CPU, not with {dtype}")
+    return kv_dtype
+
+
 def computes_bfloat16() -> bool:
     """Whether this CPU multiplies bfloat16 matrices in hardware."""
     return bool(torch.backends.mkldnn.is_available() and torch.ops.mkldnn._is_mkldnn_bf16_supported())

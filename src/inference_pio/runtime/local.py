@@ -98,7 +98,7 @@ class LocalRuntime:
                 ready.opened.source.path,
                 f"the tokenizer has {self._text.tokenizer.vocab_size} tokens, the model {config.vocab_size}",
             )
-        specs = plugin.cache_specs(config, ready.dtype, Shard())
+        specs = plugin.cache_specs(config, ready.kv_dtype, Shard())
         core = EngineCore(
             self._model,
             specs,
@@ -233,6 +233,7 @@ def load_model(ready: Prepared) -> nn.Module:
         shard=Shard(),
         dtype=ready.dtype,
         device=ready.device,
+        packing=ready.packing,
         progress=ready.progress,
     )
     model = ready.model.eval()

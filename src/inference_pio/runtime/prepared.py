@@ -8,16 +8,20 @@ from typing import Any
 import torch
 from torch import nn
 
-from inference_pio.errors import UnsupportedArchitecture
+from inference_pio import ops
+from inference_pio.errors import ResourceError, UnsupportedArchitecture
 from inference_pio.layers import Linear
+from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
+from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
 from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.facts import WeightMap
+from inference_pio.plugin.quantization import Quantization
 from inference_pio.plugin.registry import claims_checkpoint
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
-from inference_pio.runtime.devices import resolve_device, resolve_dtype
+from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve_kv_dtype
 from inference_pio.runtime.opened import OpenedModel
 from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
 from inference_pio.security import ResourceLimits
@@ -34,8 +38,10 @@ class Prepared:
     opened: OpenedModel
     model: nn.Module
     weight_map: WeightMap
+    packing: Packing
     device: torch.device
     dtype: torch.dtype
+    kv_dtype: torch.dtype
     plan: MemoryPlan
 
 
@@ -52,7 +58,6 @@ def prepare_model(
     if not claims_checkpoint(plugin.manifest, opened.raw):
         raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
     device = resolve_device(config.device)
-    dtype = resolve_dtype(config.torch_dtype, device)
     stated = plugin.read_config(opened.raw, path).with_options_of(config)
     stated.model_name = stated.model_name or opened.source.name
     with torch.device("meta"):
@@ -61,35 +66,67 @@ def prepare_model(
     shapes = {
         name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)
     }
-    audit(shapes, opened.checkpoint, weight_map)
+    weights = audit(shapes, opened.checkpoint, weight_map)
+    packing = _packing(model, opened, weights, config, options, device)
+    dtype = torch.float32 if packing.kinds else resolve_dtype(config.torch_dtype, device)
+    kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
     plan = plan_memory(
         stated,
-        plugin.cache_specs(stated, dtype, Shard()),
+        plugin.cache_specs(stated, kv_dtype, Shard()),
         options,
         _budget(device, limits),
-        weight_bytes=_weight_bytes(model, opened, weight_map, device, dtype),
+        weight_bytes=_weight_bytes(model, opened, weights, packing, device, dtype),
         itemsize=dtype.itemsize,
     )
-    return Prepared(plugin, stated, options, progress, opened, model, weight_map, device, dtype, plan)
+    return Prepared(
+        plugin, stated, options, progress, opened, model, weight_map, packing, device, dtype, kv_dtype, plan
+    )
+
+
+def _packing(
+    model: nn.Module,
+    opened: OpenedModel,
+    weights: WeightPlan,
+    config: Any,
+    options: RuntimeOptions,
+    device: torch.device,
+) -> Packing:
+    """With `torch_dtype` "auto" weights stay in the file's blocks; a dtype that is named asks for dense ones."""
+    quantization = Quantization.parse(options.quantize) if options.quantize else None
+    if quantization is not None and (device.type != "cpu" or not ops.can_pack(quantization.kind)):
+        raise ResourceError(f"quantize {options.quantize} needs the native kernels, on the CPU: see inference-pio doctor")
+    if device.type != "cpu" or (quantization is None and config.torch_dtype != "auto"):
+        return NOTHING_PACKED
+    return plan_packing(model, opened.checkpoint, weights, quantization)
 
 
 def _weight_bytes(
-    model: nn.Module, opened: OpenedModel, weight_map: WeightMap, device: torch.device, dtype: torch.dtype
+    model: nn.Module,
+    opened: OpenedModel,
+    weights: WeightPlan,
+    packing: Packing,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> int:
-    """All parameters in `dtype`, and the largest tensor once more, as loading holds it for a moment."""
-    total = sum(
-        parameter.numel() * dtype.itemsize
-        for name, parameter in model.named_parameters(remove_duplicate=False)
-        if name not in weight_map.tie
-    )
+    """All parameters as they will lie in memory, and what loading holds beside them for a moment: the largest tensor,
+    where weights are packed one more.
+    """
+    total, dense = 0, {name: p.numel() * dtype.itemsize for name, p in model.named_parameters(remove_duplicate=False)}
+    for name, nbytes in dense.items():
+        if name in packing.kinds:
+            total += packing.nbytes(weights.targets[name])
+        elif name not in weights.tied:
+            total += nbytes
     if device.type == "cpu" and dtype == torch.bfloat16:
         # A tied head is packed for the matrix product while the embedding keeps its rows.
-        tied = {name.rpartition(".")[0] for name in weight_map.tie}
+        tied = {name.rpartition(".")[0] for name in weights.tied}
         total += sum(
             module.in_features * module.out_features * dtype.itemsize
             for name, module in model.named_modules()
             if name in tied and isinstance(module, Linear)
         )
+    if packing.kinds:
+        return total + 2 * max(info.nbytes for info in opened.checkpoint.tensors.values())
     largest = max((info.num_elements for info in opened.checkpoint.tensors.values()), default=0)
     return total + largest * dtype.itemsize
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
 from inference_pio.cache.specs import KVCache
@@ -33,7 +32,7 @@ class DecoderLayer(nn.Module):
         self.mlp = MLP(config, shard)
 
     def attend(
-        self, x_TD: Tensor, residual_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache
+        self, x_TD: Tensor | None, residual_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache
     ) -> tuple[Tensor, Tensor]:
         x_TD, residual_TD = self.input_layernorm.add(x_TD, residual_TD)
         return self.self_attn(x_TD, batch, cos_sin, cache), residual_TD
@@ -56,7 +55,7 @@ class LlamaModel(nn.Module):
     def forward(self, batch: ForwardBatch, caches: Sequence[KVCache]) -> Tensor:
         """[R, D]: final hidden states of the rows that need logits."""
         residual = self.embed_tokens(batch.token_ids)
-        x = torch.zeros_like(residual)
+        x: Tensor | None = None
         last = len(caches) - 1
         for index, (layer, cache) in enumerate(zip(self.decoder_layers(), caches, strict=True)):
             x, residual = layer.attend(x, residual, batch, self.rotary_emb.cos_sin, cache)

@@ -1,0 +1,116 @@
+"""Weights that stay in the blocks of a GGUF file: packed once for the native product, never expanded in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+from inference_pio.ops import dispatch, native
+
+# By their number in csrc/packed.h.
+KINDS = (
+    "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ2_XXS",
+)  # fmt: skip
+_NO_CODEBOOK = torch.empty(0, 8, dtype=torch.uint8)
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Rows of a quantised tensor as a file holds them: uint8 [rows, bytes of a row].
+
+    codebook  uint8 [256, 8]: of IQ2_XXS the magnitude (0, 1, 2 for 8, 25, 43) of each value of each grid point
+    """
+
+    kind: str
+    data: Tensor
+    columns: int
+    codebook: Tensor = _NO_CODEBOOK
+
+
+@dataclass(frozen=True)
+class QuantizedWeight:
+    """A weight [out_features, in_features] in the layout of csrc/packed.h.
+
+    data   uint8: the parts one behind the other
+    parts  int64 [n, 2]: kind and rows of each part, in the order of the weight's rows
+    """
+
+    data: Tensor
+    parts: Tensor
+    out_features: int
+    in_features: int
+
+    @property
+    def nbytes(self) -> int:
+        return self.data.nbytes
+
+    @property
+    def address(self) -> int:
+        """Where the weight lies: two with one address share their memory."""
+        return self.data.data_ptr()
+
+    @cached_property
+    def kinds(self) -> tuple[str, ...]:
+        return tuple(KINDS[kind] for kind, _ in self.parts.tolist())
+
+    def dequantize(self) -> Tensor:
+        """float32 [out_features, in_features]."""
+        rows, first = [], 0
+        for kind, count in self.parts.tolist():
+            size = packed_bytes(KINDS[kind], count, self.in_features)
+            part = self.data.narrow(0, first, size)
+            rows.append(_rows(torch.arange(count), part, torch.tensor([[kind, count]]), self.in_features))
+            first += size
+        return torch.cat(rows)
+
+
+def can_pack(kind: str) -> bool:
+    """Whether weights of this kind of blocks can be multiplied as they are."""
+    return native.MISSING is None and kind in KINDS
+
+
+def packed_bytes(kind: str, rows: int, columns: int) -> int:
+    """What `pack_quantized` takes for one part."""
+    return int(native.call("packed_bytes", KINDS.index(kind), rows, columns))
+
+
+def pack_quantized(pieces: Sequence[Blocks]) -> QuantizedWeight:
+    """One weight out of pieces that lie one below the other; their kinds may differ."""
+    packed = [native.call("pack_blocks", p.data, p.codebook, KINDS.index(p.kind), p.columns) for p in pieces]
+    parts = torch.tensor([[KINDS.index(piece.kind), piece.data.shape[0]] for piece in pieces])
+    data = packed[0] if len(packed) == 1 else torch.cat(packed)
+    return QuantizedWeight(data, parts, int(parts[:, 1].sum()), pieces[0].columns)
+
+
+def quantized_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | None) -> Tensor:
+    """x weightᵀ + bias in x's dtype. Activations are rounded to 8 bits with one scale per 64 columns.
+
+    A row's result is the same, bit for bit, whatever other rows the call has, for any number of threads. Where the
+    reference is asked for, the weight is expanded and nothing is rounded.
+    """
+    x32_TI = x_TI.float().contiguous()
+    if dispatch.is_native():
+        y_TO: Tensor = native.call("linear", x32_TI, weight.data, weight.parts, bias_O)
+    else:
+        y_TO = F.linear(x32_TI, weight.dequantize(), bias_O)
+    return y_TO.to(x_TI.dtype)
+
+
+def quantized_embedding(token_ids_T: Tensor, weight: QuantizedWeight) -> Tensor:
+    """Rows of the weight by token id: float32 [T, in_features]."""
+    return _rows(token_ids_T, weight.data, weight.parts, weight.in_features)
+
+
+def _rows(ids_T: Tensor, data: Tensor, parts: Tensor, columns: int) -> Tensor:
+    rows: Any = native.call("embedding", ids_T, data, parts, _LIKE, columns)
+    result: Tensor = rows
+    return result
+
+
+_LIKE = torch.empty(0)

@@ -1,0 +1,68 @@
+"""A step of native operations, recorded once and replayed as one call (csrc/record.cpp)."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from inference_pio.ops import dispatch, native
+
+# What only looks at a tensor in another way.
+_VIEWS = ("aten.view", "aten._unsafe_view", "aten.alias", "aten.detach", "aten.slice", "aten.unsqueeze", "aten.select")
+
+
+class CannotRecord(Exception):  # noqa: N818
+    """The step does something that is no native operation; the message names it."""
+
+
+class RecordedStep:
+    """`result` holds what the step computed last; `replay` computes it again from what the inputs hold now.
+
+    The inputs are the tensors that `step` read while it was recorded: they, the weights and the caches must stay where
+    they are. Memory between operations is the recording's own.
+    """
+
+    def __init__(self, step: Callable[[], Tensor]) -> None:
+        """Run `step` once and keep its operations.
+
+        Raises:
+            CannotRecord: `step` computed something with another operation than those of `inference_pio.ops`.
+        """
+        if not dispatch.is_native():
+            raise CannotRecord("operations run in torch")
+        foreign = _Foreign()
+        native.call("begin_recording")
+        try:
+            with foreign:
+                self.result = step()
+            if foreign.found is not None:
+                raise CannotRecord(f"the step calls {foreign.found}")
+            number = native.call("end_recording", self.result)
+        except BaseException:
+            native.call("abandon_recording")
+            raise
+        self._number = number
+        weakref.finalize(self, native.call, "forget_step", number).atexit = False
+
+    def replay(self) -> Tensor:
+        native.call("replay", self._number)
+        return self.result
+
+
+class _Foreign(TorchDispatchMode):
+    """Notes the first operation that a recording would miss."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: str | None = None
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        name = str(func)
+        known = name.startswith("inference_pio.") or name.startswith(_VIEWS)
+        if self.found is None and not known:
+            self.found = name
+        return func(*args, **(kwargs or {}))
