@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from inference_pio.cache.specs import CacheSpec
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.replay import StepReplay
 from inference_pio.errors import PluginError
 from inference_pio.plugin.batch import ForwardBatch
 
@@ -33,12 +34,19 @@ class ModelRunner:
         self._caches: list[Any] = [
             spec.allocate(config.num_blocks, config.block_size, num_slots, device) for spec in specs
         ]
+        self._replay = StepReplay(self._forward, config)
+        # Recurrent state lives in slots that a recording would not know to be inputs.
+        self._step = self._replay.run if device.type == "cpu" and not self.keeps_state else self._forward
 
     @torch.inference_mode()
     def run(self, batch: ForwardBatch) -> Tensor:
         """Logits [R, vocab_size], one row per `batch.last_token`."""
-        logits: Tensor = self._model(batch, self._caches)
+        logits = self._step(batch)
         expected = (len(batch.last_token), self._vocab_size)
         if logits.shape != expected:
             raise PluginError(f"the model gave logits of shape {tuple(logits.shape)}, expected {expected}")
+        return logits
+
+    def _forward(self, batch: ForwardBatch) -> Tensor:
+        logits: Tensor = self._model(batch, self._caches)
         return logits
