@@ -39,6 +39,7 @@ class RuntimeOptions:
     max_num_seqs            sequences that decode at once
     max_num_batched_tokens  tokens of one step; longer prompts are cut into chunks
     block_size              tokens of one KV block
+    speculation             tokens of one sequence that are guessed ahead in one step at most; 0: none
     kv_cache_memory_gb      KV memory in GB; None: from the memory that is free, at most 4 GiB
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it
@@ -49,18 +50,20 @@ class RuntimeOptions:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
     block_size: int = 32
+    speculation: int = 15
     kv_cache_memory_gb: float | None = None
     skip_tokenizer_init: bool = False
     accept_licence: bool = False
     download: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size"):
+        lowest = {"max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "speculation": 0}
+        if self.max_model_len is not None:
+            lowest["max_model_len"] = 1
+        for name, low in lowest.items():
             value = getattr(self, name)
-            if value is None and name == "max_model_len":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UsageError(f"{name} must be a whole number from 1 up, got {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
         if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
             raise UsageError(
                 f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"
