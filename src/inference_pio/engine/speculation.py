@@ -17,7 +17,6 @@ Recurrent state cannot be overwritten, so models that keep any get no drafts.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -26,14 +25,12 @@ from inference_pio.engine.block_manager import BlockManager
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.drafting import SuffixMatcher
 from inference_pio.engine.sequence import Drafts, Sequence
-from inference_pio.engine.step_costs import DRAFT_COUNTS, GUESSED_SHARE, StepCosts
+from inference_pio.engine.step_costs import DRAFT_COUNTS, StepCosts
 
 # Tokens over which acceptance is averaged: of one sequence, and of all, from which a new sequence starts.
 _SEQUENCE_MEMORY, _ENGINE_MEMORY = 16, 128
 # Expected tokens per second over those of a plain step: the least for which drafts are made.
 _LEAST_GAIN = 1.05
-# Share of the time that may go into finding out whether drafts have become worth their time.
-_PROBING_SHARE = 0.01
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +50,7 @@ class Speculation:
 
     def __init__(self, config: EngineConfig, blocks: BlockManager) -> None:
         self.num_drafted = 0
-        self._most = config.speculation
+        self._most = min(config.speculation, DRAFT_COUNTS[-1])
         self._budget = config.max_num_batched_tokens
         self._blocks = blocks
         self._acceptance = Acceptance(_ENGINE_MEMORY)
@@ -66,16 +63,18 @@ class Speculation:
         decoding = [s for s, count in scheduled.items() if count == 1 and s.num_generated_tokens]
         if not decoding:
             return {}
-        ranked = self._ranked(decoding)
-        del ranked[max(0, self._budget - sum(scheduled.values())) :]
-        costs = self._costs.setdefault(len(decoding), StepCosts())
-        decoding_only = len(decoding) == len(scheduled)
-        chances = [chance for chance, _ in ranked]
-        count = best_count(costs, len(decoding), chances, may_probe=decoding_only)
-        drafts = self._propose([decoding[which] for _, which in ranked[:count]])
+        costs = self._costs.get(len(decoding))
+        if costs is None:
+            costs = self._costs[len(decoding)] = StepCosts()
+        drafts: Drafts = {}
+        if ranked := self._ranked(decoding):
+            del ranked[max(0, self._budget - sum(scheduled.values())) :]
+            chances = [chance for chance, _ in ranked]
+            count = best_count(costs, len(decoding), chances)
+            drafts = self._propose([decoding[which] for _, which in ranked[:count]])
         num_drafts = sum(map(len, drafts.values()))
         self.num_drafted += num_drafts
-        if decoding_only:
+        if len(decoding) == len(scheduled):
             self._step = costs, num_drafts
         return drafts
 
@@ -109,30 +108,24 @@ class Speculation:
     def _propose(self, chosen: list[Sequence]) -> Drafts:
         """As many drafts for a sequence as it is chosen times, or as there are blocks for."""
         drafts: Drafts = {}
-        for sequence, count in Counter(chosen).items():
+        for sequence in dict.fromkeys(chosen):
             assert sequence.drafter is not None, "its chances came from there"
-            room = self._blocks.make_room(sequence, count)
+            room = self._blocks.make_room(sequence, chosen.count(sequence))
             if room:
                 drafts[sequence] = sequence.drafter.matcher.propose(room)
         return drafts
 
 
-def best_count(costs: StepCosts, num_sequences: int, chances: list[float], *, may_probe: bool) -> int:
+def best_count(costs: StepCosts, num_sequences: int, chances: list[float]) -> int:
     """How many drafts, the likeliest first, give the most tokens per second; 0 where none give more than a plain step.
 
-    Where none seem to, but would if they cost what `StepCosts` guesses before it knows, they are tried now and then:
-    what they lose is held to `_PROBING_SHARE` of the steps since the last try.
+    Nothing has to be tried for its own sake: what matches are worth is seen without drafting, and costs that are not
+    known are guessed low, so that they are found out when a draft is likely enough.
     """
     if not chances or not costs.comparable:
         return 0
     expected = list(accumulate(chances, initial=float(num_sequences)))
-    counts = [count for count in DRAFT_COUNTS if count <= len(chances)]
-    gain, best = max((expected[count] / num_sequences / costs.ratio(count), count) for count in counts)
-    if gain >= _LEAST_GAIN:
-        return best
-    hope, probe = max(
-        (expected[count] / num_sequences / (1 + GUESSED_SHARE * count), count) for count in counts
+    gain, best = max(
+        (expected[count] / num_sequences / ratio, count) for count, ratio in costs.ratios(len(chances))
     )
-    loss = costs.ratio(probe) - 1
-    worth_a_try = may_probe and hope >= _LEAST_GAIN and loss < _PROBING_SHARE * costs.steps_without_drafts
-    return probe if worth_a_try else 0
+    return best if gain >= _LEAST_GAIN else 0

@@ -7,10 +7,11 @@ from collections import deque
 # Together with one sequence's own token: 2, 4, 8, … rows, which is what kernels are cut for, and few different shapes.
 DRAFT_COUNTS = (1, 3, 7, 15, 31, 63)
 # What is not measured is guessed to cost this share of a plain step per draft: low, so that it gets measured.
-GUESSED_SHARE = 0.03
+_GUESSED_SHARE = 0.03
 _KEPT = 5
-# Steps with drafts after which a plain step is measured again: contexts grow and machines get busy.
-_REFRESH = 64
+# Contexts grow and machines get busy: after so many steps a number is not trusted any more. For plain steps it is
+# less, because all others are compared with them and they cost least to measure.
+_TRUSTED_STEPS, _TRUSTED_STEPS_PLAIN = 512, 64
 
 
 class StepCosts:
@@ -20,33 +21,52 @@ class StepCosts:
     """
 
     def __init__(self) -> None:
+        self._steps = 0
+        self._last: dict[int, int] = {}
         self._seconds: dict[int, deque[float]] = {}
         self._medians: dict[int, float] = {}
-        self._since_plain = 0
-        self.steps_without_drafts = 0
 
     def record(self, num_drafts: int, seconds: float) -> None:
-        """One step. The time of a number of drafts that is not in `DRAFT_COUNTS` is not needed again."""
-        self._since_plain = self._since_plain + 1 if num_drafts else 0
-        self.steps_without_drafts = 0 if num_drafts else self.steps_without_drafts + 1
+        """One step; what one with a number of drafts that is not in `DRAFT_COUNTS` took is not needed again."""
+        self._steps += 1
         if num_drafts and num_drafts not in DRAFT_COUNTS:
             return
-        if num_drafts not in self._seconds:
-            self._seconds[num_drafts] = deque(maxlen=_KEPT)
+        is_first, is_known = num_drafts not in self._last, self._knows(num_drafts)
+        self._last[num_drafts] = self._steps
+        if is_first:
             return
+        if not is_known:
+            self._seconds[num_drafts] = deque(maxlen=_KEPT)
         kept = self._seconds[num_drafts]
         kept.append(seconds)
         self._medians[num_drafts] = sorted(kept)[(len(kept) - 1) // 2]
 
     @property
     def comparable(self) -> bool:
-        """Whether the time of a plain step is known well enough to compare others with it."""
-        return 0 in self._medians and self._since_plain < _REFRESH
+        """Whether the time of a plain step is known, for others to be compared with it."""
+        return self._knows(0)
 
-    def ratio(self, num_drafts: int) -> float:
-        """Time of a step with so many drafts over that of a plain one, which must be `comparable`."""
-        plain = self._medians[0]
-        if num_drafts in self._medians:
-            return self._medians[num_drafts] / plain
-        fewer = max(count for count in self._medians if count < num_drafts)
-        return max(1.0, self._medians[fewer] / plain) + GUESSED_SHARE * (num_drafts - fewer)
+    def ratios(self, most: int) -> list[tuple[int, float]]:
+        """Numbers of drafts up to `most`, and time of a step with so many over that of a plain one (`comparable`).
+
+        Unknown ones are guessed from the known ones below: it goes on as from the last but one of them to the last.
+        The step from none to any does not count for that, since it may change to other kernels.
+        """
+        plain, result = self._medians[0], []
+        known, ratio, slope = 0, 1.0, _GUESSED_SHARE
+        for count in DRAFT_COUNTS:
+            if count > most:
+                break
+            if not self._knows(count):
+                result.append((count, ratio + slope * (count - known)))
+                continue
+            measured = self._medians[count] / plain
+            result.append((count, measured))
+            if known:
+                slope = max(_GUESSED_SHARE, (measured - ratio) / (count - known))
+            known, ratio = count, max(1.0, measured)
+        return result
+
+    def _knows(self, num_drafts: int) -> bool:
+        trusted = _TRUSTED_STEPS if num_drafts else _TRUSTED_STEPS_PLAIN
+        return num_drafts in self._medians and self._steps - self._last[num_drafts] < trusted
