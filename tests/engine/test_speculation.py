@@ -294,6 +294,21 @@ def test_drafts_take_what_blocks_are_left_and_preempt_nobody(fake, timed):
     assert all(len(fake.tokens_of(updates[str(i), 0])) == 8 for i in range(2))
 
 
+def test_drafts_keep_to_the_budget_of_a_step(fake, timed):
+    rows = []
+
+    def cost(count):
+        rows.append(count)
+        return 1.0
+
+    engine, _ = timed("repeating", cost, speculation=15, max_num_batched_tokens=6)
+    for i in range(2):
+        engine.add_request(str(i), prompt_of(9), params_of(temperature=0, max_tokens=60))
+    fake.run(engine)
+    assert engine.stats().accepted_draft_tokens > 0
+    assert max(rows) <= 6
+
+
 def test_a_wrong_setting_is_refused(fake):
     with pytest.raises(ConfigError, match="speculation must be at least 0, got -1"):
         fake.make_engine(speculation=-1)
