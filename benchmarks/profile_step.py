@@ -107,7 +107,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def load(model: str, dtype: str) -> Profiled:
     """The model as `LLM` would load it, with every part wrapped."""
-    options = RuntimeOptions(max_model_len=2048, max_num_seqs=32, skip_tokenizer_init=True)
+    options = RuntimeOptions(max_model_len=2048, max_num_seqs=32, speculation=0, skip_tokenizer_init=True)
     opened = open_model(model, options)
     plugin = default_registry().create(default_registry().for_checkpoint(opened.raw, model).name)
     config = plugin.config_class(model_path=str(opened.source.path), torch_dtype=dtype)

@@ -129,6 +129,7 @@ def test_broken_config_json(cli: Any, make_model: Callable[..., Path]) -> None:
         (["--kv-cache-memory-gb", "-1"], ["kv_cache_memory_gb must be above 0"]),
         (["--kv-cache-memory-gb", "inf"], ["kv_cache_memory_gb must be above 0 and finite"]),
         (["--kv-cache-memory-gb", "nan"], ["kv_cache_memory_gb must be above 0 and finite"]),
+        (["--speculation", "-1"], ["speculation must be a whole number from 0 up"]),
         (["--dtype", "int3"], ["--dtype", "'int3'", "bfloat16"]),
         (["--temprature", "1"], ["no such option: --temprature", "did you mean --temperature?"]),
     ],

@@ -88,6 +88,20 @@ def test_text_streams_to_stdout_and_figures_to_stderr(
     assert (quiet.out, quiet.err) == (result.out, "")
 
 
+def test_guesses_are_told_where_there_were_any(cli: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine where drafts cost nothing."""
+    from inference_pio.engine.step_costs import StepCosts
+
+    monkeypatch.setattr(StepCosts, "comparable", True)
+    monkeypatch.setattr(StepCosts, "ratios", lambda _, most: [(1, 1.0)] if most else [])
+    arguments = ("run", tiny, "the hand " * 12, "--raw", "--max-tokens", 60, *GREEDY)
+    told = cli(*arguments)
+    assert re.search(r" · guessed \d+ tokens ahead, \d+ of them right", told.err), told.err
+    off = cli(*arguments, "--speculation", 0)
+    assert off.out == told.out
+    assert "guessed" not in off.err
+
+
 def test_sampling_options_act(cli: Any, tiny: Path) -> None:
     """Each option changes what comes out, or keeps it where it must."""
     base = (tiny, "the hand", "--raw", "--max-tokens", 16, "--temperature", 1.5, "--seed", 3)

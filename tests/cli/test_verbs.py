@@ -198,6 +198,9 @@ def test_plan_is_what_loading_then_uses(cli: Any, tiny: Path) -> None:
     assert memory["weights_bytes"] <= plan["weights"]
     more = json.loads(cli("plan", tiny, "--json", "--dtype", "float32", "--max-num-seqs", 4).out)
     assert more["kv_cache"] == 4 * plan["kv_cache"]
+    assert (plan["logit_rows"], more["logit_rows"]) == (16, 4 + 60)
+    alone = json.loads(cli("plan", tiny, "--json", "--dtype", "float32", "--speculation", 0).out)
+    assert (alone["logit_rows"], 16 * alone["logits"]) == (1, plan["logits"])
     shown = cli("plan", tiny).out
     for text in ("weights", "KV cache", "activations", "logits", "runtime", "total", "It fits."):
         assert text in shown

@@ -1,13 +1,16 @@
 """Models whose next token is a function of the whole history, read back through three kinds of cache.
 
 Whatever the engine gets wrong (a block table, a slot, a position, a chunk border) changes the history that is read
-back, and with it the tokens. All three compute the same function, so they must give the same tokens.
+back, and with it the tokens. All three compute the same function, so they must give the same tokens. A fourth model
+soon repeats itself.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+import random
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import pytest
@@ -17,6 +20,7 @@ from torch import nn
 from inference_pio.cache.specs import PagedKV
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
+from inference_pio.engine.sequence import Sequence
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
 
@@ -83,7 +87,19 @@ class PagedModel(FakeModel):
         positions = cache.v[blocks, 0, :, 0].flatten()[:length].long().tolist()
         if positions != list(range(length)):
             raise ValueError(f"positions {positions}")
-        return _fold_from(tokens, length - (end - start))
+        return self.fold_tokens(tokens, length - (end - start))
+
+    def fold_tokens(self, tokens, num_before):
+        return _fold_from(tokens, num_before)
+
+
+class RepeatingModel(PagedModel):
+    """The next token is a function of the last two, so that greedy answers go round in circles."""
+
+    def fold_tokens(self, tokens, num_before):
+        return [
+            _fold_from(tokens[max(0, i - 1) : i + 1], 0)[-1] % 997 for i in range(num_before, len(tokens))
+        ]
 
 
 @dataclass(frozen=True)
@@ -148,7 +164,7 @@ def _fold_from(tokens, num_before):
     return states[num_before:]
 
 
-MODELS = {"paged": PagedModel, "latent": LatentModel, "state": StateModel}
+MODELS = {"paged": PagedModel, "latent": LatentModel, "state": StateModel, "repeating": RepeatingModel}
 
 
 def make_engine(kind: str = "paged", **overrides) -> EngineCore:
@@ -171,6 +187,35 @@ def make_engine(kind: str = "paged", **overrides) -> EngineCore:
         prefix_policy=model.policy,
         device=torch.device("cpu"),
     )
+
+
+class Oracle:
+    """Stands in for `Speculation`: drafts what is known to come, now and then with something wrong in it."""
+
+    def __init__(self, engine: EngineCore, answer_of: Callable[[Sequence], list[int]], seed: int) -> None:
+        self.num_drafted = 0
+        self._engine, self._answer_of, self._random = engine, answer_of, random.Random(seed)
+
+    def draft(self, scheduled):
+        drafts, draw = {}, self._random
+        room = self._engine.config.max_num_batched_tokens - sum(scheduled.values())
+        for sequence, count in scheduled.items():
+            left = min(room, sequence.request.max_len - sequence.num_tokens - 1, draw.randint(0, 7))
+            if count > 1 or not sequence.num_generated_tokens or left <= 0:
+                continue
+            known = self._answer_of(sequence)[sequence.num_generated_tokens :]
+            tokens = (known + draw.choices(range(1, VOCAB), k=left))[:left]
+            if draw.random() < 0.5:
+                tokens[draw.randrange(left)] = draw.randrange(1, CRASH_TOKEN)
+            tokens = [token if token != CRASH_TOKEN else 1 for token in tokens]
+            if tokens := tokens[: self._engine._blocks.make_room(sequence, left)]:
+                drafts[sequence] = tokens
+                room -= len(tokens)
+                self.num_drafted += len(tokens)
+        return drafts
+
+    def record(self, seconds: float) -> None:
+        assert seconds >= 0
 
 
 def run(engine: EngineCore, *, max_steps: int = 100_000) -> dict[tuple[str, int], list]:
@@ -216,5 +261,5 @@ def fake():
         "run",
     ):
         setattr(namespace, name, globals()[name])
-    namespace.tokens_of, namespace.answer = tokens_of, answer
+    namespace.tokens_of, namespace.answer, namespace.Oracle = tokens_of, answer, Oracle
     return namespace

@@ -99,12 +99,16 @@ def test_penalties_equal_those_of_transformers_and_the_definition():
     tokens = [3, 5, 5, 7, 9, 9, 9, 3]
     params = SamplingParams(repetition_penalty=1.7)
     expected = lp.RepetitionPenaltyLogitsProcessor(1.7)(torch.tensor([tokens]), logits[None].clone())[0]
-    torch.testing.assert_close(adjust_logits(logits, sequence_of(params, tokens, 4)), expected)
+    torch.testing.assert_close(
+        adjust_logits(logits, sequence_of(params, tokens, 4).request, tokens), expected
+    )
 
     params = SamplingParams(frequency_penalty=0.5, presence_penalty=-0.25)
     counts = Counter(tokens[4:])
     expected = logits - torch.tensor([0.5 * counts[i] - 0.25 * (counts[i] > 0) for i in range(40)])
-    torch.testing.assert_close(adjust_logits(logits, sequence_of(params, tokens, 4)), expected)
+    torch.testing.assert_close(
+        adjust_logits(logits, sequence_of(params, tokens, 4).request, tokens), expected
+    )
 
     params = SamplingParams(repetition_penalty=1.3, logit_bias={5: 2.0, 11: -100.0, 12: -99.0})
     biased = logits.clone()
@@ -112,14 +116,17 @@ def test_penalties_equal_those_of_transformers_and_the_definition():
     biased[11] = -math.inf
     biased[12] -= 99
     expected = lp.RepetitionPenaltyLogitsProcessor(1.3)(torch.tensor([tokens]), biased[None])[0]
-    torch.testing.assert_close(adjust_logits(logits, sequence_of(params, tokens, 4)), expected)
+    torch.testing.assert_close(
+        adjust_logits(logits, sequence_of(params, tokens, 4).request, tokens), expected
+    )
 
 
 def test_minimum_length_bans_ends_until_it_is_reached():
     params = SamplingParams(min_tokens=3, stop_token_ids=[4, 6])
-    early = adjust_logits(logits_of(0, 10), sequence_of(params, [1, 2, 3], 1))
+    request = sequence_of(params).request
+    early = adjust_logits(logits_of(0, 10), request, [1, 2, 3])
     assert torch.isinf(early).nonzero().flatten().tolist() == [0, 4, 6]
-    assert not torch.isinf(adjust_logits(logits_of(0, 10), sequence_of(params, [1, 2, 3, 5], 1))).any()
+    assert not torch.isinf(adjust_logits(logits_of(0, 10), request, [1, 2, 3, 5])).any()
 
 
 @pytest.mark.parametrize("filters", [{}, {"top_k": 12}, {"top_p": 0.9}, {"min_p": 0.02}, {"typical_p": 0.8}])
@@ -174,14 +181,16 @@ def test_rows_that_are_not_finite_fail_alone(bad):
     logits = torch.stack([logits_of(i, 3000) for i in range(4)])
     plain, sampled = SamplingParams(temperature=0), SamplingParams(seed=1)
     sequences = [sequence_of(p, name=f"r{i}") for i, p in enumerate((plain, plain, sampled, sampled))]
-    clean = sample(logits, sequences)
+    clean = sample(logits, sequences, {})
     logits[1, 2999] = bad
     logits[2] = -math.inf
-    result = sample(logits, sequences)
+    result = sample(logits, sequences, {})
     assert [result[0], result[3]] == [clean[0], clean[3]]
-    assert all(isinstance(result[i].error, NonFiniteLogits) for i in (1, 2))
-    assert str(result[1].error) == "request r1, answer 0, position 1: the model's logits hold NaN or +inf"
-    assert "only −inf" in str(result[2].error)
+    ((bad_1,), (bad_2,)) = result[1:3]
+    assert isinstance(bad_1.error, NonFiniteLogits)
+    assert isinstance(bad_2.error, NonFiniteLogits)
+    assert str(bad_1.error) == "request r1, answer 0, position 1: the model's logits hold NaN or +inf"
+    assert "only −inf" in str(bad_2.error)
 
 
 def test_a_row_does_not_depend_on_its_neighbours():
@@ -191,9 +200,9 @@ def test_a_row_does_not_depend_on_its_neighbours():
         for t, p, k in [(0.7, 1.0, 0), (1.0, 0.9, 0), (1.0, 1.0, 40), (2.0, 0.95, 0)] * 3
     ]
     sequences = [sequence_of(p, seed=i) for i, p in enumerate(params)]
-    together = sample(logits, sequences)
-    assert together == [sample(logits[i : i + 1], [sequences[i]])[0] for i in range(12)]
-    assert sample(logits.flip(0), sequences[::-1])[::-1] == together
+    together = sample(logits, sequences, {})
+    assert together == [sample(logits[i : i + 1], [sequences[i]], {})[0] for i in range(12)]
+    assert sample(logits.flip(0), sequences[::-1], {})[::-1] == together
 
 
 def test_plain_greedy_rows_are_recognised():

@@ -50,8 +50,9 @@ class Machine(RuleBasedStateMachine):
         num_seqs=st.integers(1, 6),
         idle=st.none() | st.integers(0, 6),
         caching=st.booleans(),
+        speculation=st.sampled_from(["off", "on", "oracle"]),
     )
-    def start(self, num_blocks, budget, num_seqs, idle, caching):
+    def start(self, num_blocks, budget, num_seqs, idle, caching, speculation):
         self.engine = self.fake.make_engine(
             self.kind,
             max_model_len=40,
@@ -60,7 +61,14 @@ class Machine(RuleBasedStateMachine):
             max_num_seqs=num_seqs,
             prefix_cache_max_blocks=idle,
             enable_prefix_caching=caching,
+            speculation=0 if speculation == "off" else 5,
         )
+        if speculation == "oracle" and self.kind != "state":
+            self.engine._speculation = self.fake.Oracle(self.engine, self.answer_of, seed=budget)
+
+    def answer_of(self, sequence):
+        prompt, params = self.requests[sequence.request.request_id]
+        return self.alone(prompt, params)[sequence.index]
 
     @rule(prompt=PROMPTS, params=PARAMS)
     def add(self, prompt, params):

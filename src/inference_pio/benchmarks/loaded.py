@@ -54,6 +54,8 @@ class LoadedModel:
         sizes = {
             "max_model_len": max(workload.longest for workload in workloads),
             "max_num_seqs": max(workload.concurrency for workload in workloads),
+            # Answers to random prompts go round in circles: what guessing ahead gains on them says nothing.
+            "speculation": 0,
         }
         if not self.plugin.initialize(config=config, skip_tokenizer_init=not text, **sizes):
             raise self.plugin.last_error or PluginError(f"{plugin!r} could not be initialised")

@@ -70,6 +70,11 @@ def follow(
             show(chunk)
 
 
+def guess_figures(made: int, right: int) -> list[str]:
+    """For the line of figures: nothing where nothing was guessed."""
+    return [f"guessed {made} tokens ahead, {right} of them right"] if made else []
+
+
 def show_text(chunk: StreamChunk) -> None:
     """A chunk's text on stdout at once; what could steer a terminal is made harmless where there is one."""
     if chunk.text:

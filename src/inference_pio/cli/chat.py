@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from inference_pio.cli.answer import Answer, Timing, follow, show_text
+from inference_pio.cli.answer import Answer, Timing, follow, guess_figures, show_text
 from inference_pio.cli.conversation import Conversation
 from inference_pio.cli.entry import Entry, LineReader
 from inference_pio.cli.options import EngineOptions, Model, Quiet, SamplingOptions
@@ -94,6 +94,7 @@ def _answer(
             f"the context of {session.llm.max_model_len} tokens is full: the oldest {dropped} messages were dropped"
         )
     timing = Timing(len(ids))
+    made, right = session.guesses()
     try:
         params = session.params(overrides, len(ids))
         follow(session.llm.stream({"prompt_token_ids": ids}, params), [answer], timing, show_text)
@@ -110,7 +111,9 @@ def _answer(
     if answer.finish_reason == "length":
         _note(session.why_cut_off(timing.prompt_tokens, len(answer.token_ids)))
     if not quiet:
-        _note(f"{len(answer.token_ids)} tokens, {timing.decode_rate:.1f} tok/s")
+        made_since, right_since = session.guesses()
+        guesses = guess_figures(made_since - made, right_since - right)
+        _note(", ".join([f"{len(answer.token_ids)} tokens, {timing.decode_rate:.1f} tok/s", *guesses]))
 
 
 def _note(text: str) -> None:

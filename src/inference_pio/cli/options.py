@@ -133,6 +133,14 @@ class EngineOptions:
         float | None,
         _engine("Memory for keys and values, in GB. (as needed)", "--kv-cache-memory-gb", value="GB"),
     ] = None
+    speculation: Annotated[
+        int | None,
+        _engine(
+            f"Guess this many tokens ahead at most, where it pays; 0 is off. (default {RuntimeOptions.speculation})",
+            "--speculation",
+            value="N",
+        ),
+    ] = None
     no_prefix_caching: Annotated[
         bool, _engine("Compute equal beginnings of prompts again.", "--no-prefix-caching")
     ] = False
@@ -170,6 +178,7 @@ class EngineOptions:
         return RuntimeOptions(
             max_model_len=self.max_model_len,
             max_num_seqs=max_num_seqs,
+            speculation=RuntimeOptions.speculation if self.speculation is None else self.speculation,
             kv_cache_memory_gb=self.kv_cache_memory_gb,
             accept_licence=self.accept_licence,
             download=not self.offline,

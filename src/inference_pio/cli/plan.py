@@ -65,7 +65,7 @@ def _show(planned: Prepared) -> None:
         ("weights", plan.weights, "and the largest tensor once more while it is loaded"),
         ("KV cache", plan.kv_cache, f"{plan.kv_tokens:,} tokens of {size(plan.kv_bytes_per_token)}"),
         ("activations", plan.activations, "of one step"),
-        ("logits", plan.logits, f"{planned.options.max_num_seqs} × {config.vocab_size:,} tokens"),
+        ("logits", plan.logits, f"{plan.logit_rows} × {config.vocab_size:,} tokens"),
         ("runtime", plan.runtime, "Python, torch and its threads"),
         ("total", plan.total, ""),
         ("may be used", plan.budget, plan.budget_name),

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 import typer
 
-from inference_pio.cli.answer import Answer, Timing, follow, show_text
+from inference_pio.cli.answer import Answer, Timing, follow, guess_figures, show_text
 from inference_pio.cli.options import AsJson, EngineOptions, Model, Quiet, SamplingOptions
 from inference_pio.cli.prompt import read_prompt
 from inference_pio.cli.session import Session, loaded
@@ -101,6 +101,7 @@ def _figures(session: Session, answers: list[Answer], timing: Timing) -> str:
         f"answer {tokens} tokens, {timing.decode_rate:.1f} tok/s",
         f"first token {timing.first_token_seconds:.2f} s",
         f"load {session.load_seconds:.2f} s",
+        *guess_figures(*session.guesses()),
     ]
     cut_off = [len(answer.token_ids) for answer in answers if answer.finish_reason == "length"]
     if cut_off:

@@ -44,6 +44,11 @@ class Session:
             return f"cut off: the context of {self.llm.max_model_len} tokens is full"
         return f"cut off after {answer_tokens} tokens: --max-tokens allows more"
 
+    def guesses(self) -> tuple[int, int]:
+        """Tokens that speculation guessed since the model was loaded, and how many of them were right."""
+        stats = self.llm.plugin.get_compute_stats()
+        return int(stats["draft_tokens"]), int(stats["accepted_draft_tokens"])
+
     def encode(self, prompt: str) -> list[int]:
         """The token ids that the engine would make of a prompt."""
         from inference_pio.plugin.runtime import FormattedPrompt
@@ -69,6 +74,7 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             resource_limits=limits,
             progress=progress,
             max_num_seqs=options.max_num_seqs,
+            speculation=options.speculation,
             kv_cache_memory_gb=options.kv_cache_memory_gb,
             accept_licence=options.accept_licence,
             download=options.download,

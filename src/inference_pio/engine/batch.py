@@ -9,21 +9,23 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from inference_pio.engine.sequence import Sequence
+from inference_pio.engine.sequence import Drafts, Sequence
 from inference_pio.plugin.batch import ForwardBatch
 
 
 def build_batch(
     scheduled: dict[Sequence, int],
+    drafts: Drafts,
     tables: NDArray[np.int32],
     block_size: int,
     device: torch.device,
     *,
     with_state: bool,
 ) -> tuple[ForwardBatch, list[Sequence]]:
-    """All scheduled tokens, flattened, and the sequences that get a new token (one per row of logits).
+    """All scheduled tokens and drafts, flattened, and the sequences that get new tokens, in the order of their logits.
 
-    A sequence gets a token when this step computes the last of its known ones. `tables` is `BlockManager.tables`.
+    A sequence gets a token when this step computes the last of its known ones. One with drafts has a row of logits
+    for each of them besides, and is not computed beyond them. `tables` is `BlockManager.tables`.
     The work per token is numpy's; Python's is per sequence.
     """
     flat: list[int] = []
@@ -35,10 +37,14 @@ def build_batch(
         start = sequence.num_computed_tokens
         end = start + num_scheduled_tokens
         flat += sequence.token_ids[start:end]
-        meta.append((sequence.slot, start, num_scheduled_tokens))
         if end == len(sequence.token_ids):
             sampled.append(sequence)
             last.append(len(flat) - 1)
+            if guesses := drafts.get(sequence):
+                last += range(len(flat), len(flat) + len(guesses))
+                flat += guesses
+                num_scheduled_tokens += len(guesses)
+        meta.append((sequence.slot, start, num_scheduled_tokens))
     slots, starts, counts = np.array(meta, dtype=np.int64).T
     query_start = np.zeros(len(meta) + 1, dtype=np.int32)
     np.cumsum(counts, out=query_start[1:])

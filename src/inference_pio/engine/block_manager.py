@@ -75,6 +75,19 @@ class BlockManager:
             self._hold(sequence, self._take_block())
         return True
 
+    def make_room(self, sequence: Sequence, num_drafts: int) -> int:
+        """Let its blocks cover drafts behind its known tokens; how many they do cover if no more can be had."""
+        if self.grow(sequence, sequence.num_tokens + num_drafts):
+            return num_drafts
+        return min(num_drafts, len(sequence.block_table) * self.block_size - sequence.num_tokens)
+
+    def trim(self, sequence: Sequence) -> None:
+        """Take back the blocks behind its computed tokens, which only drafts that were not accepted had needed."""
+        table = sequence.block_table
+        while len(table) > self._blocks_for(sequence.num_computed_tokens):
+            self._let_go(table.pop())
+            self.tables[sequence.slot, len(table)] = 0
+
     def publish(self, sequence: Sequence) -> None:
         """Let later sequences find the blocks that have become full."""
         full = sequence.num_computed_tokens // self.block_size
@@ -130,7 +143,7 @@ class BlockManager:
         table, full = sequence.block_table, sequence.num_computed_tokens // self.block_size
         row = self.tables[sequence.slot]
         _ensure(row[: len(table)].tolist() == table and not row[len(table) :].any(), "block table differs")
-        _ensure(sequence.num_computed_tokens <= len(table) * self.block_size, "tokens without a block")
+        _ensure(self._blocks_for(sequence.num_computed_tokens) == len(table), "blocks do not fit the tokens")
         _ensure(all(held[block] == 1 for block in table[full:]), "a block that can be written to is shared")
         if self._index is None:
             return

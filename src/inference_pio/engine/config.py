@@ -19,6 +19,7 @@ class EngineConfig:
         num_blocks: cache blocks in all.
         enable_prefix_caching: reuse blocks of equal prefixes, if the model's prefix policy allows it.
         prefix_cache_max_blocks: blocks that may be kept for later requests only; None for all that are free.
+        speculation: tokens that are drafted for one sequence in one step at most; 0 drafts none.
 
     Raises:
         ConfigError: a number is out of range.
@@ -32,6 +33,7 @@ class EngineConfig:
     num_blocks: int
     enable_prefix_caching: bool = True
     prefix_cache_max_blocks: int | None = None
+    speculation: int = 0
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -47,6 +49,8 @@ class EngineConfig:
             raise ConfigError(
                 f"prefix_cache_max_blocks must be at least 0, got {self.prefix_cache_max_blocks}"
             )
+        if self.speculation < 0:
+            raise ConfigError(f"speculation must be at least 0, got {self.speculation}")
         capacity = self.num_blocks * self.block_size
         if capacity < self.max_model_len:
             raise ResourceError(

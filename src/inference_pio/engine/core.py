@@ -5,6 +5,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable
 from collections.abc import Sequence as Items
+from time import perf_counter
 
 import torch
 from torch import nn
@@ -18,10 +19,11 @@ from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.runner import ModelRunner
 from inference_pio.engine.sampler import Sample, is_plain_greedy, sample
 from inference_pio.engine.scheduler import Scheduler
-from inference_pio.engine.sequence import Request, Sequence
+from inference_pio.engine.sequence import Drafts, Request, Sequence
+from inference_pio.engine.speculation import Speculation
 from inference_pio.engine.updates import EngineStats, SequenceUpdate
 from inference_pio.errors import GenerationError, InferencePIOError, UsageError
-from inference_pio.outputs import FinishReason, TokenLogprobs
+from inference_pio.outputs import FinishReason
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
 
@@ -67,11 +69,15 @@ class EngineCore:
         )
         self._scheduler = Scheduler(config, self._blocks)
         self._runner = ModelRunner(model, specs, config, vocab_size, device)
+        # State cannot be rolled back to before a draft that was wrong.
+        drafts = config.speculation > 0 and not self._runner.keeps_state
+        self._speculation = Speculation(config, self._blocks) if drafts else None
         self._requests: dict[str, Request] = {}
         self._pending: list[SequenceUpdate] = []
         self._arrivals = 0
         self._steps = 0
         self._generation_tokens = 0
+        self._accepted_drafts = 0
 
     @property
     def has_work(self) -> bool:
@@ -117,24 +123,29 @@ class EngineCore:
 
     def step(self) -> list[SequenceUpdate]:
         """Compute one batch; what it added to each answer. A failing forward pass fails the requests in it only."""
+        started = perf_counter()
         updates, self._pending = self._pending, []
         scheduled = self._scheduler.schedule()
         if not scheduled:
             return updates
         self._steps += 1
+        drafts = self._speculation.draft(scheduled) if self._speculation else {}
         try:
             batch, sampled = build_batch(
                 scheduled,
+                drafts,
                 self._blocks.tables,
                 self.config.block_size,
                 self._runner.device,
                 with_state=self._runner.keeps_state,
             )
-            samples = sample(self._runner.run(batch), sampled)
+            samples = sample(self._runner.run(batch), sampled, drafts)
         except _MODEL_ERRORS as error:
             return updates + self._fail(scheduled, error)
+        if self._speculation:
+            self._speculation.record(perf_counter() - started)
         self._scheduler.advance(scheduled)
-        return updates + self._update(sampled, samples)
+        return updates + self._update(sampled, samples, drafts)
 
     def stats(self) -> EngineStats:
         scheduler, total = self._scheduler, self.config.num_blocks
@@ -149,6 +160,8 @@ class EngineCore:
             generation_tokens=self._generation_tokens,
             prefix_query_tokens=scheduler.num_prompt_tokens if self._reuses_prefixes else 0,
             prefix_hit_tokens=scheduler.num_cached_tokens,
+            draft_tokens=self._speculation.num_drafted if self._speculation else 0,
+            accepted_draft_tokens=self._accepted_drafts,
         )
 
     def reset_prefix_cache(self) -> int:
@@ -159,33 +172,41 @@ class EngineCore:
         """Raise AssertionError unless every block and slot is accounted for; for tests."""
         self._blocks.check_integrity(self._scheduler.running)
 
-    def _update(self, sequences: list[Sequence], samples: list[Sample]) -> list[SequenceUpdate]:
+    def _update(
+        self, sequences: list[Sequence], samples: list[list[Sample]], drafts: Drafts
+    ) -> list[SequenceUpdate]:
         updates = []
-        for sequence, (token_id, logprobs, error) in zip(sequences, samples, strict=True):
+        for sequence, drawn in zip(sequences, samples, strict=True):
             if sequence.finish_reason is not None:  # another answer to the same prompt failed in this step
                 continue
-            if error is not None:
+            error = drawn[-1].error
+            taken = _append(sequence, drawn if error is None else drawn[:-1])
+            if sequence in drafts:
+                # All that was drawn but the last are drafts that were right.
+                accepted = min(len(taken), len(drawn) - 1)
+                self._accepted_drafts += accepted
+                self._scheduler.accept(sequence, accepted)
+            if taken:
+                updates.append(self._report(sequence, taken))
+            if error is not None and sequence.finish_reason is None:
                 updates += self._end(sequence.request, "error", error)
-            else:
-                updates.append(self._append(sequence, token_id, logprobs))
         return updates
 
-    def _append(self, sequence: Sequence, token_id: int, logprobs: TokenLogprobs | None) -> SequenceUpdate:
-        self._generation_tokens += 1
-        stop_reason = None
-        finish_reason = sequence.append(token_id)
-        if finish_reason is not None:
+    def _report(self, sequence: Sequence, taken: list[Sample]) -> SequenceUpdate:
+        """Tell of new tokens, and let the sequence go if the last of them ended it."""
+        self._generation_tokens += len(taken)
+        last = taken[-1].token_id
+        if sequence.finish_reason is not None:
             self._retire(sequence)
-            if finish_reason == "stop" and not sequence.ends_by_model(token_id):
-                stop_reason = token_id
+        by_request = sequence.finish_reason == "stop" and not sequence.ends_by_model(last)
         return SequenceUpdate(
             sequence.request.request_id,
             sequence.index,
-            (token_id,),
+            tuple([sample.token_id for sample in taken]),
             sequence.num_cached_tokens or 0,
-            logprobs=None if logprobs is None else [logprobs],
-            finish_reason=finish_reason,
-            stop_reason=stop_reason,
+            logprobs=[sample.logprobs for sample in taken if sample.logprobs is not None] or None,
+            finish_reason=sequence.finish_reason,
+            stop_reason=last if by_request else None,
         )
 
     def _fail(self, scheduled: dict[Sequence, int], cause: Exception) -> list[SequenceUpdate]:
@@ -224,3 +245,11 @@ class EngineCore:
         self._scheduler.remove(sequence)
         if all(other.finish_reason is not None for other in sequence.request.sequences):
             del self._requests[sequence.request.request_id]
+
+
+def _append(sequence: Sequence, samples: list[Sample]) -> list[Sample]:
+    """Add tokens to an answer up to its end; those that were added."""
+    for count, drawn in enumerate(samples, 1):
+        if sequence.append(drawn.token_id) is not None:
+            return samples[:count]
+    return samples

@@ -1,4 +1,4 @@
-"""From logits to one token per sequence."""
+"""From logits to the next tokens of each sequence."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from inference_pio.engine.filters import candidates
 from inference_pio.engine.logprobs import token_logprobs
 from inference_pio.engine.penalties import adjust_logits
 from inference_pio.engine.random import uniform
-from inference_pio.engine.sequence import Sequence
+from inference_pio.engine.sequence import Drafts, Sequence
 from inference_pio.errors import GenerationError, NonFiniteLogits
 from inference_pio.outputs import TokenLogprobs
 from inference_pio.sampling_params import SamplingParams
@@ -27,8 +27,11 @@ class Sample(NamedTuple):
 
 
 @torch.inference_mode()
-def sample(logits_RV: Tensor, sequences: list[Sequence]) -> list[Sample]:
-    """One token for each row; logits [R, vocab_size], one sequence per row.
+def sample(logits_RV: Tensor, sequences: list[Sequence], drafts: Drafts) -> list[list[Sample]]:
+    """The next tokens of each sequence: those of its drafts that are right, and one more.
+
+    Logits are [R, vocab_size]: for each sequence, in order, one row behind its last token and one behind each draft.
+    A row counts only if all drafts before it are what was drawn (`speculation.py` says why that is exact).
 
     Rows are looked at one by one, so nothing a row contains can change another's result. Plain greedy rows cost
     nothing beyond the one maximum over all rows, which also finds rows that are not finite: NaN and +inf carry
@@ -37,13 +40,27 @@ def sample(logits_RV: Tensor, sequences: list[Sequence]) -> list[Sample]:
     if not sequences:
         return []
     best_R, token_ids_R = logits_RV.max(dim=-1)
-    rows = enumerate(zip(best_R.tolist(), token_ids_R.tolist(), sequences, strict=True))
-    return [
-        Sample(token_id)
-        if math.isfinite(best) and sequence.request.plain_greedy
-        else _sample_row(logits_RV[row], best, sequence)
-        for row, (best, token_id, sequence) in rows
-    ]
+    best, largest = best_R.tolist(), token_ids_R.tolist()
+
+    def behind(token_ids: list[int], sequence: Sequence, row: int) -> Sample:
+        if sequence.request.plain_greedy and math.isfinite(best[row]):
+            return Sample(largest[row])
+        return _sample_row(logits_RV[row], best[row], sequence, token_ids)
+
+    result, row = [], 0
+    for sequence in sequences:
+        samples = [behind(sequence.token_ids, sequence, row)]
+        if guesses := drafts.get(sequence):
+            token_ids = sequence.token_ids.copy()
+            for place, guess in enumerate(guesses, row + 1):
+                if samples[-1].token_id != guess:
+                    break
+                token_ids.append(guess)
+                samples.append(behind(token_ids, sequence, place))
+            row += len(guesses)
+        row += 1
+        result.append(samples)
+    return result
 
 
 def is_plain_greedy(params: SamplingParams) -> bool:
@@ -51,20 +68,22 @@ def is_plain_greedy(params: SamplingParams) -> bool:
     return params.greedy and params.logprobs is None and not _adjusts(params)
 
 
-def _sample_row(logits_V: Tensor, best: float, sequence: Sequence) -> Sample:
+def _sample_row(logits_V: Tensor, best: float, sequence: Sequence, token_ids: list[int]) -> Sample:
+    """A token to follow `token_ids`: those of the sequence, and drafts that were right."""
     params, request = sequence.request.params, sequence.request
+    where = f"request {request.request_id}, answer {sequence.index}, position {len(token_ids)}"
     if not math.isfinite(best):
         what = "only −inf" if best == -math.inf else "NaN or +inf"
-        return Sample(-1, error=NonFiniteLogits(_complaint(sequence, f"the model's logits hold {what}")))
-    scores_V = adjust_logits(logits_V.float(), sequence) if _adjusts(params) else logits_V.float()
+        return Sample(-1, error=NonFiniteLogits(f"{where}: the model's logits hold {what}"))
+    scores_V = logits_V.float()
+    if _adjusts(params):
+        scores_V = adjust_logits(scores_V, request, token_ids)
     if scores_V.max() == -torch.inf:
-        return Sample(
-            -1, error=GenerationError(_complaint(sequence, "logit_bias and min_tokens leave no token"))
-        )
+        return Sample(-1, error=GenerationError(f"{where}: logit_bias and min_tokens leave no token"))
     if params.greedy:
         token_id = int(scores_V.argmax())
     else:
-        u = uniform(request.seed, sequence.index, sequence.num_tokens)
+        u = uniform(request.seed, sequence.index, len(token_ids))
         token_id = draw(scores_V / params.temperature, params, u)
     if params.logprobs is None:
         return Sample(token_id)
@@ -90,7 +109,3 @@ def _adjusts(params: SamplingParams) -> bool:
         or params.presence_penalty
         or params.frequency_penalty
     )
-
-
-def _complaint(sequence: Sequence, what: str) -> str:
-    return f"request {sequence.request.request_id}, answer {sequence.index}, position {sequence.num_tokens}: {what}"

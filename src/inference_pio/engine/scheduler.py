@@ -67,6 +67,12 @@ class Scheduler:
             if self._followers and sequence.num_computed_tokens >= sequence.request.prompt_len:
                 self._release_followers(sequence)
 
+    def accept(self, sequence: Sequence, num_drafts: int) -> None:
+        """The first `num_drafts` of its drafts have become its tokens; of the others nothing stays."""
+        sequence.num_computed_tokens += num_drafts
+        self._blocks.publish(sequence)
+        self._blocks.trim(sequence)
+
     def remove(self, sequence: Sequence) -> None:
         """The sequence is finished, aborted or failed: give back what it holds, whatever state it is in."""
         if sequence.slot is not None:

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from inference_pio.outputs import FinishReason
 from inference_pio.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from inference_pio.engine.speculation import Drafter
 
 
 @dataclass(eq=False, slots=True)
@@ -37,6 +41,7 @@ class Sequence:
     slot                 row of the block tables, and slot of recurrent state, while it runs
     block_table          blocks it holds, in order; block_digests: prefix digests of its full blocks, as far as known
     num_shared_blocks    leading blocks that are published in the prefix index (or have an equal twin there)
+    drafter              where its drafts come from, once it has been asked for any
     """
 
     request: Request
@@ -50,6 +55,7 @@ class Sequence:
     block_digests: list[bytes] = field(default_factory=list)
     num_shared_blocks: int = 0
     finish_reason: FinishReason | None = None
+    drafter: Drafter | None = None
 
     @property
     def num_tokens(self) -> int:
@@ -71,3 +77,7 @@ class Sequence:
     def ends_by_model(self, token_id: int) -> bool:
         """Whether it is one of the model's own end-of-text tokens, and those count."""
         return token_id in self.request.eos_token_ids and not self.request.params.ignore_eos
+
+
+Drafts = dict[Sequence, list[int]]
+"""Guesses of what comes after a sequence's known tokens, for one step; they are no part of it (`speculation.py`)."""

@@ -34,7 +34,8 @@ class SequenceUpdate:
 class EngineStats:
     """Sequences and blocks now; steps, preemptions and tokens since the engine was made.
 
-    prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found.
+    prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found;
+    draft_tokens were guessed by speculation, of which accepted_draft_tokens became tokens of an answer.
     """
 
     num_running: int
@@ -47,3 +48,5 @@ class EngineStats:
     generation_tokens: int
     prefix_query_tokens: int
     prefix_hit_tokens: int
+    draft_tokens: int
+    accepted_draft_tokens: int

@@ -18,7 +18,7 @@ class ForwardBatch:
     block_tables  [S, B] int32, padded with 0 behind each sequence's last block
     slot_mapping  [T] int64, block * block_size + offset of each token
     state_slots   [S] int64, the slot of each sequence's recurrent state; None where no layer keeps state
-    last_token    [R] int64, the rows that need logits
+    last_token    [R] int64, the rows that need logits, in order; several of a sequence where tokens were guessed
     max_query_len, max_seq_len: largest of each, as numbers, so that no layer has to look into a tensor
     """
 

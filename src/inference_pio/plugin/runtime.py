@@ -41,6 +41,7 @@ class RuntimeOptions:
     max_num_seqs            sequences that decode at once
     max_num_batched_tokens  tokens of one step; longer prompts are cut into chunks
     block_size              tokens of one KV block
+    speculation             tokens of one sequence that are guessed ahead in one step at most; 0: none
     kv_cache_memory_gb      KV memory in GB; None: from the memory that is free, at most 4 GiB
     kv_cache_dtype          "float32", "bfloat16" or "auto": bfloat16 where weights are packed, else the model's dtype
     quantize                "int8" or "int4" (":64" and the like for the group size): weights with more bits are
@@ -54,6 +55,7 @@ class RuntimeOptions:
     max_num_seqs: int = 64
     max_num_batched_tokens: int = 2048
     block_size: int = 32
+    speculation: int = 15
     kv_cache_memory_gb: float | None = None
     kv_cache_dtype: str = "auto"
     quantize: str | None = None
@@ -62,7 +64,10 @@ class RuntimeOptions:
     download: bool = True
 
     def __post_init__(self) -> None:
-        for name in ("max_model_len", "max_num_seqs", "max_num_batched_tokens", "block_size"):
+        lowest = {"max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "speculation": 0}
+        if self.max_model_len is not None:
+            lowest["max_model_len"] = 1
+        for name, low in lowest.items():
             value = getattr(self, name)
             if value is None and name == "max_model_len":
                 continue
@@ -72,6 +77,8 @@ class RuntimeOptions:
             raise UsageError(f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_cache_dtype!r}")
         if self.quantize is not None:
             Quantization.parse(self.quantize)
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
         if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
             raise UsageError(
                 f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"

@@ -261,4 +261,5 @@ def engine_config(ready: Prepared, specs: Sequence[CacheSpec]) -> EngineConfig:
         num_blocks=cache.num_blocks,
         enable_prefix_caching=ready.config.use_prefix_caching,
         prefix_cache_max_blocks=kept,
+        speculation=options.speculation,
     )

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ContextLengthError, ResourceError
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ _SHORTEST = 256
 
 @dataclass(frozen=True)
 class MemoryPlan:
-    """Bytes of each part. `budget` is what may be used, and `budget_name` where that number comes from."""
+    """Bytes of each part. `budget` is what may be used, and `budget_name` where that number comes from.
+
+    logit_rows are the positions of one step that need logits at most: one per sequence, and drafts.
+    """
 
     weights: int
     kv_cache: int
@@ -33,6 +37,7 @@ class MemoryPlan:
     max_model_len: int
     kv_tokens: int
     kv_bytes_per_token: int
+    logit_rows: int
 
     @property
     def total(self) -> int:
@@ -110,7 +115,8 @@ def plan_memory(
     activations = int(
         1.2 * tokens_per_step * (4 * config.hidden_size + 3 * config.intermediate_size) * itemsize
     )
-    logits = 3 * options.max_num_seqs * config.vocab_size * 4
+    logit_rows = options.max_num_seqs + min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
+    logits = 3 * logit_rows * config.vocab_size * 4
     fixed = weight_bytes + activations + logits + RUNTIME_BYTES
     per_token = sum(spec.bytes_per_token() for spec in specs)
     state = options.max_num_seqs * sum(spec.bytes_per_sequence() for spec in specs)
@@ -128,6 +134,7 @@ def plan_memory(
         max_model_len=longest if options.max_model_len else min(longest, kv_tokens or longest),
         kv_tokens=kv_tokens,
         kv_bytes_per_token=per_token,
+        logit_rows=logit_rows,
     )
 
 

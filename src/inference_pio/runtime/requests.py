@@ -77,18 +77,19 @@ class Answers:
 
     def _chunk(self, update: SequenceUpdate, output: CompletionOutput) -> StreamChunk:
         self._cached = max(self._cached, update.num_cached_tokens)
-        ids, scores = list(update.token_ids), update.logprobs
-        text, reason = "", update.finish_reason
+        ids, reason = list(update.token_ids), update.finish_reason
         stop_reason: int | str | None = update.stop_reason
+        text = ""
         if self._texts:
             # The token that ended the answer is not part of its text.
             shown = ids[:-1] if reason == "stop" else ids
-            text, hit = self._texts[update.index].push(shown)
+            text, count, hit = self._pushed(self._texts[update.index], shown)
             if hit is not None:
-                reason, stop_reason = "stop", hit
+                ids, reason, stop_reason = ids[:count], "stop", hit
             elif reason is not None:
                 text += self._texts[update.index].finish()
-        named = [self._named(score) for score in scores] if scores is not None else None
+        scores = update.logprobs
+        named = [self._named(score) for score in scores[: len(ids)]] if scores is not None else None
         output.text += text
         output.token_ids += ids
         output.finish_reason, output.stop_reason = reason, stop_reason
@@ -101,6 +102,18 @@ class Answers:
                 score[token_id].logprob for score, token_id in zip(named, ids, strict=True)
             )
         return StreamChunk(update.index, text, ids, named, reason, stop_reason)
+
+    @staticmethod
+    def _pushed(stream: TextStream, ids: list[int]) -> tuple[str, int, str | None]:
+        """The text of new tokens up to a stop string, how many of them it took, and the stop string."""
+        text = ""
+        # One by one: an update may hold several tokens, and those behind a stop string are not part of the answer.
+        for count, token_id in enumerate(ids, 1):
+            piece, hit = stream.push([token_id])
+            text += piece
+            if hit is not None:
+                return text, count, hit
+        return text, len(ids), None
 
     def _named(self, score: TokenLogprobs) -> TokenLogprobs:
         if self._tokenizer is None:

@@ -48,6 +48,8 @@ def compute_stats(engine: EngineStats | None) -> dict[str, float]:
             "preemptions": engine.preemptions,
             "prefix_cache_hit_tokens": engine.prefix_hit_tokens,
             "prefix_cache_query_tokens": engine.prefix_query_tokens,
+            "draft_tokens": engine.draft_tokens,
+            "accepted_draft_tokens": engine.accepted_draft_tokens,
         }
     return stats
 
