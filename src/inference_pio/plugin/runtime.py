@@ -69,16 +69,12 @@ class RuntimeOptions:
             lowest["max_model_len"] = 1
         for name, low in lowest.items():
             value = getattr(self, name)
-            if value is None and name == "max_model_len":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                raise UsageError(f"{name} must be a whole number from 1 up, got {value!r}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < low:
+                raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
         if self.kv_cache_dtype not in KV_DTYPES:
             raise UsageError(f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_cache_dtype!r}")
         if self.quantize is not None:
             Quantization.parse(self.quantize)
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
         if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
             raise UsageError(
                 f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"
