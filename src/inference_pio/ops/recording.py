@@ -11,8 +11,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from inference_pio.ops import dispatch, native
 
-# What only looks at a tensor in another way.
-_VIEWS = ("aten.view", "aten._unsafe_view", "aten.alias", "aten.detach", "aten.slice", "aten.unsqueeze", "aten.select")
+# What only looks at a tensor in another way, where its result lies in the tensor that it was given.
+_VIEWS = tuple(
+    f"aten.{name}."
+    for name in ("view", "_unsafe_view", "alias", "detach", "slice", "unsqueeze", "select", "flatten", "reshape",
+                 "to", "contiguous", "lift_fresh")
+)  # fmt: skip
 
 
 class CannotRecord(Exception):  # noqa: N818
@@ -61,8 +65,13 @@ class _Foreign(TorchDispatchMode):
         self.found: str | None = None
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+        result = func(*args, **(kwargs or {}))
         name = str(func)
-        known = name.startswith("inference_pio.") or name.startswith(_VIEWS)
+        known = name.startswith("inference_pio.") or (name.startswith(_VIEWS) and _lies_in(result, args[0]))
         if self.found is None and not known:
             self.found = name
-        return func(*args, **(kwargs or {}))
+        return result
+
+
+def _lies_in(view: Tensor, whole: Tensor) -> bool:
+    return view.untyped_storage().data_ptr() == whole.untyped_storage().data_ptr()
