@@ -1,5 +1,6 @@
 // Linear maps with packed weights: quantises the activations, shares the weight's groups of rows among the threads.
 #include <algorithm>
+#include <cstring>
 #include <optional>
 
 #include "pack.h"
@@ -25,7 +26,7 @@ class Linear final : public Work {
       : x_(x), out_(out), bias_(bias), segments_(std::move(segments)), T_(T), K_(K), O_(O) {
     for (const Segment& segment : segments_) units_ += units_of(segment.weight);
     const int64_t fitting = std::max<int64_t>(8, kActivationBytes / K_ / 8 * 8);
-    tokens_ = std::min(T_, std::min<int64_t>(fitting, 512));
+    tokens_ = std::clamp<int64_t>(T_, 1, std::min<int64_t>(fitting, 512));
     const int64_t unit_bytes = 2 * layout_of(segments_[0].weight.format).group_bytes(K_);
     piece_ = std::max<int64_t>(1, std::min(kWeightBytes / unit_bytes, units_ / 8));
   }
@@ -62,14 +63,16 @@ class Linear final : public Work {
     const int64_t rows = std::min<int64_t>(kUnitRows, segment->weight.rows - unit * kUnitRows);
     kernels().multiply_groups(segment->weight, 2 * unit, rows > kGroupRows ? 2 : 1, q, count, panel, tile);
     const int64_t row = segment->first + unit * kUnitRows;
-    for (int64_t t = 0; t < count; ++t) {
-      float* to = out_ + (first + t) * O_ + row;
-      const float* from = tile + kUnitRows * t;
-      if (bias_ == nullptr) {
-        std::copy(from, from + rows, to);
-      } else {
-        for (int64_t r = 0; r < rows; ++r) to[r] = from[r] + bias_[row + r];
-      }
+    for (int64_t t = 0; t < count; ++t)
+      put_row(out_ + (first + t) * O_ + row, tile + kUnitRows * t, bias_ == nullptr ? nullptr : bias_ + row, rows);
+  }
+  static void put_row(float* to, const float* from, const float* bias, int64_t rows) {
+    if (bias != nullptr) {
+      for (int64_t r = 0; r < rows; ++r) to[r] = from[r] + bias[r];
+    } else if (rows == kUnitRows) {
+      std::memcpy(to, from, sizeof(float) * kUnitRows);  // of a size that the compiler knows
+    } else {
+      std::copy(from, from + rows, to);
     }
   }
 

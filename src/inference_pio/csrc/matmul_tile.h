@@ -364,6 +364,20 @@ static void multiply_groups(const Packed& w, int64_t group, int64_t groups, cons
 }
 static int64_t panel_bytes() { return 2 * kPanelColumns / kBlock * Panel<Kind<2, 0, true, true>>::block_bytes; }
 
+typedef int8_t narrow_bytes __attribute__((vector_size(L)));
+
+template <int S, int... I>
+PIO_INLINE vi swapped(vi x, Lanes<I...>) {
+  return __builtin_shufflevector(x, x, (I ^ S)...);
+}
+template <class F>
+PIO_INLINE int32_t reduce(vi x, F join) {
+  if constexpr (L > 8) x = join(x, swapped<8>(x, AllLanes{}));
+  if constexpr (L > 4) x = join(x, swapped<4>(x, AllLanes{}));
+  x = join(x, swapped<2>(x, AllLanes{}));
+  return join(x, swapped<1>(x, AllLanes{}))[0];
+}
+
 // One row of activations: per group of columns, the largest magnitude becomes 127.
 static void quantize_row(const float* x, int64_t columns, const Quantized& to) {
   for (int64_t group = 0; group * kActivationGroup < columns; ++group) {
@@ -376,24 +390,21 @@ static void quantize_row(const float* x, int64_t columns, const Quantized& to) {
       const vi magnitude = (vi)load(from + i) & 0x7fffffff;
       top = magnitude > top ? magnitude : top;
     }
-    int32_t bits = 0;
-    for (int lane = 0; lane < L; ++lane) bits = top[lane] > bits ? top[lane] : bits;
+    const int32_t bits = reduce(top, [](vi a, vi b) { return a > b ? a : b; });
     float largest;
     __builtin_memcpy(&largest, &bits, 4);
     to.scales[group] = largest / 127.0f;
     const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
     for (int64_t i = 0; i < n; i += 16) {
       vi sum = {};
+#pragma GCC unroll 4
       for (int part = 0; part < 16; part += L) {
         const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
         const vi q = (vi)(rounded(load(from + i + part) * inverse) + magic) - (vi)magic;
         sum += q;
-        typedef int8_t narrow_bytes __attribute__((vector_size(L)));
         store_as(values + i + part, __builtin_convertvector(q, narrow_bytes));
       }
-      int32_t total = 0;
-      for (int lane = 0; lane < L; ++lane) total += sum[lane];
-      sums[i / 16] = static_cast<int16_t>(total);
+      sums[i / 16] = static_cast<int16_t>(reduce(sum, [](vi a, vi b) { return a + b; }));
     }
   }
 }
