@@ -12,6 +12,7 @@ namespace {
 
 constexpr int64_t kActivationBytes = 384 << 10;  // activations of a block of tokens stay in a core's own cache
 constexpr int64_t kWeightBytes = 48 << 10;       // a thread takes about this much of a weight at a time
+constexpr int64_t kPieceCost = 8 << 20;          // and no more than some tens of microseconds, so that all end together
 struct Panels {};
 
 // Rows [first, first + weight.rows) of the result.
@@ -32,7 +33,8 @@ class Product : public Work {
   Product(const float* x, int64_t T, int64_t K, int64_t units, int64_t unit_bytes) : x_(x), T_(T), K_(K), units_(units) {
     const int64_t fitting = std::max<int64_t>(8, kActivationBytes / K_ / 8 * 8);
     tokens_ = std::clamp<int64_t>(T_, 1, std::min<int64_t>(fitting, 512));
-    piece_ = std::max<int64_t>(1, std::min(kWeightBytes / unit_bytes, units_ / 8));
+    const int64_t worth = kPieceCost / (tokens_ * K_ * kUnitRows);
+    piece_ = std::max<int64_t>(1, std::min({kWeightBytes / unit_bytes, worth, units_ / 8}));
   }
 
   void run(const Team& team, uint8_t* scratch) const override {
