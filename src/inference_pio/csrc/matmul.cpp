@@ -12,23 +12,29 @@ namespace {
 
 constexpr int64_t kActivationBytes = 384 << 10;  // activations of a block of tokens stay in a core's own cache
 constexpr int64_t kWeightBytes = 48 << 10;       // a thread takes about this much of a weight at a time
+constexpr int64_t kPieceCost = 8 << 20;          // and no more than some tens of microseconds, so that all end together
 struct Panels {};
 
 // Rows [first, first + weight.rows) of the result.
 struct Segment {
   Packed weight;
   int64_t first;
+
+  int64_t units() const { return (weight.rows + kUnitRows - 1) / kUnitRows; }
+  const uint8_t* group(int64_t index) const {
+    return weight.data + index * layout_of(weight.format).group_bytes(weight.columns);
+  }
 };
 
-class Linear final : public Work {
+// What all linear maps share: tokens are quantised, then cut into blocks; a thread takes some units of the weight's rows
+// for a block of tokens, and hands each unit's result [tokens, kUnitRows] to `put`.
+class Product : public Work {
  public:
-  Linear(const float* x, float* out, const float* bias, std::vector<Segment> segments, int64_t T, int64_t K, int64_t O)
-      : x_(x), out_(out), bias_(bias), segments_(std::move(segments)), T_(T), K_(K), O_(O) {
-    for (const Segment& segment : segments_) units_ += units_of(segment.weight);
+  Product(const float* x, int64_t T, int64_t K, int64_t units, int64_t unit_bytes) : x_(x), T_(T), K_(K), units_(units) {
     const int64_t fitting = std::max<int64_t>(8, kActivationBytes / K_ / 8 * 8);
     tokens_ = std::clamp<int64_t>(T_, 1, std::min<int64_t>(fitting, 512));
-    const int64_t unit_bytes = 2 * layout_of(segments_[0].weight.format).group_bytes(K_);
-    piece_ = std::max<int64_t>(1, std::min(kWeightBytes / unit_bytes, units_ / 8));
+    const int64_t worth = kPieceCost / (tokens_ * K_ * kUnitRows);
+    piece_ = std::max<int64_t>(1, std::min({kWeightBytes / unit_bytes, worth, units_ / 8}));
   }
 
   void run(const Team& team, uint8_t* scratch) const override {
@@ -38,30 +44,51 @@ class Linear final : public Work {
     });
     team.wait();
     const int64_t panel_bytes = kernels().panel_bytes();
-    const int64_t blocks = (T_ + tokens_ - 1) / tokens_;
-    uint8_t* panel = scratch_of<Panels>(panel_bytes + 4 * kUnitRows * tokens_);
-    float* tile = reinterpret_cast<float*>(panel + panel_bytes);
-    const int64_t pieces = (units_ + piece_ - 1) / piece_;
+    const int64_t blocks = (T_ + tokens_ - 1) / tokens_, pieces = (units_ + piece_ - 1) / piece_;
+    uint8_t* panels = scratch_of<Panels>(panel_bytes + 4 * kUnitRows * tokens_);
+    float* tile = reinterpret_cast<float*>(panels + panel_bytes);
     team.share(blocks * pieces, 1, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t first = item / pieces * tokens_, count = std::min(tokens_, T_ - first);
         const int64_t unit = item % pieces * piece_, last = std::min(units_, unit + piece_);
-        for (int64_t u = unit; u < last; ++u) multiply(u, first, count, q.from(first), panel, tile);
+        for (int64_t u = unit; u < last; ++u) multiply(u, first, count, q.from(first), panels, tile);
       }
     });
   }
   int64_t scratch_bytes() const override { return Quantized::bytes(T_, K_); }
-  int64_t cost() const override { return T_ * K_ * O_; }
+  int64_t cost() const override { return T_ * K_ * units_ * kUnitRows; }
+
+ protected:
+  // Unit `unit` of the result for `count` tokens from `first` on.
+  virtual void multiply(int64_t unit, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
+                        float* tile) const = 0;
+  const float* x_;
+  int64_t T_, K_;
+
+ private:
+  int64_t units_, tokens_, piece_;
+};
+
+class Linear final : public Product {
+ public:
+  Linear(const float* x, float* out, const float* bias, std::vector<Segment> segments, int64_t T, int64_t K, int64_t O)
+      : Product(x, T, K, units_of(segments), 2 * layout_of(segments[0].weight.format).group_bytes(K)),
+        out_(out), bias_(bias), segments_(std::move(segments)), O_(O) {}
   std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
 
  private:
-  static int64_t units_of(const Packed& weight) { return (weight.rows + kUnitRows - 1) / kUnitRows; }
-
-  void multiply(int64_t unit, int64_t first, int64_t count, const Quantized& q, uint8_t* panel, float* tile) const {
+  static int64_t units_of(const std::vector<Segment>& segments) {
+    int64_t units = 0;
+    for (const Segment& segment : segments) units += segment.units();
+    return units;
+  }
+  void multiply(int64_t unit, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
+                float* tile) const override {
     const Segment* segment = &segments_[0];
-    while (unit >= units_of(segment->weight)) unit -= units_of((segment++)->weight);
+    while (unit >= segment->units()) unit -= (segment++)->units();
     const int64_t rows = std::min<int64_t>(kUnitRows, segment->weight.rows - unit * kUnitRows);
-    kernels().multiply_groups(segment->weight, 2 * unit, rows > kGroupRows ? 2 : 1, q, count, panel, tile);
+    const uint8_t* groups[] = {segment->group(2 * unit), segment->group(2 * unit + 1)};
+    kernels().multiply_groups(segment->weight.format, groups, rows > kGroupRows ? 2 : 1, K_, q, count, panels, tile);
     const int64_t row = segment->first + unit * kUnitRows;
     for (int64_t t = 0; t < count; ++t)
       put_row(out_ + (first + t) * O_ + row, tile + kUnitRows * t, bias_ == nullptr ? nullptr : bias_ + row, rows);
@@ -76,11 +103,41 @@ class Linear final : public Work {
     }
   }
 
-  const float* x_;
   float* out_;
   const float* bias_;
   std::vector<Segment> segments_;
-  int64_t T_, K_, O_, units_ = 0, tokens_, piece_;
+  int64_t O_;
+};
+
+// silu(gate) · up: a unit is one group of the gate's rows beside the same group of up's, so that the activation is
+// computed where both lie in the tile.
+class GatedLinear final : public Product {
+ public:
+  GatedLinear(const float* x, float* out, const float* bias, const Segment& gate, const Segment& up, int64_t T, int64_t K)
+      : Product(x, T, K, gate.weight.groups(), 2 * layout_of(gate.weight.format).group_bytes(K)),
+        out_(out), bias_(bias), gate_(gate), up_(up) {}
+  std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
+
+ private:
+  void multiply(int64_t group, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
+                float* tile) const override {
+    const uint8_t* groups[] = {gate_.group(group), up_.group(group)};
+    kernels().multiply_groups(gate_.weight.format, groups, 2, K_, q, count, panels, tile);
+    const int64_t I = gate_.weight.rows, row = group * kGroupRows, rows = std::min<int64_t>(kGroupRows, I - row);
+    for (int64_t t = 0; t < count; ++t) {
+      float *gate = tile + kUnitRows * t, *up = gate + kGroupRows;
+      if (bias_ != nullptr)
+        for (int64_t r = 0; r < rows; ++r) {
+          gate[r] += bias_[row + r];
+          up[r] += bias_[I + row + r];
+        }
+      kernels().silu_and_mul(DType::f32, out_ + (first + t) * I + row, gate, up, rows);
+    }
+  }
+
+  float* out_;
+  const float* bias_;
+  Segment gate_, up_;
 };
 
 class Embedding final : public Work {
@@ -162,11 +219,19 @@ int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns) {
   return weight.groups() * layout_of(weight.format).group_bytes(columns);
 }
 
-Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias) {
+namespace {
+
+// The checked inputs of a linear map.
+struct Inputs {
+  const float *x, *bias;
+  int64_t T, K, O;
+  std::vector<Segment> segments;
+};
+Inputs inputs_of(const Tensor& x, const Tensor& data, const Tensor& parts, const std::optional<Tensor>& bias) {
   check_layout(x, "x", 2);
   check_type(x, "x", ScalarType::Float);
   const int64_t T = x.size(0), K = x.size(1);
-  STD_TORCH_CHECK(K % kBlock == 0, "x has ", K, " columns, expected a multiple of ", kBlock);
+  STD_TORCH_CHECK(K > 0 && K % kBlock == 0, "x has ", K, " columns, expected a multiple of ", kBlock);
   std::vector<Segment> segments = segments_of(data, parts, K);
   const int64_t O = segments.back().first + segments.back().weight.rows;
   if (bias.has_value()) {
@@ -174,10 +239,28 @@ Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::opt
     check_type(*bias, "bias", ScalarType::Float);
     check_size(*bias, "bias", 0, O);
   }
-  Tensor out = empty_like(x, {T, O});
-  launch(std::make_shared<Linear>(static_cast<const float*>(x.data_ptr()), static_cast<float*>(out.data_ptr()),
-                                  bias.has_value() ? static_cast<const float*>(bias->data_ptr()) : nullptr,
-                                  std::move(segments), T, K, O));
+  const float* added = bias.has_value() ? static_cast<const float*>(bias->data_ptr()) : nullptr;
+  return {static_cast<const float*>(x.data_ptr()), added, T, K, O, std::move(segments)};
+}
+
+}  // namespace
+
+Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias) {
+  Inputs in = inputs_of(x, data, parts, bias);
+  Tensor out = empty_like(x, {in.T, in.O});
+  launch(std::make_shared<Linear>(in.x, static_cast<float*>(out.data_ptr()), in.bias, std::move(in.segments), in.T, in.K,
+                                  in.O));
+  return out;
+}
+
+Tensor gated_linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias) {
+  const Inputs in = inputs_of(x, data, parts, bias);
+  STD_TORCH_CHECK(in.segments.size() == 2 && in.segments[0].weight.rows == in.segments[1].weight.rows &&
+                      in.segments[0].weight.format == in.segments[1].weight.format,
+                  "gate and up are two parts of one kind and size");
+  Tensor out = empty_like(x, {in.T, in.O / 2});
+  launch(std::make_shared<GatedLinear>(in.x, static_cast<float*>(out.data_ptr()), in.bias, in.segments[0],
+                                       in.segments[1], in.T, in.K));
   return out;
 }
 

@@ -306,16 +306,16 @@ static void multiply_panels(int64_t tokens, uint8_t* panels, int64_t panel_bytes
   if constexpr (N > 1) multiply_panels<K, V, N - 1>(tokens, panels, panel_bytes, x, first, last, out, stride);
 }
 
-// V vectors of rows, of which the first begins in `group` at slice `slice`.
+// V vectors of the rows of `groups`, from number `vector` on.
 template <Format F, int V>
-static void multiply_vectors(const uint8_t* group, int64_t group_bytes, int slice, int64_t blocks, const Quantized& x,
-                             int64_t tokens, uint8_t* panels, float* out, int64_t stride) {
+static void multiply_vectors(const uint8_t* const* groups, int vector, int64_t blocks, const Quantized& x, int64_t tokens,
+                             uint8_t* panels, float* out, int64_t stride) {
   using K = typename KindOf<F>::type;
   constexpr int64_t kBlocks = kPanelColumns / kBlock, kPanelBytes = kBlocks * Panel<K>::block_bytes;
   for (int64_t first = 0; first < blocks; first += kBlocks) {
     const int64_t last = first + kBlocks < blocks ? first + kBlocks : blocks;
     for (int v = 0; v < V; ++v) {
-      Stream<F> source = Stream<F>::begin(group + (slice + v) / kSlices * group_bytes, (slice + v) % kSlices, first);
+      Stream<F> source = Stream<F>::begin(groups[(vector + v) / kSlices], (vector + v) % kSlices, first);
       Panel<K> to{panels + v * kPanelBytes};
       for (int64_t block = first; block < last; ++block) {
         source.read();
@@ -328,39 +328,35 @@ static void multiply_vectors(const uint8_t* group, int64_t group_bytes, int slic
   }
 }
 
-// out [tokens, 32] = x · the rows of one or two groups of the weight.
+// out [tokens, 32] = x · the rows of one or two groups of a weight.
 template <Format F>
-static void multiply_groups_of(const uint8_t* group, int64_t columns, int64_t groups, const Quantized& x, int64_t tokens,
-                               uint8_t* panels, float* out) {
-  const int64_t blocks = columns / kBlock, group_bytes = layout_of(F).group_bytes(columns);
-  const int vectors = static_cast<int>(groups) * kSlices;
+static void multiply_groups_of(const uint8_t* const* groups, int64_t count, int64_t columns, const Quantized& x,
+                               int64_t tokens, uint8_t* panels, float* out) {
+  const int64_t blocks = columns / kBlock;
+  const int vectors = static_cast<int>(count) * kSlices;
   __builtin_memset(out, 0, tokens * kUnitRows * sizeof(float));
   if (tokens == 1) {  // nothing to share: out of the weight as it is
     for (int v = 0; v < vectors; ++v) {
-      Stream<F> source[1] = {Stream<F>::begin(group + v / kSlices * group_bytes, v % kSlices, 0)};
+      Stream<F> source[1] = {Stream<F>::begin(groups[v / kSlices], v % kSlices, 0)};
       multiply_blocks<Stream<F>, 1, 1>(source, x, 0, blocks, out + L * v, kUnitRows);
     }
     return;
   }
   int v = 0;
-  for (; v + 2 <= vectors; v += 2)
-    multiply_vectors<F, 2>(group + v / kSlices * group_bytes, group_bytes, v % kSlices, blocks, x, tokens, panels,
-                           out + L * v, kUnitRows);
-  if (v < vectors) multiply_vectors<F, 1>(group + v / kSlices * group_bytes, group_bytes, 0, blocks, x, tokens, panels,
-                                          out + L * v, kUnitRows);
+  for (; v + 2 <= vectors; v += 2) multiply_vectors<F, 2>(groups, v, blocks, x, tokens, panels, out + L * v, kUnitRows);
+  if (v < vectors) multiply_vectors<F, 1>(groups, v, blocks, x, tokens, panels, out + L * v, kUnitRows);
 }
 
-static void multiply_groups(const Packed& w, int64_t group, int64_t groups, const Quantized& x, int64_t tokens,
-                            uint8_t* panels, float* out) {
-  using Multiply = void (*)(const uint8_t*, int64_t, int64_t, const Quantized&, int64_t, uint8_t*, float*);
+static void multiply_groups(Format format, const uint8_t* const* groups, int64_t count, int64_t columns, const Quantized& x,
+                            int64_t tokens, uint8_t* panels, float* out) {
+  using Multiply = void (*)(const uint8_t* const*, int64_t, int64_t, const Quantized&, int64_t, uint8_t*, float*);
   static constexpr Multiply of_format[] = {
       multiply_groups_of<Format::Q4_0>,   multiply_groups_of<Format::Q4_1>,   multiply_groups_of<Format::Q5_0>,
       multiply_groups_of<Format::Q5_1>,   multiply_groups_of<Format::Q8_0>,   multiply_groups_of<Format::Q2_K>,
       multiply_groups_of<Format::Q3_K>,   multiply_groups_of<Format::Q4_K>,   multiply_groups_of<Format::Q5_K>,
       multiply_groups_of<Format::Q6_K>,   multiply_groups_of<Format::IQ4_NL>, multiply_groups_of<Format::IQ4_XS>,
       multiply_groups_of<Format::IQ2_XXS>};
-  const uint8_t* at = w.data + group * layout_of(w.format).group_bytes(w.columns);
-  of_format[static_cast<int>(w.format)](at, w.columns, groups, x, tokens, panels, out);
+  of_format[static_cast<int>(format)](groups, count, columns, x, tokens, panels, out);
 }
 static int64_t panel_bytes() { return 2 * kPanelColumns / kBlock * Panel<Kind<2, 0, true, true>>::block_bytes; }
 

@@ -34,6 +34,7 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def("pack_blocks(Tensor blocks, Tensor codebook, int format, int columns) -> Tensor");
   m.def("packed_bytes(int format, int rows, int columns) -> int");
   m.def("linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");
+  m.def("gated_linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");
   m.def("embedding(Tensor token_ids, Tensor packed, Tensor parts, Tensor like, int columns) -> Tensor");
   m.def("begin_recording() -> ()");
   m.def("abandon_recording() -> ()");
@@ -60,5 +61,6 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CPU, m) {
   m.impl("paged_attention", TORCH_BOX(&pio::paged_attention));
   m.impl("pack_blocks", TORCH_BOX(&pio::pack_blocks));
   m.impl("linear", TORCH_BOX(&pio::linear));
+  m.impl("gated_linear", TORCH_BOX(&pio::gated_linear));
   m.impl("embedding", TORCH_BOX(&pio::embedding));
 }

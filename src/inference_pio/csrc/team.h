@@ -1,7 +1,8 @@
 // Threads that work through one operation, or through a whole recorded step, together.
 //
 // They are torch's own threads: a team lives inside one torch parallel region. Threads meet at `wait`, which spins: the
-// stretches between two meetings are microseconds. A thread that waits long lets others run.
+// stretches between two meetings are microseconds. A thread that waits long sleeps: it lets others run, and when it is
+// woken the system may find it a processor of its own, should two threads of a team have come to share one.
 #pragma once
 
 #include <torch/csrc/stable/ops.h>
@@ -10,7 +11,6 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
-#include <thread>
 
 namespace pio {
 
@@ -22,6 +22,8 @@ inline void relax() {
 #endif
 }
 
+constexpr int kSpins = 2000;  // some tens of microseconds
+
 // What the threads of a team share.
 class Meeting {
  public:
@@ -31,24 +33,25 @@ class Meeting {
       next_.store(0, std::memory_order_relaxed);
       return;
     }
-    const uint32_t round = round_.load(std::memory_order_relaxed);
+    const int round = round_.load(std::memory_order_relaxed);
     if (arrived_.fetch_add(1, std::memory_order_acq_rel) == size - 1) {
       arrived_.store(0, std::memory_order_relaxed);
       next_.store(0, std::memory_order_relaxed);
       round_.store(round + 1, std::memory_order_release);
+      round_.notify_all();
       return;
     }
-    for (int spins = 0; round_.load(std::memory_order_acquire) == round; ++spins) {
+    for (int spins = 0; spins < kSpins; ++spins) {
+      if (round_.load(std::memory_order_acquire) != round) return;
       relax();
-      if (spins >= kSpins) std::this_thread::yield();
     }
+    round_.wait(round, std::memory_order_acquire);
   }
   int64_t take(int64_t count) { return next_.fetch_add(count, std::memory_order_relaxed); }
 
  private:
-  static constexpr int kSpins = 2000;
   alignas(64) std::atomic<int64_t> arrived_{0};
-  alignas(64) std::atomic<uint32_t> round_{0};
+  alignas(64) std::atomic<int> round_{0};
   alignas(64) std::atomic<int64_t> next_{0};
 };
 
@@ -74,12 +77,14 @@ template <class F>
 void in_team(int64_t threads, const F& body) {
   Meeting meeting;
   if (threads <= 1) return body(Team{0, 1, &meeting});
-  std::atomic<int64_t> covered{0}, members{0};
+  std::atomic<int> covered{0};
+  std::atomic<int64_t> members{0};
+  const int all = static_cast<int>(threads);
   torch::stable::parallel_for(0, threads, 1, [&](int64_t begin, int64_t end) {
     const int64_t id = members.fetch_add(1);
-    covered.fetch_add(end - begin);
-    for (int spins = 0; covered.load(std::memory_order_acquire) < threads; ++spins)
-      spins < 2000 ? relax() : std::this_thread::yield();
+    if (covered.fetch_add(static_cast<int>(end - begin)) + (end - begin) == all) covered.notify_all();
+    for (int seen, spins = 0; (seen = covered.load(std::memory_order_acquire)) < all; ++spins)
+      spins < kSpins ? relax() : covered.wait(seen, std::memory_order_acquire);
     body(Team{id, members.load(), &meeting});
   });
 }

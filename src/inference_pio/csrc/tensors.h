@@ -82,6 +82,7 @@ Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_c
 Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns);
 int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns);
 Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);
+Tensor gated_linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);
 void begin_recording();
 void abandon_recording();
 int64_t end_recording(const Tensor& result);

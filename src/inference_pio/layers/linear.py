@@ -39,6 +39,17 @@ class Linear(nn.Module):
         return ops.linear(x, self.packed, self.bias)
 
 
+class GatedLinear(Linear):
+    """silu(gate(x)) · up(x) (Shazeer 2020, eq. 6); the weight's rows are the gate's and, below them, up's."""
+
+    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+        super().__init__(in_features, 2 * out_features, bias=bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        assert self.packed is not None, "weights are not loaded"
+        return ops.gated_linear(x, self.packed, self.bias)
+
+
 class RowParallelLinear(Linear):
     """Divided over ranks by columns of W (its inputs); the ranks' results are summed. Rank 0 alone adds the bias."""
 

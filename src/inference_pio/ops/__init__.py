@@ -10,7 +10,7 @@ from typing import cast
 
 from torch import Tensor
 
-from inference_pio.ops.dispatch import OpChoice, pick, table, use
+from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight
 from inference_pio.ops.quantized import (
     Blocks,
@@ -19,6 +19,7 @@ from inference_pio.ops.quantized import (
     pack_quantized,
     packed_bytes,
     quantized_embedding,
+    quantized_gated_linear,
 )
 from inference_pio.ops.recording import CannotRecord, RecordedStep
 from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
@@ -34,6 +35,7 @@ __all__ = [
     "can_pack",
     "cos_sin_table",
     "inverse_frequencies",
+    "gated_linear",
     "linear",
     "pack_quantized",
     "pack_weight",
@@ -107,6 +109,13 @@ def paged_attention(
     attend = pick("paged_attention", q_TNH)
     where = (block_tables_SB, query_start_S1, seq_lens_S)
     return cast(Tensor, attend(q_TNH, k_cache, v_cache, *where, scale, max_query_len, max_seq_len))
+
+
+def gated_linear(x_TI: Tensor, packed: PackedWeight | QuantizedWeight, bias_O: Tensor | None = None) -> Tensor:
+    """silu_and_mul(linear(x, packed, bias)), in one pass where the weight and its device allow it."""
+    if isinstance(packed, QuantizedWeight) and packed.halves_match and is_native():
+        return quantized_gated_linear(x_TI, packed, bias_O)
+    return silu_and_mul(linear(x_TI, packed, bias_O))
 
 
 def silu_and_mul(x_T2I: Tensor) -> Tensor:

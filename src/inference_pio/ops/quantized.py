@@ -59,6 +59,11 @@ class QuantizedWeight:
     def kinds(self) -> tuple[str, ...]:
         return tuple(KINDS[kind] for kind, _ in self.parts.tolist())
 
+    @cached_property
+    def halves_match(self) -> bool:
+        """Whether it is two parts of one kind and size, as a gate and what it gates are."""
+        return len(self.parts) == 2 and bool((self.parts[0] == self.parts[1]).all())
+
     def dequantize(self) -> Tensor:
         """float32 [out_features, in_features]."""
         rows, first = [], 0
@@ -99,6 +104,13 @@ def quantized_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | Non
         y_TO: Tensor = native.call("linear", x32_TI, weight.data, weight.parts, bias_O)
     else:
         y_TO = F.linear(x32_TI, weight.dequantize(), bias_O)
+    return y_TO.to(x_TI.dtype)
+
+
+def quantized_gated_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | None) -> Tensor:
+    """silu(gate) · up of a weight whose `halves_match`: native, [T, out_features / 2] in x's dtype."""
+    x32_TI = x_TI.float().contiguous()
+    y_TO: Tensor = native.call("gated_linear", x32_TI, weight.data, weight.parts, bias_O)
     return y_TO.to(x_TI.dtype)
 
 

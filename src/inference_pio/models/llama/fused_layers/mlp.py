@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from inference_pio import ops
-from inference_pio.layers import Linear, RowParallelLinear
+from inference_pio.layers import GatedLinear, RowParallelLinear
 from inference_pio.models.llama.config import LlamaConfig
 from inference_pio.parallel import Shard
 
@@ -16,9 +15,9 @@ class MLP(nn.Module):
     def __init__(self, config: LlamaConfig, shard: Shard) -> None:
         super().__init__()
         width = shard.part(config.intermediate_size)
-        self.gate_up_proj = Linear(config.hidden_size, 2 * width, bias=config.mlp_bias)
+        self.gate_up_proj = GatedLinear(config.hidden_size, width, bias=config.mlp_bias)
         self.down_proj = RowParallelLinear(width, config.hidden_size, shard, bias=config.mlp_bias)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        y_TD: Tensor = self.down_proj(ops.silu_and_mul(self.gate_up_proj(x_TD)))
+        y_TD: Tensor = self.down_proj(self.gate_up_proj(x_TD))
         return y_TD
