@@ -45,6 +45,8 @@ class RecordedStep:
         except BaseException:
             native.call("abandon_recording")
             raise
+        if number == 0:
+            raise CannotRecord("the step gives back what no native operation made")
         self._number = number
         weakref.finalize(self, native.call, "forget_step", number).atexit = False
 
