@@ -193,10 +193,12 @@ void pack_row(const Packed& w, const uint8_t* file_row, const uint8_t* codebook,
   const int64_t file_blocks = w.columns / layout.columns_in_file;
   const int per_file_block = layout.columns_in_file / kBlock;
   Block b;
-  float unit = 0.0f;  // of the 16-bit minima: the largest one is 32767 units
+  float unit = 0.0f;  // of the 16-bit minima: the largest one is 32767 units; not finite if one of them is not
   if (layout.minimum == Minimum::i16) {
-    for (int64_t i = 0; i < file_blocks; ++i)
-      unit = std::max(unit, std::fabs(half_to_float(half_at(file_row + i * layout.block_bytes_in_file + 2))));
+    for (int64_t i = 0; i < file_blocks; ++i) {
+      const float size = std::fabs(half_to_float(half_at(file_row + i * layout.block_bytes_in_file + 2)));
+      unit = size > unit || std::isnan(size) ? size : unit;
+    }
     unit /= 32767.0f;
     std::memcpy(group + 4 * row, &unit, 4);
   }
@@ -218,7 +220,8 @@ void pack_row(const Packed& w, const uint8_t* file_row, const uint8_t* codebook,
       } else {
         put_half(at, row, b.d);
         if (layout.minimum == Minimum::i16) {  // the file adds it, the product takes it away
-          const float units = unit > 0.0f ? std::nearbyint(-half_to_float(b.dmin) / unit) : 0.0f;
+          const bool countable = unit > 0.0f && std::isfinite(unit);
+          const float units = countable ? std::nearbyint(-half_to_float(b.dmin) / unit) : 0.0f;
           put_half(at + layout.scale_bytes(), row, static_cast<uint16_t>(static_cast<int16_t>(units)));
         }
       }

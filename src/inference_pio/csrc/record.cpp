@@ -30,17 +30,17 @@ class Step {
     buffers_.push_back({tensor, begin, begin + bytes});
   }
 
-  // The end of recording: `result` stays where it is, other buffers move into the arena.
-  void finish(const Tensor& result) {
+  // The end of recording: `result` stays where it is, other buffers move into the arena. False if no operation made it.
+  bool finish(const Tensor& result) {
     std::sort(buffers_.begin(), buffers_.end(), [](const Buffer& a, const Buffer& b) { return a.begin < b.begin; });
+    const Buffer* pinned = find(result.data_ptr());
+    if (pinned == nullptr) return false;
     for (size_t i = 0; i < works_.size(); ++i)
       for (const void** pointer : works_[i]->pointers())
         if (Buffer* buffer = find(*pointer)) {
           if (buffer->first < 0) buffer->first = static_cast<int64_t>(i);
           buffer->last = static_cast<int64_t>(i);
         }
-    const Buffer* pinned = find(result.data_ptr());
-    STD_TORCH_CHECK(pinned != nullptr, "the result was not made by a recorded operation");
     int64_t size = 0, scratch = 0;
     for (Buffer& buffer : buffers_)
       if (&buffer != pinned && buffer.first >= 0) size = std::max(size, place(buffer));
@@ -57,6 +57,7 @@ class Step {
     const Tensor kept = pinned->tensor;
     buffers_.clear();
     result_ = std::make_unique<Tensor>(kept);
+    return true;
   }
 
   void replay() {
@@ -137,11 +138,12 @@ void begin_recording() {
 
 void abandon_recording() { recording = nullptr; }
 
+// The step's number; 0 if `result` was not made by a recorded operation.
 int64_t end_recording(const Tensor& result) {
   STD_TORCH_CHECK(recording != nullptr, "this thread records no step");
   const std::shared_ptr<Step> step = std::move(recording);
   recording = nullptr;
-  step->finish(result);
+  if (!step->finish(result)) return 0;
   const std::lock_guard<std::mutex> guard(steps_lock);
   steps[next_step] = step;
   return next_step++;

@@ -18,7 +18,7 @@ from inference_pio.loader.weight_plan import Target, WeightPlan
 from inference_pio.plugin.quantization import Quantization
 
 _COLUMNS = 32  # of one block of the packed layout
-_MAGNITUDES = (8, 25, 43)
+_MAGNITUDES = torch.tensor([8.0, 25.0, 43.0])
 
 
 @dataclass(frozen=True)
@@ -91,4 +91,4 @@ def _bits(kind: str) -> float:
 
 
 def _iq2_codebook() -> torch.Tensor:
-    return torch.stack([IQ2_GRID == value for value in _MAGNITUDES]).to(torch.uint8).argmax(0).to(torch.uint8)
+    return torch.bucketize(IQ2_GRID, _MAGNITUDES).to(torch.uint8)

@@ -142,7 +142,9 @@ class _Loading:
                 blocks = self._packing.read(self._checkpoint, source, kind)
                 made[kind] = replace(blocks, data=_unpermute(blocks.data, heads)) if heads else blocks
                 continue
-            dtypes = {self._dtype_of(target.name) for (target, _), k in zip(uses, kinds, strict=True) if k is None}
+            dtypes = {
+                self._dtype_of(target.name) for (target, _), k in zip(uses, kinds, strict=True) if k is None
+            }
             tensor = self._checkpoint.read(source, dtypes.pop() if len(dtypes) == 1 else torch.float32)
             made[None] = _unpermute(tensor, heads) if heads else tensor
         return [made[kind] for kind in kinds]

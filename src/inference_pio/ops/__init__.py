@@ -27,21 +27,21 @@ from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
 __all__ = [
     "Blocks",
     "CannotRecord",
-    "QuantizedWeight",
-    "RecordedStep",
-    "can_pack",
-    "pack_quantized",
-    "packed_bytes",
-    "quantized_embedding",
     "OpChoice",
     "PackedWeight",
+    "QuantizedWeight",
+    "RecordedStep",
     "add_rms_norm",
+    "can_pack",
     "cos_sin_table",
-    "inverse_frequencies",
     "gated_linear",
+    "inverse_frequencies",
     "linear",
+    "pack_quantized",
     "pack_weight",
+    "packed_bytes",
     "paged_attention",
+    "quantized_embedding",
     "rms_norm",
     "rope_and_cache",
     "row_max",
@@ -112,7 +112,9 @@ def paged_attention(
     return cast(Tensor, attend(q_TNH, k_cache, v_cache, *where, scale, max_query_len, max_seq_len))
 
 
-def gated_linear(x_TI: Tensor, packed: PackedWeight | QuantizedWeight, bias_O: Tensor | None = None) -> Tensor:
+def gated_linear(
+    x_TI: Tensor, packed: PackedWeight | QuantizedWeight, bias_O: Tensor | None = None
+) -> Tensor:
     """silu_and_mul(linear(x, packed, bias)), in one pass where the weight and its device allow it."""
     if isinstance(packed, QuantizedWeight) and packed.halves_match and is_native():
         return quantized_gated_linear(x_TI, packed, bias_O)

@@ -19,7 +19,7 @@ _VIEWS = tuple(
 )  # fmt: skip
 
 
-class CannotRecord(Exception):  # noqa: N818
+class CannotRecord(Exception):
     """The step does something that is no native operation; the message names it."""
 
 
@@ -38,17 +38,15 @@ class RecordedStep:
         """
         if not dispatch.is_native():
             raise CannotRecord("operations run in torch")
-        foreign = _Foreign()
         native.call("begin_recording")
         try:
-            with foreign:
-                self.result = step()
-            if foreign.found is not None:
-                raise CannotRecord(f"the step calls {foreign.found}")
+            self.result = _native_alone(step)
             number = native.call("end_recording", self.result)
         except BaseException:
             native.call("abandon_recording")
             raise
+        if number == 0:
+            raise CannotRecord("the step gives back what no native operation made")
         self._number = number
         weakref.finalize(self, native.call, "forget_step", number).atexit = False
 
@@ -57,14 +55,24 @@ class RecordedStep:
         return self.result
 
 
+def _native_alone(step: Callable[[], Tensor]) -> Tensor:
+    foreign = _Foreign()
+    with foreign:
+        result = step()
+    if foreign.found is not None:
+        raise CannotRecord(f"the step calls {foreign.found}")
+    return result
+
+
 class _Foreign(TorchDispatchMode):
     """Notes the first operation that a recording would miss."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.found: str | None = None
+    found: str | None = None
 
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # noqa: ARG002
+    def __init__(self) -> None:
+        TorchDispatchMode.__init__(self)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
         name = str(func)
         known = name.startswith("inference_pio.") or (name.startswith(_VIEWS) and _lies_in(result, args[0]))

@@ -13,7 +13,7 @@ _GROUPS = (32, 64, 128)
 
 @dataclass(frozen=True)
 class Quantization:
-    """Weights with more bits than this become blocks of `kind` when they are loaded; `group_size` columns share a scale."""
+    """Weights with more bits become blocks of `kind` when they are loaded; `group_size` columns share a scale."""
 
     kind: str
     group_size: int = 32

@@ -72,7 +72,9 @@ class RuntimeOptions:
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
         if self.kv_cache_dtype not in KV_DTYPES:
-            raise UsageError(f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_cache_dtype!r}")
+            raise UsageError(
+                f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_cache_dtype!r}"
+            )
         if self.quantize is not None:
             Quantization.parse(self.quantize)
         if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:

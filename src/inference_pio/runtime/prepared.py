@@ -94,7 +94,9 @@ def _packing(
     """With `torch_dtype` "auto" weights stay in the file's blocks; a dtype that is named asks for dense ones."""
     quantization = Quantization.parse(options.quantize) if options.quantize else None
     if quantization is not None and (device.type != "cpu" or not ops.can_pack(quantization.kind)):
-        raise ResourceError(f"quantize {options.quantize} needs the native kernels, on the CPU: see inference-pio doctor")
+        raise ResourceError(
+            f"quantize {options.quantize} needs the native kernels, on the CPU: see inference-pio doctor"
+        )
     if device.type != "cpu" or (quantization is None and config.torch_dtype != "auto"):
         return NOTHING_PACKED
     return plan_packing(model, opened.checkpoint, weights, quantization)
@@ -111,12 +113,12 @@ def _weight_bytes(
     """All parameters as they will lie in memory, and what loading holds beside them for a moment: the largest tensor,
     where weights are packed one more.
     """
-    total, dense = 0, {name: p.numel() * dtype.itemsize for name, p in model.named_parameters(remove_duplicate=False)}
-    for name, nbytes in dense.items():
+    total = 0
+    for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in packing.kinds:
             total += packing.nbytes(weights.targets[name])
         elif name not in weights.tied:
-            total += nbytes
+            total += parameter.numel() * dtype.itemsize
     if device.type == "cpu" and dtype == torch.bfloat16:
         # A tied head is packed for the matrix product while the embedding keeps its rows.
         tied = {name.rpartition(".")[0] for name in weights.tied}
