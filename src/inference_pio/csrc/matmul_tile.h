@@ -11,6 +11,7 @@ typedef uint8_t vb __attribute__((vector_size(4 * L)));
 
 constexpr int kTokens = L == 16 ? 4 : 2;  // tokens that are multiplied together: their sums stay in registers
 constexpr int kSlices = 16 / L;   // a register holds L of the 16 rows
+constexpr int kFewTokens = 8;     // up to here blocks are unpacked again for every kTokens of them: the rows are in L1 then
 constexpr int kPanelColumns = 1024;  // columns that are unpacked at once: with their activations they stay in L1
 
 PIO_INLINE vi splat_int(int32_t x) { return x - vi{}; }
@@ -347,6 +348,17 @@ static void multiply_vectors(const uint8_t* const* groups, int vector, int64_t b
   }
 }
 
+// One vector of rows, unpacked while it is multiplied.
+template <Format F, int N = kTokens>
+static void multiply_stream(int64_t tokens, const uint8_t* group, int slice, int64_t blocks, const Quantized& x,
+                            float* out) {
+  if (tokens == N) {
+    Stream<F> source[1] = {Stream<F>::begin(group, slice, 0)};
+    return multiply_blocks<Stream<F>, 1, N>(source, x, 0, blocks, out, kUnitRows);
+  }
+  if constexpr (N > 1) multiply_stream<F, N - 1>(tokens, group, slice, blocks, x, out);
+}
+
 // out [tokens, 32] = x · the rows of one or two groups of a weight.
 template <Format F>
 static void multiply_groups_of(const uint8_t* const* groups, const uint8_t* const* upcoming, int64_t count,
@@ -355,11 +367,11 @@ static void multiply_groups_of(const uint8_t* const* groups, const uint8_t* cons
   const int64_t blocks = columns / kBlock;
   const int vectors = static_cast<int>(count) * kSlices;
   __builtin_memset(out, 0, tokens * kUnitRows * sizeof(float));
-  if (tokens == 1) {  // nothing to share: out of the weight as it is
-    for (int v = 0; v < vectors; ++v) {
-      Stream<F> source[1] = {Stream<F>::begin(groups[v / kSlices], v % kSlices, 0)};
-      multiply_blocks<Stream<F>, 1, 1>(source, x, 0, blocks, out + L * v, kUnitRows);
-    }
+  if (tokens <= kFewTokens) {  // out of the weight as it is: a panel would be written and read for little
+    for (int v = 0; v < vectors; ++v)
+      for (int64_t t = 0; t < tokens; t += kTokens)
+        multiply_stream<F>(tokens - t < kTokens ? tokens - t : kTokens, groups[v / kSlices], v % kSlices, blocks,
+                           x.from(t), out + t * kUnitRows + L * v);
     return;
   }
   constexpr int64_t kBlocks = kPanelColumns / kBlock;
