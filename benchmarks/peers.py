@@ -21,7 +21,6 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from transformers_peer import TransformersPeer
 
 from inference_pio.benchmarks.environment import environment
 from inference_pio.benchmarks.harness import Timed, interleave
@@ -30,6 +29,7 @@ from inference_pio.benchmarks.samples import Summary
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.errors import InferencePIOError
 from inference_pio.loader.resolve import resolve
+from transformers_peer import TransformersPeer
 
 OURS, THEIRS = "inference-pio", "transformers"
 Tokens = list[list[int]]
