@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -19,6 +18,7 @@ from inference_pio.errors import InferencePIOError, UsageError
 from inference_pio.loader.resolve import resolve
 from peers import record, rows
 from peers.chart import draw
+from peers.command import add_measuring, say
 from peers.engines import PEERS
 from peers.environments import PeerUnavailable, default_folder
 from peers.measure import Contestant, measure_model
@@ -57,24 +57,13 @@ def _parser() -> argparse.ArgumentParser:
         default="",
         help=f"whom to measure against: {', '.join(name for name in PEERS if name != OURS)}",
     )
-    parser.add_argument("--rows", default="", help="rows of the table, or how their names begin (qwen)")
-    parser.add_argument("--rounds", type=_count, default=5, help="timed rounds per row, after one to warm up")
-    parser.add_argument("--threads", type=_count, default=0, help="of every engine (default: the cores)")
+    add_measuring(parser)
     parser.add_argument(
         "--environments", type=Path, help="where peers are installed (or INFERENCE_PIO_PEERS)"
     )
     parser.add_argument("--setup", action="store_true", help="install the peers, measure nothing")
-    parser.add_argument("--quick", action="store_true", help="small workloads: does it run at all?")
-    parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--check", action="store_true", help="exit with 1 where a bar is not met")
-    parser.add_argument("--record", action="store_true", help="keep JSON and a plot in docs/benchmarks")
     return parser
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"a whole number from 1 up, got {text!r}")
-    return int(text)
 
 
 def _named(peers: str) -> tuple[str, ...]:
@@ -94,10 +83,10 @@ def _launches(
     launches = {}
     for name in wanted:
         try:
-            launches[name] = PEERS[name].launch(folder, _say)
+            launches[name] = PEERS[name].launch(folder, say)
         except PeerUnavailable as error:
             comparison.unavailable[name] = str(error)
-            _say(f"{name}: skipped, {error}")
+            say(f"{name}: skipped, {error}")
     return launches
 
 
@@ -117,11 +106,11 @@ def _measure(
             missing[name] = comparison.unavailable[name]
             continue
         try:
-            contestants[name] = Contestant(launches[name], PEERS[name].model(model, file, folder, _say))
+            contestants[name] = Contestant(launches[name], PEERS[name].model(model, file, folder, say))
         except PeerUnavailable as error:
             missing[name] = str(error)
     threads = options.threads or int(environment()["cores"])
-    measured, ready = measure_model(of_model, contestants, rounds=options.rounds, threads=threads, say=_say)
+    measured, ready = measure_model(of_model, contestants, rounds=options.rounds, threads=threads, say=say)
     comparison.results += [result_of(one, missing) for one in measured]
     comparison.ready |= ready
 
@@ -149,12 +138,7 @@ def _publish(comparison: Comparison, options: argparse.Namespace) -> None:
         file = record.write("peers", data)
         plot = file.with_suffix(".svg")
         plot.write_text(draw(data), encoding="utf-8")
-        _say(f"recorded: {file} and {plot.name}")
-
-
-def _say(line: str) -> None:
-    """Progress, beside the result and not in it."""
-    print(f"{time.strftime('%H:%M:%S')} {line}", file=sys.stderr, flush=True)
+        say(f"recorded: {file} and {plot.name}")
 
 
 if __name__ == "__main__":

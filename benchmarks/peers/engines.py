@@ -28,12 +28,12 @@ class Peer:
 
     def launch(self, folder: Path, say: Callable[[str], None]) -> Launch:
         """How to start its worker; its environment is built where it is missing. Raises PeerUnavailable."""
-        python = (
-            Path(sys.executable) if self.recipe is None else interpreter(self.name, self.recipe, folder, say)
-        )
-        return Launch(
-            self.name, (str(python), str(_WORKERS / self.worker)), folder / "logs" / f"{self.name}.log"
-        )
+        if self.recipe is None:
+            python = [sys.executable]
+        else:
+            # -E: nothing of our environment's Python settings reaches theirs
+            python = [str(interpreter(self.name, self.recipe, folder, say)), "-E"]
+        return Launch(self.name, (*python, str(_WORKERS / self.worker)), folder / "logs" / f"{self.name}.log")
 
     def model(self, model: str, file: Path, folder: Path, say: Callable[[str], None]) -> Path:
         """The model in the form this peer reads. Raises PeerUnavailable where it cannot be converted."""
@@ -66,7 +66,8 @@ PEERS = {
                 )
             ),
         ),
-        Peer(TRANSFORMERS, "worker_transformers.py"),
+        # It reads GGUF files too, and takes 15 s longer to start from one.
+        Peer(TRANSFORMERS, "worker_transformers.py", reads_gguf=False),
         Peer(
             VLLM,
             "worker_vllm.py",

@@ -55,12 +55,12 @@ def parse_reply(line: bytes, requests: int, output_len: int) -> Reply:
         raise WorkerFailed(f"said {_shown(line)} instead of an answer")
     if first is not None and not (_positive(first) and first <= seconds):
         raise WorkerFailed(f"says that the first token came after {first} of {seconds} s")
-    lengths = [len(answer) if isinstance(answer, list) else 0 for answer in tokens]
+    lengths = [len(ids) if isinstance(ids, list) else 0 for ids in tokens]
     if lengths != [output_len] * requests:
         raise WorkerFailed(
             f"gave {len(lengths)} answers of {sorted(set(lengths))} tokens instead of {requests} of {output_len}"
         )
-    return Reply(seconds, first, tokens)
+    return Reply(float(answer["seconds"]), first, tokens)
 
 
 def _object(line: bytes) -> dict[str, Any]:

@@ -76,7 +76,7 @@ class Worker:
             times = [process.cpu_times() for process in (root, *root.children(recursive=True))]
         except psutil.NoSuchProcess:
             return 0.0
-        return sum(time.user + time.system for time in times)
+        return float(sum(time.user + time.system for time in times))
 
     def close(self) -> None:
         """End the process: by the end of its input, by force where that is not enough."""
