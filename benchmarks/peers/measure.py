@@ -58,6 +58,7 @@ class Field:
             return action()
         except WorkerFailed as error:
             self.failed[name] = str(error)
+            self.workers[name].kill()
             return None
 
     def idle_seconds(self, but: str) -> float:

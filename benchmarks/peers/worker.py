@@ -78,6 +78,11 @@ class Worker:
             return 0.0
         return float(sum(time.user + time.system for time in times))
 
+    def kill(self) -> None:
+        """End it at once: one that failed must not go on computing while others are measured."""
+        self._process.kill()
+        self._process.wait()
+
     def close(self) -> None:
         """End the process: by the end of its input, by force where that is not enough."""
         with contextlib.suppress(BrokenPipeError):  # a request that it did not live to read
@@ -85,8 +90,7 @@ class Worker:
         try:
             self._process.wait(timeout=20)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
         self._output.close()
 
     def __enter__(self) -> Self:
@@ -113,7 +117,8 @@ class Worker:
             selector.register(self._output, selectors.EVENT_READ)
             while b"\n" not in self._buffer:
                 if not selector.select(deadline - time.monotonic()):
-                    raise WorkerFailed(f"said nothing for {self._launch.timeout:.0f} s")
+                    self.kill()
+                    raise WorkerFailed(f"said nothing for {self._launch.timeout:g} s")
                 part = os.read(self._output.fileno(), 1 << 20)
                 if not part:
                     raise self._ended()

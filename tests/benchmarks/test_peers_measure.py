@@ -125,7 +125,7 @@ def test_one_that_does_not_load_is_out(fakes: Fakes) -> None:
     fakes.contestants["missing"] = Contestant(missing, Path("none"))
     [measured] = fakes.measure(row())
     assert list(measured.replies) == ["good"]
-    assert measured.failed["mute"] == "said nothing for 0 s"
+    assert measured.failed["mute"] == "said nothing for 0.3 s"
     assert measured.failed["missing"] == "/no/such/python does not start: No such file or directory"
 
 
@@ -158,7 +158,7 @@ def test_workers_that_are_not_asked_are_watched(fakes: Fakes) -> None:
     ) as worker:
         time.sleep(0.5)
         assert worker.cpu_seconds() > 0.05
-        worker._process.kill()
+        worker.kill()
 
 
 def test_what_a_library_prints_does_not_get_between_the_lines(tmp_path: Path) -> None:
