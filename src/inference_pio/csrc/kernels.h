@@ -55,6 +55,7 @@ struct Kernels {
   void (*rms_norm)(DType, void* y, const void* x, void* residual, const void* weight, float eps, int64_t rows,
                    int64_t D);
   void (*silu_and_mul)(DType, void* y, const void* gate, const void* up, int64_t n);
+  void (*row_max)(DType, const void* x, int64_t n, float* largest, int64_t* place);
   // One vector of H values turned by the angles whose cosines and sines are given (H / 2 each). From float to either
   // type, from bf16 to bf16; likewise convert.
   void (*rope)(DType to, void* y, DType from, const void* x, const float* cos, const float* sin, int64_t H);

@@ -25,6 +25,7 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
   m.def("add_rms_norm(Tensor x, Tensor(a!) residual, Tensor weight, float eps) -> Tensor");
   m.def("silu_and_mul(Tensor x) -> Tensor");
+  m.def("row_max(Tensor x) -> (Tensor, Tensor)");
   m.def(
       "rope_and_cache(Tensor qkv, Tensor positions, Tensor cos_sin, Tensor(a!) k_cache, Tensor(b!) v_cache, "
       "Tensor slot_mapping, int num_heads, int num_kv_heads) -> Tensor");
@@ -56,6 +57,7 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CompositeExplicitAutograd, m) {
 STABLE_TORCH_LIBRARY_IMPL(inference_pio, CPU, m) {
   m.impl("rms_norm", TORCH_BOX(&pio::rms_norm));
   m.impl("add_rms_norm", TORCH_BOX(&pio::add_rms_norm));
+  m.impl("row_max", TORCH_BOX(&pio::row_max));
   m.impl("silu_and_mul", TORCH_BOX(&pio::silu_and_mul));
   m.impl("rope_and_cache", TORCH_BOX(&pio::rope_and_cache));
   m.impl("paged_attention", TORCH_BOX(&pio::paged_attention));

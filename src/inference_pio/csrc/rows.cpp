@@ -65,6 +65,30 @@ class SiluAndMul final : public Work {
   int64_t T_, I_;
 };
 
+class RowMax final : public Work {
+ public:
+  RowMax(DType type, const void* x, void* largest, int64_t* places, int64_t T, int64_t V)
+      : type_(type), x_(x), largest_(largest), places_(places), T_(T), V_(V) {}
+  void run(const Team& team, uint8_t*) const override {
+    team.share(T_, 1, [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) {
+        float largest;
+        kernels().row_max(type_, static_cast<const char*>(x_) + t * V_ * bytes_of(type_), V_, &largest, places_ + t);
+        kernels().convert(type_, static_cast<char*>(largest_) + t * bytes_of(type_), DType::f32, &largest, 1);
+      }
+    });
+  }
+  int64_t cost() const override { return T_ * V_ / 4; }
+  std::vector<const void**> pointers() override { return {slot(x_), slot(largest_), slot(places_)}; }
+
+ private:
+  DType type_;
+  const void* x_;
+  void* largest_;
+  int64_t* places_;
+  int64_t T_, V_;
+};
+
 void check_indices(const int64_t* at, const char* name, int64_t count, int64_t below) {
   for (int64_t i = 0; i < count; ++i)
     STD_TORCH_CHECK(at[i] >= 0 && at[i] < below, name, "[", i, "] is ", at[i], ", expected 0 to ", below - 1);
@@ -139,6 +163,16 @@ Tensor silu_and_mul(const Tensor& x) {
   Tensor y = empty_like(x, {T, I});
   launch(std::make_shared<SiluAndMul>(dtype_of(x, "x"), y.data_ptr(), x.data_ptr(), T, I));
   return y;
+}
+
+std::tuple<Tensor, Tensor> row_max(const Tensor& x) {
+  check_layout(x, "x", 2);
+  STD_TORCH_CHECK(x.size(1) > 0, "x has no columns");
+  const int64_t T = x.size(0);
+  Tensor largest = empty_like(x, {T}), places = empty_like(x, {T}, ScalarType::Long);
+  launch(std::make_shared<RowMax>(dtype_of(x, "x"), x.data_ptr(), largest.data_ptr(),
+                                  static_cast<int64_t*>(places.data_ptr()), T, x.size(1)));
+  return {largest, places};
 }
 
 Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& cos_sin, const Tensor& k_cache,

@@ -72,6 +72,43 @@ static void convert_of(void* y, const void* x, int64_t n) {
   if (i < n) put_part(static_cast<To*>(y) + i, load_part(static_cast<const From*>(x) + i, n - i), n - i);
 }
 
+// The largest of n values, and where it first stands; a NaN is above all.
+template <class T>
+static void row_max_of(const void* x_, int64_t n, float* largest, int64_t* place) {
+  const T* x = static_cast<const T*>(x_);
+  vf best = splat(-__builtin_inff());
+  vi at = {}, odd = {};
+  int64_t i = 0;
+  for (; i + L <= n; i += L) {
+    const vf value = load(x + i);
+    odd |= value != value;
+    at = value > best ? vi{} + static_cast<int32_t>(i) : at;
+    best = vmax(value, best);
+  }
+  float top = x == nullptr || n == 0 ? 0.0f : load_part(x, 1)[0];
+  int64_t found = 0;
+  const auto offer = [&](float value, int64_t where) {
+    const bool nan = value != value;
+    if (top == top && (nan || value > top || (value == top && where < found))) top = value, found = where;
+  };
+  for (int lane = 0; lane < L; ++lane)
+    if (best[lane] > -__builtin_inff()) offer(best[lane], at[lane] + lane);
+  for (; i < n; ++i) offer(load_part(x + i, 1)[0], i);
+  bool any = false;
+  for (int lane = 0; lane < L; ++lane) any |= odd[lane] != 0;
+  if (any)  // rare: look for the first one
+    for (int64_t k = 0; k < n; ++k)
+      if (const float value = load_part(x + k, 1)[0]; value != value) {
+        top = value, found = k;
+        break;
+      }
+  *largest = top;
+  *place = found;
+}
+static void row_max(DType t, const void* x, int64_t n, float* largest, int64_t* place) {
+  (t == DType::f32 ? row_max_of<float> : row_max_of<bf16>)(x, n, largest, place);
+}
+
 static void rms_norm(DType t, void* y, const void* x, void* residual, const void* weight, float eps, int64_t rows,
                      int64_t D) {
   (t == DType::f32 ? rms_norm_of<float> : rms_norm_of<bf16>)(y, x, residual, weight, eps, rows, D);

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <optional>
+#include <tuple>
 #include <utility>
 
 #include "kernels.h"
@@ -40,22 +41,25 @@ inline int64_t bytes_of(DType type) { return type == DType::f32 ? 4 : 2; }
 // Tells a step that is being recorded of a tensor that an operation has made.
 void keep_while_recording(const Tensor& tensor, int64_t bytes);
 
-// A fresh contiguous tensor of x's dtype.
+// A fresh contiguous tensor beside x, of its dtype or of another one.
 template <int N>
-Tensor empty_like(const Tensor& x, const int64_t (&sizes)[N]) {
+Tensor empty_like(const Tensor& x, const int64_t (&sizes)[N], ScalarType type) {
   int64_t strides[N], stride = 1;
   for (int i = N - 1; i >= 0; --i) {
     strides[i] = stride;
     stride *= sizes[i];
   }
-  int32_t type, device;
-  aoti_torch_get_dtype(x.get(), &type);
+  int32_t device;
   aoti_torch_get_device_type(x.get(), &device);
   AtenTensorHandle made;
-  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(N, sizes, strides, type, device, 0, &made));
+  STABLE_TORCH_ERROR_CODE_CHECK(aoti_torch_empty_strided(N, sizes, strides, torch::stable::detail::from(type), device, 0, &made));
   Tensor fresh(made);
-  keep_while_recording(fresh, stride * static_cast<int64_t>(x.element_size()));
+  keep_while_recording(fresh, stride * static_cast<int64_t>(fresh.element_size()));
   return fresh;
+}
+template <int N>
+Tensor empty_like(const Tensor& x, const int64_t (&sizes)[N]) {
+  return empty_like(x, sizes, x.scalar_type());
 }
 
 // Keys and values alike; float32 or bfloat16, and bfloat16 where the activations are.
@@ -75,6 +79,7 @@ const Kernels& kernels();
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
 Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps);
 Tensor silu_and_mul(const Tensor& x);
+std::tuple<Tensor, Tensor> row_max(const Tensor& x);
 Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& cos_sin, const Tensor& k_cache,
                       const Tensor& v_cache, const Tensor& slot_mapping, int64_t num_heads, int64_t num_kv_heads);
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,

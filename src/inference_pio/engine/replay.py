@@ -15,6 +15,7 @@ from inference_pio.plugin.batch import ForwardBatch
 
 _MAX_TOKENS = 64  # of a step that is worth recording: longer ones are not held up by calls
 _MAX_STEPS = 64
+_INPUTS = ("token_ids", "positions", "query_start", "seq_lens", "slot_mapping")
 
 
 class StepReplay:
@@ -67,9 +68,6 @@ class StepReplay:
 
     @staticmethod
     def _fill(inputs: ForwardBatch, batch: ForwardBatch) -> None:
-        inputs.token_ids.copy_(batch.token_ids)
-        inputs.positions.copy_(batch.positions)
-        inputs.query_start.copy_(batch.query_start)
-        inputs.seq_lens.copy_(batch.seq_lens)
-        inputs.slot_mapping.copy_(batch.slot_mapping)
-        inputs.block_tables[:, : batch.block_tables.shape[1]].copy_(batch.block_tables)
+        for name in _INPUTS:  # numpy's copies of a few numbers cost a tenth of torch's
+            getattr(inputs, name).numpy()[...] = getattr(batch, name).numpy()
+        inputs.block_tables.numpy()[:, : batch.block_tables.shape[1]] = batch.block_tables.numpy()

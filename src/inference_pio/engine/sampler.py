@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from inference_pio import ops
 from inference_pio.engine.filters import candidates
 from inference_pio.engine.logprobs import token_logprobs
 from inference_pio.engine.penalties import adjust_logits
@@ -39,7 +40,7 @@ def sample(logits_RV: Tensor, sequences: list[Sequence], drafts: Drafts) -> list
     """
     if not sequences:
         return []
-    best_R, token_ids_R = logits_RV.max(dim=-1)
+    best_R, token_ids_R = ops.row_max(logits_RV)
     best, largest = best_R.tolist(), token_ids_R.tolist()
 
     def behind(token_ids: list[int], sequence: Sequence, row: int) -> Sample:

@@ -44,6 +44,7 @@ __all__ = [
     "quantized_embedding",
     "rms_norm",
     "rope_and_cache",
+    "row_max",
     "silu_and_mul",
     "table",
     "use",
@@ -118,6 +119,11 @@ def gated_linear(
     if isinstance(packed, QuantizedWeight) and packed.halves_match and is_native():
         return quantized_gated_linear(x_TI, packed, bias_O)
     return silu_and_mul(linear(x_TI, packed, bias_O))
+
+
+def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest value of each row, and its first place: [T] in x's dtype and [T] int64. A NaN is the largest value."""
+    return cast(tuple[Tensor, Tensor], pick("row_max", x_TV)(x_TV))
 
 
 def silu_and_mul(x_T2I: Tensor) -> Tensor:

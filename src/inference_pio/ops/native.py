@@ -15,7 +15,7 @@ from torch import Tensor
 
 DTYPES = frozenset({torch.float32, torch.bfloat16})
 _NAMES = (
-    "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul",
+    "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul", "row_max",
     "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
     "begin_recording", "abandon_recording", "end_recording", "replay", "forget_step",
 )  # fmt: skip
@@ -75,6 +75,11 @@ def paged_attention(
         seq_lens_S,
         scale,
     )
+
+
+def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:
+    largest: tuple[Tensor, Tensor] = call("row_max", x_TV.contiguous())
+    return largest
 
 
 def silu_and_mul(x_T2I: Tensor) -> Tensor:

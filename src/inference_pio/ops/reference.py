@@ -73,6 +73,11 @@ def paged_attention(
     return out_TNH
 
 
+def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:
+    largest = x_TV.max(dim=-1)
+    return largest.values, largest.indices
+
+
 def silu_and_mul(x_T2I: Tensor) -> Tensor:
     gate_TI, up_TI = x_T2I.chunk(2, dim=-1)
     return F.silu(gate_TI) * up_TI
