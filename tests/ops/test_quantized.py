@@ -12,6 +12,7 @@ from torch import Tensor
 
 from inference_pio import ops
 from inference_pio.loader.ggml_types import TYPES_BY_NAME
+from inference_pio.ops.quantized import quantized_gated_linear
 from support.quant_blocks import KINDS, blocks_of, dequantized, random_blocks, random_bytes
 
 pytestmark = pytest.mark.usefixtures("isa")
@@ -163,6 +164,36 @@ def test_one_weight_of_several_kinds() -> None:
         assert torch.equal(
             ops.linear(x_TK, weight), torch.cat([ops.linear(x_TK, part) for part in alone], dim=1)
         )
+
+
+@every_kind
+def test_gate_and_up_in_one_pass_are_the_two_steps(kind: str) -> None:
+    """Rows of both halves that end within a group, with a bias and without; alone and in company."""
+    columns = columns_of(kind, 3)
+    weight = ops.pack_quantized([random_blocks(kind, 23, columns, seed) for seed in (1, 2)])
+    assert weight.halves_match
+    x_TK, bias = activations(21, columns), torch.randn(46)
+    for added in (None, bias):
+        got = ops.gated_linear(x_TK, weight, added)
+        torch.testing.assert_close(
+            got, ops.silu_and_mul(ops.linear(x_TK, weight, added)), rtol=1e-6, atol=1e-6
+        )
+        assert torch.equal(got, torch.cat([ops.gated_linear(row, weight, added) for row in x_TK.split(1)]))
+        with ops.use("reference"):
+            exact = ops.gated_linear(x_TK, weight, added)
+        assert (got - exact).norm() <= 0.05 * exact.norm(), "activations have 8 bits"
+
+
+@pytest.mark.parametrize("second", [("Q4_0", 32), ("Q8_0", 23)])
+def test_halves_that_differ_take_two_steps(second: tuple[str, int]) -> None:
+    weight = ops.pack_quantized([random_blocks("Q8_0", 32, 256), random_blocks(*second, 256)])
+    if second[1] == 32:
+        x_TK = activations(3, 256)
+        got = ops.gated_linear(x_TK, weight)
+        assert torch.equal(got, ops.silu_and_mul(ops.linear(x_TK, weight)))
+    assert not weight.halves_match
+    with pytest.raises(RuntimeError, match="gate and up are two parts of one kind and size"):
+        quantized_gated_linear(activations(3, 256), weight, None)
 
 
 def test_the_reference_multiplies_without_rounding() -> None:

@@ -8,7 +8,7 @@ from inference_pio.errors import UsageError
 
 # Words of the option, and the blocks that floats become: 8 bits symmetric, 4 bits with a minimum.
 _KINDS = {"int8": "Q8_0", "int4": "Q4_1"}
-_GROUPS = (32, 64, 128)
+_GROUPS = {"": 32, ":32": 32, ":64": 64, ":128": 128}
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,10 @@ class Quantization:
         Raises:
             UsageError: another word or size.
         """
-        word, _, size = asked.partition(":")
-        if word not in _KINDS or (size and (not size.isdecimal() or int(size) not in _GROUPS)):
+        word, colon, size = asked.partition(":")
+        kind, group_size = _KINDS.get(word), _GROUPS.get(colon + size)
+        if kind is None or group_size is None:
             raise UsageError(
                 f"quantize must be int8 or int4, with :32, :64 or :128 for the group size if you like, got {asked!r}"
             )
-        return cls(_KINDS[word], int(size) if size else _GROUPS[0])
+        return cls(kind, group_size)
