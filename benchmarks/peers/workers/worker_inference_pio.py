@@ -20,7 +20,10 @@ class InferencePIO:
         )
         self.vocab_size: int = self._llm.plugin.config.vocab_size
         self.version = inference_pio.__version__
-        self.described = f"LLM with its defaults but no speculation, max_num_seqs {settings.max_seqs}, max_model_len {settings.max_len}"
+        self.described = (
+            f"LLM with its defaults but no speculation, max_num_seqs {settings.max_seqs}, "
+            f"max_model_len {settings.max_len}"
+        )
 
     def generate(self, prompts: Tokens, output_len: int) -> tuple[Tokens, float | None]:
         params = SamplingParams(temperature=0.0, max_tokens=output_len, ignore_eos=True)

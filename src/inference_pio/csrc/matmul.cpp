@@ -74,6 +74,7 @@ class Linear final : public Product {
   Linear(const float* x, float* out, const float* bias, std::vector<Segment> segments, int64_t T, int64_t K, int64_t O)
       : Product(x, T, K, units_of(segments), 2 * layout_of(segments[0].weight.format).group_bytes(K)),
         out_(out), bias_(bias), segments_(std::move(segments)), O_(O) {}
+  std::string name() const override { return "linear " + std::to_string(K_) + " -> " + std::to_string(O_); }
   std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
 
  private:
@@ -122,6 +123,9 @@ class GatedLinear final : public Product {
   GatedLinear(const float* x, float* out, const float* bias, const Segment& gate, const Segment& up, int64_t T, int64_t K)
       : Product(x, T, K, gate.weight.groups(), 2 * layout_of(gate.weight.format).group_bytes(K)),
         out_(out), bias_(bias), gate_(gate), up_(up) {}
+  std::string name() const override {
+    return "gated_linear " + std::to_string(K_) + " -> 2 * " + std::to_string(gate_.weight.rows);
+  }
   std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
 
  private:
@@ -161,6 +165,7 @@ class Embedding final : public Work {
     });
   }
   int64_t cost() const override { return T_ * weight_.columns * 16; }
+  std::string name() const override { return "embedding"; }
   std::vector<const void**> pointers() override { return {slot(ids_), slot(out_)}; }
 
  private:

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -92,6 +93,7 @@ void begin_recording();
 void abandon_recording();
 int64_t end_recording(const Tensor& result);
 void replay(int64_t step);
+std::string timed_replay(int64_t step);
 void forget_step(int64_t step);
 Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& parts, const Tensor& like, int64_t columns);
 
