@@ -202,11 +202,13 @@ std::vector<Segment> segments_of(const Tensor& data, const Tensor& parts, int64_
 
 }  // namespace
 
-// Rows of a GGUF tensor, uint8 [rows, bytes of a row], packed.
-Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns) {
+// Rows of a GGUF tensor, uint8 [rows, bytes of a row], packed into `to`.
+void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to) {
   check_layout(blocks, "blocks", 2);
   check_type(blocks, "blocks", ScalarType::Byte);
   check_layout(codebook, "codebook", 2);
+  check_layout(to, "to", 1);
+  check_type(to, "to", ScalarType::Byte);
   const Format kind = checked_format(format);
   const Layout layout = layout_of(kind);
   STD_TORCH_CHECK(kind != Format::IQ2_XXS || (codebook.size(0) == 256 && codebook.size(1) == 8),
@@ -216,14 +218,13 @@ Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format,
   check_size(blocks, "blocks", 1, columns / layout.columns_in_file * layout.block_bytes_in_file);
   Packed weight{kind, nullptr, blocks.size(0), columns};
   const int64_t bytes = layout.group_bytes(columns);
-  Tensor packed = empty_like(blocks, {weight.groups() * bytes});
+  check_size(to, "to", 0, weight.groups() * bytes);
   const uint8_t* from = static_cast<const uint8_t*>(blocks.data_ptr());
   const uint8_t* points = static_cast<const uint8_t*>(codebook.data_ptr());
-  uint8_t* to = static_cast<uint8_t*>(packed.data_ptr());
+  uint8_t* at = static_cast<uint8_t*>(to.data_ptr());
   torch::stable::parallel_for(0, weight.groups(), 4, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) pack_group(weight, from, points, g, to + g * bytes);
+    for (int64_t g = begin; g < end; ++g) pack_group(weight, from, points, g, at + g * bytes);
   });
-  return packed;
 }
 
 int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns) {

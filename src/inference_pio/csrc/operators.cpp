@@ -32,7 +32,7 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def(
       "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start, "
       "Tensor seq_lens, float scale) -> Tensor");
-  m.def("pack_blocks(Tensor blocks, Tensor codebook, int format, int columns) -> Tensor");
+  m.def("pack_blocks(Tensor blocks, Tensor codebook, int format, int columns, Tensor(a!) to) -> ()");
   m.def("packed_bytes(int format, int rows, int columns) -> int");
   m.def("linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");
   m.def("gated_linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");

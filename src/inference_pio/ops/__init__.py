@@ -23,6 +23,7 @@ from inference_pio.ops.quantized import (
 )
 from inference_pio.ops.recording import CannotRecord, RecordedStep
 from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
+from inference_pio.ops.slab import Slab
 
 __all__ = [
     "Blocks",
@@ -31,6 +32,7 @@ __all__ = [
     "PackedWeight",
     "QuantizedWeight",
     "RecordedStep",
+    "Slab",
     "add_rms_norm",
     "can_pack",
     "cos_sin_table",
