@@ -309,11 +309,11 @@ static void multiply_panels(int64_t tokens, uint8_t* panels, int64_t panel_bytes
 
 // Groups that are read next, asked for a few lines at a time while others are multiplied: unpacking reads them faster
 // than memory gives them, and multiplying does not read at all.
-struct Ahead {
+struct RowsAhead {
   const uint8_t* const* groups;  // as many as are multiplied now; null: nothing
   int64_t count, bytes, done, step;
 
-  PIO_INLINE Ahead of(const uint8_t* const* groups, int64_t count, int64_t bytes, int64_t steps) {
+  PIO_INLINE RowsAhead of(const uint8_t* const* groups, int64_t count, int64_t bytes, int64_t steps) {
     return {groups, groups == nullptr ? 0 : count, bytes, 0, (bytes / 64 + steps) / steps * 64};
   }
   inline __attribute__((always_inline)) void go_on() {
@@ -327,7 +327,7 @@ struct Ahead {
 // V vectors of the rows of `groups`, from number `vector` on.
 template <Format F, int V>
 static void multiply_vectors(const uint8_t* const* groups, int vector, int64_t blocks, const Quantized& x, int64_t tokens,
-                             uint8_t* panels, float* out, int64_t stride, Ahead& ahead) {
+                             uint8_t* panels, float* out, int64_t stride, RowsAhead& ahead) {
   using K = typename KindOf<F>::type;
   constexpr int64_t kBlocks = kPanelColumns / kBlock, kPanelBytes = kBlocks * Panel<K>::block_bytes;
   for (int64_t first = 0; first < blocks; first += kBlocks) {
@@ -376,7 +376,7 @@ static void multiply_groups_of(const uint8_t* const* groups, const uint8_t* cons
   }
   constexpr int64_t kBlocks = kPanelColumns / kBlock;
   const int64_t steps = (tokens + kTokens - 1) / kTokens * ((blocks + kBlocks - 1) / kBlocks) * ((vectors + 1) / 2);
-  Ahead ahead = Ahead::of(upcoming, count, layout_of(F).group_bytes(columns), steps);
+  RowsAhead ahead = RowsAhead::of(upcoming, count, layout_of(F).group_bytes(columns), steps);
   int v = 0;
   for (; v + 2 <= vectors; v += 2) multiply_vectors<F, 2>(groups, v, blocks, x, tokens, panels, out + L * v, kUnitRows, ahead);
   if (v < vectors) multiply_vectors<F, 1>(groups, v, blocks, x, tokens, panels, out + L * v, kUnitRows, ahead);
