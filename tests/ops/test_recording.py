@@ -15,7 +15,7 @@ from inference_pio import ops
 from support.quant_blocks import random_blocks
 
 pytestmark = pytest.mark.usefixtures("isa")
-T, D, I, V, HEADS, KV_HEADS, H = 5, 128, 192, 50, 4, 2, 32
+T, D, INNER, V, HEADS, KV_HEADS, H = 5, 128, 192, 50, 4, 2, 32
 
 
 @dataclass
@@ -54,8 +54,8 @@ class Layer:
 
         self.embed = pack(V, D, "Q8_0")
         self.qkv = pack((HEADS + 2 * KV_HEADS) * H, D, "Q4_1")
-        self.out, self.down = pack(D, HEADS * H, "Q5_0"), pack(D, I, "Q4_0")
-        self.gate_up = pack(I, D, "IQ4_NL", "IQ4_NL")
+        self.out, self.down = pack(D, HEADS * H, "Q5_0"), pack(D, INNER, "Q4_0")
+        self.gate_up = pack(INNER, D, "IQ4_NL", "IQ4_NL")
         self.norm = torch.rand(D)
         self.table = torch.cat((torch.rand(64, H // 2), torch.rand(64, H // 2)), dim=1)
         shape = (2, 3 * T, KV_HEADS, 16, H)
@@ -155,7 +155,9 @@ def test_what_lies_between_needs_no_tensor_to_live() -> None:
     step = Recorded(Layer(), 1)
     want = step.result.clone()
     gc.collect()
-    _rubbish = [torch.full((T, width), float("nan")) for width in (D, I, 2 * I, 256) for _ in range(50)]
+    _rubbish = [
+        torch.full((T, width), float("nan")) for width in (D, INNER, 2 * INNER, 256) for _ in range(50)
+    ]
     assert torch.equal(step.replay(), want)
 
 

@@ -122,7 +122,7 @@ def gated_linear(
 
 
 def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest value of each row, and its first place: [T] in x's dtype and [T] int64. A NaN is the largest value."""
+    """The largest value of each row and its first place: [T] in x's dtype and [T] int64. A NaN is the largest value."""
     return cast(tuple[Tensor, Tensor], pick("row_max", x_TV)(x_TV))
 
 
