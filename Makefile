@@ -45,13 +45,17 @@ types: $(VENV)/.dev
 imports: $(VENV)/.dev
 	$(BIN)/lint-imports
 
-# NAME is plugin/benchmark, OPTIONS go to it: make bench NAME=llama/accuracy OPTIONS="--quick --json"
-NAME ?= llama/throughput
-bench: $(VENV)/.installed  ## one of a plugin's benchmarks
-	$(BIN)/python -m inference_pio.models.$(subst /,.benchmarks.benchmark_,$(NAME)) $(OPTIONS)
+# The scripts of benchmarks/ are packages of their own beside the engine's.
+BENCHMARKS := PYTHONPATH=benchmarks $(BIN)/python -m
 
-bench-peers: $(VENV)/.dev  ## our engine against Transformers, in the same run
-	$(BIN)/python benchmarks/peers.py $(OPTIONS)
+# Without NAME: our rows of the table, beside what the machine can do and the last recorded run.
+# NAME is plugin/benchmark: one of a plugin's six. make bench NAME=llama/accuracy OPTIONS="--quick --json"
+NAME ?=
+bench: $(VENV)/.installed  ## our speed: share of the machine's, change since the last record; or a plugin's benchmark
+	$(if $(NAME),$(BIN)/python -m inference_pio.models.$(subst /,.benchmarks.benchmark_,$(NAME)),$(BENCHMARKS) roofline) $(OPTIONS)
+
+bench-peers: $(VENV)/.dev  ## our engine against llama.cpp, OpenVINO, Transformers and vLLM, in the same run
+	$(BENCHMARKS) peers $(OPTIONS)
 
 format: $(VENV)/.dev
 	$(BIN)/ruff check --fix .

@@ -63,8 +63,9 @@ struct Kernels {
 
   void (*quantize_row)(const float* x, int64_t columns, const Quantized& to);
   // out [tokens, kUnitRows] = x · the rows of one or two groups; `panels` is panel_bytes() of memory, aligned to 64.
-  void (*multiply_groups)(Format, const uint8_t* const* groups, int64_t count, int64_t columns, const Quantized& x,
-                          int64_t tokens, uint8_t* panels, float* out);
+  // `upcoming`: the groups of this thread's next call, or null.
+  void (*multiply_groups)(Format, const uint8_t* const* groups, const uint8_t* const* upcoming, int64_t count,
+                          int64_t columns, const Quantized& x, int64_t tokens, uint8_t* panels, float* out);
   int64_t (*panel_bytes)();
 
   int64_t (*scratch_floats)(int64_t rows, int64_t head_dim);

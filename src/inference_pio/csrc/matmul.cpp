@@ -12,7 +12,7 @@ namespace {
 
 constexpr int64_t kActivationBytes = 384 << 10;  // activations of a block of tokens stay in a core's own cache
 constexpr int64_t kWeightBytes = 48 << 10;       // a thread takes about this much of a weight at a time
-constexpr int64_t kPieceCost = 8 << 20;          // and no more than some tens of microseconds, so that all end together
+constexpr int64_t kPieceCost = 64 << 20;          // and no more than some tens of microseconds, so that all end together
 struct Panels {};
 
 // Rows [first, first + weight.rows) of the result.
@@ -32,7 +32,7 @@ class Product : public Work {
  public:
   Product(const float* x, int64_t T, int64_t K, int64_t units, int64_t unit_bytes) : x_(x), T_(T), K_(K), units_(units) {
     const int64_t fitting = std::max<int64_t>(8, kActivationBytes / K_ / 8 * 8);
-    tokens_ = std::clamp<int64_t>(T_, 1, std::min<int64_t>(fitting, 512));
+    tokens_ = std::clamp<int64_t>(T_, 1, std::min<int64_t>(fitting, 256));
     const int64_t worth = kPieceCost / (tokens_ * K_ * kUnitRows);
     piece_ = std::max<int64_t>(1, std::min({kWeightBytes / unit_bytes, worth, units_ / 8}));
   }
@@ -51,7 +51,7 @@ class Product : public Work {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t first = item / pieces * tokens_, count = std::min(tokens_, T_ - first);
         const int64_t unit = item % pieces * piece_, last = std::min(units_, unit + piece_);
-        for (int64_t u = unit; u < last; ++u) multiply(u, first, count, q.from(first), panels, tile);
+        for (int64_t u = unit; u < last; ++u) multiply(u, std::min(u + (u + 1 < last ? 1 : piece_), units_ - 1), first, count, q.from(first), panels, tile);
       }
     });
   }
@@ -59,8 +59,8 @@ class Product : public Work {
   int64_t cost() const override { return T_ * K_ * units_ * kUnitRows; }
 
  protected:
-  // Unit `unit` of the result for `count` tokens from `first` on.
-  virtual void multiply(int64_t unit, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
+  // Unit `unit` of the result for `count` tokens from `first` on; `next` is probably this thread's next one.
+  virtual void multiply(int64_t unit, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
                         float* tile) const = 0;
   const float* x_;
   int64_t T_, K_;
@@ -74,6 +74,7 @@ class Linear final : public Product {
   Linear(const float* x, float* out, const float* bias, std::vector<Segment> segments, int64_t T, int64_t K, int64_t O)
       : Product(x, T, K, units_of(segments), 2 * layout_of(segments[0].weight.format).group_bytes(K)),
         out_(out), bias_(bias), segments_(std::move(segments)), O_(O) {}
+  std::string name() const override { return "linear " + std::to_string(K_) + " -> " + std::to_string(O_); }
   std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
 
  private:
@@ -82,13 +83,19 @@ class Linear final : public Product {
     for (const Segment& segment : segments) units += segment.units();
     return units;
   }
-  void multiply(int64_t unit, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
+  void multiply(int64_t unit, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
                 float* tile) const override {
     const Segment* segment = &segments_[0];
-    while (unit >= segment->units()) unit -= (segment++)->units();
+    int64_t skipped = 0;
+    while (unit - skipped >= segment->units()) skipped += (segment++)->units();
+    unit -= skipped;
     const int64_t rows = std::min<int64_t>(kUnitRows, segment->weight.rows - unit * kUnitRows);
     const uint8_t* groups[] = {segment->group(2 * unit), segment->group(2 * unit + 1)};
-    kernels().multiply_groups(segment->weight.format, groups, rows > kGroupRows ? 2 : 1, K_, q, count, panels, tile);
+    next -= skipped;  // asked for where it is in the same segment, and whole
+    const uint8_t* upcoming[] = {segment->group(2 * next), segment->group(2 * next + 1)};
+    const bool known = 2 * next + 2 <= segment->weight.groups();
+    kernels().multiply_groups(segment->weight.format, groups, known ? upcoming : nullptr, rows > kGroupRows ? 2 : 1, K_, q,
+                              count, panels, tile);
     const int64_t row = segment->first + unit * kUnitRows;
     for (int64_t t = 0; t < count; ++t)
       put_row(out_ + (first + t) * O_ + row, tile + kUnitRows * t, bias_ == nullptr ? nullptr : bias_ + row, rows);
@@ -116,13 +123,17 @@ class GatedLinear final : public Product {
   GatedLinear(const float* x, float* out, const float* bias, const Segment& gate, const Segment& up, int64_t T, int64_t K)
       : Product(x, T, K, gate.weight.groups(), 2 * layout_of(gate.weight.format).group_bytes(K)),
         out_(out), bias_(bias), gate_(gate), up_(up) {}
+  std::string name() const override {
+    return "gated_linear " + std::to_string(K_) + " -> 2 * " + std::to_string(gate_.weight.rows);
+  }
   std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
 
  private:
-  void multiply(int64_t group, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
+  void multiply(int64_t group, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
                 float* tile) const override {
     const uint8_t* groups[] = {gate_.group(group), up_.group(group)};
-    kernels().multiply_groups(gate_.weight.format, groups, 2, K_, q, count, panels, tile);
+    const uint8_t* upcoming[] = {gate_.group(next), up_.group(next)};
+    kernels().multiply_groups(gate_.weight.format, groups, upcoming, 2, K_, q, count, panels, tile);
     const int64_t I = gate_.weight.rows, row = group * kGroupRows, rows = std::min<int64_t>(kGroupRows, I - row);
     for (int64_t t = 0; t < count; ++t) {
       float *gate = tile + kUnitRows * t, *up = gate + kGroupRows;
@@ -154,6 +165,7 @@ class Embedding final : public Work {
     });
   }
   int64_t cost() const override { return T_ * weight_.columns * 16; }
+  std::string name() const override { return "embedding"; }
   std::vector<const void**> pointers() override { return {slot(ids_), slot(out_)}; }
 
  private:
@@ -190,11 +202,13 @@ std::vector<Segment> segments_of(const Tensor& data, const Tensor& parts, int64_
 
 }  // namespace
 
-// Rows of a GGUF tensor, uint8 [rows, bytes of a row], packed.
-Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns) {
+// Rows of a GGUF tensor, uint8 [rows, bytes of a row], packed into `to`.
+void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to) {
   check_layout(blocks, "blocks", 2);
   check_type(blocks, "blocks", ScalarType::Byte);
   check_layout(codebook, "codebook", 2);
+  check_layout(to, "to", 1);
+  check_type(to, "to", ScalarType::Byte);
   const Format kind = checked_format(format);
   const Layout layout = layout_of(kind);
   STD_TORCH_CHECK(kind != Format::IQ2_XXS || (codebook.size(0) == 256 && codebook.size(1) == 8),
@@ -204,14 +218,13 @@ Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format,
   check_size(blocks, "blocks", 1, columns / layout.columns_in_file * layout.block_bytes_in_file);
   Packed weight{kind, nullptr, blocks.size(0), columns};
   const int64_t bytes = layout.group_bytes(columns);
-  Tensor packed = empty_like(blocks, {weight.groups() * bytes});
+  check_size(to, "to", 0, weight.groups() * bytes);
   const uint8_t* from = static_cast<const uint8_t*>(blocks.data_ptr());
   const uint8_t* points = static_cast<const uint8_t*>(codebook.data_ptr());
-  uint8_t* to = static_cast<uint8_t*>(packed.data_ptr());
+  uint8_t* at = static_cast<uint8_t*>(to.data_ptr());
   torch::stable::parallel_for(0, weight.groups(), 4, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) pack_group(weight, from, points, g, to + g * bytes);
+    for (int64_t g = begin; g < end; ++g) pack_group(weight, from, points, g, at + g * bytes);
   });
-  return packed;
 }
 
 int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns) {

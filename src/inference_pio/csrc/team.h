@@ -22,7 +22,7 @@ inline void relax() {
 #endif
 }
 
-constexpr int kSpins = 2000;  // some tens of microseconds
+constexpr int kSpins = 6000;  // about a tenth of a millisecond
 
 // What the threads of a team share.
 class Meeting {

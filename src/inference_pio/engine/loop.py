@@ -43,8 +43,11 @@ class EngineLoop:
         request_id: str | None = None,
         *,
         changed: threading.Condition | None = None,
+        whole: bool = False,
     ) -> RequestStream:
         """Queue a request; the stream of its updates. Streams that share `changed` can be read `as_they_come`.
+
+        With `whole` there is nothing to read before every answer has ended, and then one update for each.
 
         Raises:
             SamplingError, ContextLengthError: the request cannot be served.
@@ -53,7 +56,7 @@ class EngineLoop:
         """
         self._check_open()
         prompt = self._core.check_request(prompt_token_ids, params)
-        mailbox = Mailbox(params.n, changed)
+        mailbox = Mailbox(params.n, changed, whole=whole)
         with self._changed:
             self._check_open()
             name = request_id if request_id is not None else f"request-{next(self._names)}"

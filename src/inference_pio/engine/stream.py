@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from time import perf_counter
 from types import TracebackType
 
-from inference_pio.engine.updates import SequenceUpdate
+from inference_pio.engine.updates import SequenceUpdate, joined
 from inference_pio.errors import EngineClosed
 
 
@@ -70,9 +70,11 @@ class RequestStream:
         return self._mailbox.last_at
 
     def take_ready(self) -> Iterator[SequenceUpdate]:
-        """What has arrived, without waiting for more."""
+        """What has arrived, without waiting for more; joined where the mailbox keeps everything to the end."""
+        arrived = []
         while self.ready and (update := self._mailbox.wait()) is not None:
-            yield update
+            arrived.append(update)
+        yield from joined(arrived) if self._mailbox.whole else arrived
 
     def __iter__(self) -> RequestStream:
         return self
@@ -104,8 +106,13 @@ class RequestStream:
 class Mailbox:
     """Updates on their way from the engine's thread to a stream's consumer."""
 
-    def __init__(self, num_answers: int, changed: threading.Condition | None = None) -> None:
-        """`changed` is what waiting consumers sleep on; several mailboxes may share one."""
+    def __init__(
+        self, num_answers: int, changed: threading.Condition | None = None, *, whole: bool = False
+    ) -> None:
+        """`changed` is what waiting consumers sleep on; several mailboxes may share one. With `whole` they sleep until
+        every answer has ended: waking for each token takes processors from the engine.
+        """
+        self.whole = whole
         self._changed = changed or threading.Condition()
         self.first_at: float | None = None
         self.last_at: float | None = None
@@ -121,7 +128,8 @@ class Mailbox:
 
     @property
     def ready(self) -> bool:
-        return bool(self._updates) or self._unfinished == 0 or self._closed is not None
+        ended = self._unfinished == 0 or self._closed is not None
+        return ended or (bool(self._updates) and not self.whole)
 
     @property
     def exhausted(self) -> bool:
@@ -133,7 +141,8 @@ class Mailbox:
             self.first_at = self.first_at or self.last_at
             self._updates.append(update)
             self._unfinished -= update.finish_reason is not None
-            self._wake()
+            if self.ready:
+                self._wake()
 
     def close(self, error: EngineClosed) -> None:
         with self._changed:

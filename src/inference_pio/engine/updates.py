@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 
 from inference_pio.errors import GenerationError
 from inference_pio.outputs import FinishReason, TokenLogprobs
@@ -28,6 +29,20 @@ class SequenceUpdate:
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
     error: GenerationError | None = None
+
+
+def joined(updates: Iterable[SequenceUpdate]) -> list[SequenceUpdate]:
+    """One update per answer in place of many, in the order in which the answers began."""
+    result: dict[int, list[SequenceUpdate]] = {}
+    for update in updates:
+        result.setdefault(update.index, []).append(update)
+    return [_joined(parts) for parts in result.values()]
+
+
+def _joined(parts: list[SequenceUpdate]) -> SequenceUpdate:
+    scores = [score for part in parts for score in part.logprobs or ()]
+    token_ids = tuple(token_id for part in parts for token_id in part.token_ids)
+    return replace(parts[-1], token_ids=token_ids, logprobs=scores or None)
 
 
 @dataclass(frozen=True, slots=True)

@@ -85,13 +85,16 @@ class LocalRuntime:
         keep_freed_memory()
         plugin, config = ready.plugin, ready.config
         chat_format = plugin.chat_format(config)
-        with ThreadPoolExecutor(1) as pool:  # the tokenizer is built while the weights are read
+        # The tokenizer is built while the weights are read. Both in threads that end: a thread that has computed in
+        # parallel keeps OpenMP workers for as long as it lives, and with more of them than processors OpenMP lets all
+        # of them sleep between two operations, the engine's too.
+        with ThreadPoolExecutor(2) as pool:
             text = (
                 None
                 if ready.options.skip_tokenizer_init
                 else pool.submit(TextSide.of, ready.opened, chat_format)
             )
-            self._model = load_model(ready)
+            self._model = pool.submit(load_model, ready).result()
             self._text = text.result() if text else None
         if self._text is not None and self._text.tokenizer.vocab_size > config.vocab_size:
             raise TokenizerError(
@@ -219,7 +222,9 @@ class LocalRuntime:
         if self._text is None and params.stop_strings:
             raise UsageError("stop strings need a tokenizer, and this model was loaded without one")
         started = perf_counter()
-        stream = self._loop.submit(ids, params, changed=changed)
+        # Whoever wants all answers at once needs no tokens before, unless a stop string may end an answer early.
+        whole = changed is not None and not params.stop_strings
+        stream = self._loop.submit(ids, params, changed=changed, whole=whole)
         return Answers(stream, text, ids, params, self._text.tokenizer if self._text else None, started)
 
 

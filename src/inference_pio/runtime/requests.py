@@ -37,6 +37,7 @@ class Answers:
             CompletionOutput(index, "", [], 0.0 if scored else None, [] if scored else None)
             for index in range(params.n)
         ]
+        self._stops = bool(params.stop_strings)
         self.errors: list[InferencePIOError] = []
         self._started = started
         self._cached = 0
@@ -83,7 +84,7 @@ class Answers:
         if self._texts:
             # The token that ended the answer is not part of its text.
             shown = ids[:-1] if reason == "stop" else ids
-            text, count, hit = self._pushed(self._texts[update.index], shown)
+            text, count, hit = self._pushed(self._texts[update.index], shown, one_by_one=self._stops)
             if hit is not None:
                 ids, reason, stop_reason = ids[:count], "stop", hit
             elif reason is not None:
@@ -104,8 +105,10 @@ class Answers:
         return StreamChunk(update.index, text, ids, named, reason, stop_reason)
 
     @staticmethod
-    def _pushed(stream: TextStream, ids: list[int]) -> tuple[str, int, str | None]:
+    def _pushed(stream: TextStream, ids: list[int], *, one_by_one: bool) -> tuple[str, int, str | None]:
         """The text of new tokens up to a stop string, how many of them it took, and the stop string."""
+        if not one_by_one:
+            return stream.push(ids)[0], len(ids), None
         text = ""
         # One by one: an update may hold several tokens, and those behind a stop string are not part of the answer.
         for count, token_id in enumerate(ids, 1):
