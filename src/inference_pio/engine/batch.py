@@ -54,9 +54,8 @@ def build_batch(
     max_seq_len = int(seq_lens.max())
     num_columns = -(-max_seq_len // block_size)
 
-    is_cpu = (
-        device.type == "cpu"
-    )  # a step of a small model is milliseconds: even a `to` without effect counts
+    # A step of a small model takes milliseconds: even a `to` without effect counts.
+    is_cpu = device.type == "cpu"
 
     def tensor(values: NDArray[Any]) -> Tensor:
         made = torch.from_numpy(values)

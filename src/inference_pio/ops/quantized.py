@@ -40,12 +40,14 @@ class QuantizedWeight:
 
     data   uint8: the parts one behind the other
     parts  int64 [n, 2]: kind and rows of each part, in the order of the weight's rows
+    halves_match  it is two parts of one kind and size, as a gate and what it gates are
     """
 
     data: Tensor
     parts: Tensor
     out_features: int
     in_features: int
+    halves_match: bool
 
     @property
     def nbytes(self) -> int:
@@ -59,11 +61,6 @@ class QuantizedWeight:
     @cached_property
     def kinds(self) -> tuple[str, ...]:
         return tuple(KINDS[kind] for kind, _ in self.parts.tolist())
-
-    @cached_property
-    def halves_match(self) -> bool:
-        """Whether it is two parts of one kind and size, as a gate and what it gates are."""
-        return len(self.parts) == 2 and bool((self.parts[0] == self.parts[1]).all())
 
     def dequantize(self) -> Tensor:
         """float32 [out_features, in_features]."""
@@ -89,12 +86,13 @@ def packed_bytes(kind: str, rows: int, columns: int) -> int:
 def pack_quantized(pieces: Sequence[Blocks], memory: Slab | None = None) -> QuantizedWeight:
     """One weight out of pieces that lie one below the other; their kinds may differ. It lies in `memory`."""
     columns = pieces[0].columns
+    parts = [(KINDS.index(piece.kind), piece.data.shape[0]) for piece in pieces]
     sizes = [packed_bytes(piece.kind, piece.data.shape[0], columns) for piece in pieces]
     data = (memory or Slab()).take(sum(sizes))
     for piece, place in zip(pieces, data.split(sizes), strict=True):
         native.call("pack_blocks", piece.data, piece.codebook, KINDS.index(piece.kind), columns, place)
-    parts = torch.tensor([[KINDS.index(piece.kind), piece.data.shape[0]] for piece in pieces])
-    return QuantizedWeight(data, parts, int(parts[:, 1].sum()), columns)
+    match = len(parts) == 2 and parts[0] == parts[1]
+    return QuantizedWeight(data, torch.tensor(parts), sum(rows for _, rows in parts), columns, match)
 
 
 def quantized_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | None) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from inference_pio.engine.updates import EngineStats
-from inference_pio.layers import Linear
+from inference_pio.layers.protocol import TakesQuantized
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.memory import available_bytes, peak_process_bytes, process_bytes
 from inference_pio.runtime.opened import OpenedModel
@@ -73,6 +73,6 @@ def loaded_weight_bytes(model: nn.Module) -> int:
     """Bytes of all weights as they lie in memory, each storage once."""
     storages = {parameter.data_ptr(): parameter.nbytes for parameter in model.parameters()}
     for module in model.modules():
-        if isinstance(module, Linear) and module.packed is not None:
+        if isinstance(module, TakesQuantized) and module.packed is not None:
             storages[module.packed.address] = module.packed.nbytes
     return sum(storages.values())
