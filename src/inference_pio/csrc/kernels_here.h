@@ -7,7 +7,10 @@ namespace PIO_NAMESPACE {
 #include "rows.h"
 
 #include "attention_tile.h"
+#include "integers.h"
+#include "unpack.h"
 #include "matmul_tile.h"
+#include "quantize_row.h"
 
 }  // namespace PIO_NAMESPACE
 
