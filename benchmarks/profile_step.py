@@ -1,6 +1,6 @@
 """Where the time of one engine step goes: decode steps of 1 and of 32 sequences, and the prefill of a long prompt.
 
-    python benchmarks/profile_step.py [--model smollm2-135m-instruct] [--steps 20] [--dtype bfloat16]
+    python benchmarks/profile_step.py [--model smollm2-135m-instruct] [--steps 20] [--dtype auto]
 
 Every part is timed by itself, what runs inside it left out, so that the shares add up to the step. Taking the time
 costs a few microseconds per call: compare shares, and take speed from the benchmarks.
@@ -19,7 +19,7 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from torch import nn
+from torch import Tensor, nn
 
 from inference_pio import ops
 from inference_pio.benchmarks.workload import Workload
@@ -57,6 +57,13 @@ class Stopwatch:
         else:
             setattr(owner, attribute, self._timed(name, getattr(owner, attribute)))
 
+    def add(self, name: str, seconds: float) -> None:
+        """A part that was timed elsewhere."""
+        self.seconds[name] += seconds
+        self.calls[name] += 1
+        if self._inside:
+            self._inside[-1] += seconds
+
     def reset(self) -> None:
         self.seconds.clear()
         self.calls.clear()
@@ -89,7 +96,7 @@ class Profiled:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--model", default="smollm2-135m-instruct", help="a name, a GGUF file or a directory")
-    parser.add_argument("--dtype", default="bfloat16", help="auto, float32, bfloat16 or float16")
+    parser.add_argument("--dtype", default="auto", help="auto (packed weights), float32, bfloat16 or float16")
     parser.add_argument("--steps", type=int, default=20, help="steps that are timed, after 3 to warm up")
     chosen = parser.parse_args(arguments)
     try:
@@ -125,6 +132,7 @@ def load(model: str, dtype: str) -> Profiled:
     )
     watch = Stopwatch()
     _wrap_model(watch, loaded)
+    _wrap_replay(watch)
     _wrap_engine(watch, core)
     return Profiled(core, ready.config.vocab_size, watch)
 
@@ -140,6 +148,18 @@ def _wrap_model(watch: Stopwatch, model: nn.Module) -> None:
     for implementation, functions in (("reference", dispatch._reference), ("native", dispatch._native)):
         for name in dispatch.OPS:
             watch.wrap(functions, name, f"{implementation}: {name}")
+
+
+def _wrap_replay(watch: Stopwatch) -> None:
+    """A replayed step is one call; its operations tell their own times."""
+
+    def timed(step: ops.RecordedStep) -> Tensor:
+        for name, seconds in step.timed_replay():
+            watch.add(f"replayed: {name}", seconds)
+        return step.result
+
+    setattr(ops.RecordedStep, "replay", timed)  # noqa: B010
+    watch.wrap(ops.RecordedStep, "replay", "replay: the call itself")
 
 
 def _wrap_engine(watch: Stopwatch, core: EngineCore) -> None:

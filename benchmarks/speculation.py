@@ -22,7 +22,10 @@ from inference_pio.benchmarks.environment import environment
 
 _ROOT = Path(__file__).parents[1] / "src/inference_pio"
 _EDITS = (
-    ("progress_bar.py", "Rewrite this file with the docstrings of all functions removed. Print the whole file."),
+    (
+        "progress_bar.py",
+        "Rewrite this file with the docstrings of all functions removed. Print the whole file.",
+    ),
     ("parallel/group.py", "Rename every parameter called rank to place. Print the whole file."),
     ("loader/closing.py", "Add a type comment to the class and print the whole file again."),
 )

@@ -14,11 +14,15 @@ class InferencePIO:
     """Tokenizer included, so that the start costs what it costs a user."""
 
     def __init__(self, settings: Settings) -> None:
-        self._llm = LLM(settings.model, max_model_len=settings.max_len, max_num_seqs=settings.max_seqs)
+        # Answers to random prompts repeat themselves: guessing ahead would win where it does not for people.
+        self._llm = LLM(
+            settings.model, max_model_len=settings.max_len, max_num_seqs=settings.max_seqs, speculation=0
+        )
         self.vocab_size: int = self._llm.plugin.config.vocab_size
         self.version = inference_pio.__version__
         self.described = (
-            f"LLM with its defaults, max_num_seqs {settings.max_seqs}, max_model_len {settings.max_len}"
+            f"LLM with its defaults but no speculation, max_num_seqs {settings.max_seqs}, "
+            f"max_model_len {settings.max_len}"
         )
 
     def generate(self, prompts: Tokens, output_len: int) -> tuple[Tokens, float | None]:

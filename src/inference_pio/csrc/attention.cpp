@@ -101,6 +101,7 @@ class PagedAttention final : public Work {
     if (team.id == 0) fold_partials();
   }
   int64_t cost() const override { return cost_; }
+  std::string name() const override { return "paged_attention"; }
   std::vector<const void**> pointers() override {
     return {slot(a_.q), slot(a_.out), slot(where_.blocks), slot(where_.start), slot(where_.length)};
   }

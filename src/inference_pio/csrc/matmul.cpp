@@ -74,6 +74,7 @@ class Linear final : public Product {
   Linear(const float* x, float* out, const float* bias, std::vector<Segment> segments, int64_t T, int64_t K, int64_t O)
       : Product(x, T, K, units_of(segments), 2 * layout_of(segments[0].weight.format).group_bytes(K)),
         out_(out), bias_(bias), segments_(std::move(segments)), O_(O) {}
+  std::string name() const override { return "linear " + std::to_string(K_) + " -> " + std::to_string(O_); }
   std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
 
  private:
@@ -122,6 +123,9 @@ class GatedLinear final : public Product {
   GatedLinear(const float* x, float* out, const float* bias, const Segment& gate, const Segment& up, int64_t T, int64_t K)
       : Product(x, T, K, gate.weight.groups(), 2 * layout_of(gate.weight.format).group_bytes(K)),
         out_(out), bias_(bias), gate_(gate), up_(up) {}
+  std::string name() const override {
+    return "gated_linear " + std::to_string(K_) + " -> 2 * " + std::to_string(gate_.weight.rows);
+  }
   std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
 
  private:
@@ -161,6 +165,7 @@ class Embedding final : public Work {
     });
   }
   int64_t cost() const override { return T_ * weight_.columns * 16; }
+  std::string name() const override { return "embedding"; }
   std::vector<const void**> pointers() override { return {slot(ids_), slot(out_)}; }
 
  private:
@@ -197,11 +202,13 @@ std::vector<Segment> segments_of(const Tensor& data, const Tensor& parts, int64_
 
 }  // namespace
 
-// Rows of a GGUF tensor, uint8 [rows, bytes of a row], packed.
-Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns) {
+// Rows of a GGUF tensor, uint8 [rows, bytes of a row], packed into `to`.
+void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to) {
   check_layout(blocks, "blocks", 2);
   check_type(blocks, "blocks", ScalarType::Byte);
   check_layout(codebook, "codebook", 2);
+  check_layout(to, "to", 1);
+  check_type(to, "to", ScalarType::Byte);
   const Format kind = checked_format(format);
   const Layout layout = layout_of(kind);
   STD_TORCH_CHECK(kind != Format::IQ2_XXS || (codebook.size(0) == 256 && codebook.size(1) == 8),
@@ -211,14 +218,13 @@ Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format,
   check_size(blocks, "blocks", 1, columns / layout.columns_in_file * layout.block_bytes_in_file);
   Packed weight{kind, nullptr, blocks.size(0), columns};
   const int64_t bytes = layout.group_bytes(columns);
-  Tensor packed = empty_like(blocks, {weight.groups() * bytes});
+  check_size(to, "to", 0, weight.groups() * bytes);
   const uint8_t* from = static_cast<const uint8_t*>(blocks.data_ptr());
   const uint8_t* points = static_cast<const uint8_t*>(codebook.data_ptr());
-  uint8_t* to = static_cast<uint8_t*>(packed.data_ptr());
+  uint8_t* at = static_cast<uint8_t*>(to.data_ptr());
   torch::stable::parallel_for(0, weight.groups(), 4, [&](int64_t begin, int64_t end) {
-    for (int64_t g = begin; g < end; ++g) pack_group(weight, from, points, g, to + g * bytes);
+    for (int64_t g = begin; g < end; ++g) pack_group(weight, from, points, g, at + g * bytes);
   });
-  return packed;
 }
 
 int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns) {

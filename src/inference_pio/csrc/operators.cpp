@@ -32,7 +32,7 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def(
       "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start, "
       "Tensor seq_lens, float scale) -> Tensor");
-  m.def("pack_blocks(Tensor blocks, Tensor codebook, int format, int columns) -> Tensor");
+  m.def("pack_blocks(Tensor blocks, Tensor codebook, int format, int columns, Tensor(a!) to) -> ()");
   m.def("packed_bytes(int format, int rows, int columns) -> int");
   m.def("linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");
   m.def("gated_linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");
@@ -41,6 +41,7 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def("abandon_recording() -> ()");
   m.def("end_recording(Tensor result) -> int");
   m.def("replay(int step) -> ()");
+  m.def("timed_replay(int step) -> str");
   m.def("forget_step(int step) -> ()");
 }
 
@@ -51,6 +52,7 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CompositeExplicitAutograd, m) {
   m.impl("abandon_recording", TORCH_BOX(&pio::abandon_recording));
   m.impl("end_recording", TORCH_BOX(&pio::end_recording));
   m.impl("replay", TORCH_BOX(&pio::replay));
+  m.impl("timed_replay", TORCH_BOX(&pio::timed_replay));
   m.impl("forget_step", TORCH_BOX(&pio::forget_step));
 }
 

@@ -6,6 +6,7 @@
 // where they lay. What lies between is moved into one arena, in which buffers that are not needed at the same time
 // share memory.
 #include <algorithm>
+#include <chrono>
 #include <map>
 #include <mutex>
 
@@ -69,7 +70,25 @@ class Step {
       }
     });
   }
-  int64_t operations() const { return static_cast<int64_t>(works_.size()); }
+  // The same, with the seconds from each operation's beginning until all threads were through with it.
+  std::string timed_replay() {
+    using Clock = std::chrono::steady_clock;
+    for (const auto& work : works_) work->prepare();
+    std::vector<double> seconds(works_.size());
+    in_team(torch::stable::get_num_threads(), [&](const Team& team) {
+      auto begin = Clock::now();
+      for (size_t i = 0; i < works_.size(); ++i) {
+        works_[i]->run(team, reinterpret_cast<uint8_t*>(scratch_));
+        team.wait();
+        const auto end = Clock::now();
+        if (team.id == 0) seconds[i] = std::chrono::duration<double>(end - begin).count();
+        begin = end;
+      }
+    });
+    std::string lines;
+    for (size_t i = 0; i < works_.size(); ++i) lines += works_[i]->name() + "\t" + std::to_string(seconds[i] * 1e6) + "\n";
+    return lines;
+  }
 
  private:
   static uintptr_t aligned(uintptr_t at) { return (at + 63) / 64 * 64; }
@@ -150,6 +169,8 @@ int64_t end_recording(const Tensor& result) {
 }
 
 void replay(int64_t number) { step_of(number)->replay(); }
+
+std::string timed_replay(int64_t number) { return step_of(number)->timed_replay(); }
 
 void forget_step(int64_t number) {
   const std::lock_guard<std::mutex> guard(steps_lock);

@@ -25,6 +25,7 @@ class Norm final : public Work {
     });
   }
   int64_t cost() const override { return 2 * T_ * D_; }
+  std::string name() const override { return std::string(residual_ == nullptr ? "rms_norm" : "add_rms_norm"); }
   std::vector<const void**> pointers() override { return {slot(y_), slot(x_), slot(residual_)}; }
 
  private:
@@ -50,6 +51,7 @@ class SiluAndMul final : public Work {
     });
   }
   int64_t cost() const override { return 8 * T_ * I_; }
+  std::string name() const override { return "silu_and_mul"; }
   std::vector<const void**> pointers() override { return {slot(y_), slot(x_)}; }
 
  private:
@@ -79,6 +81,7 @@ class RowMax final : public Work {
     });
   }
   int64_t cost() const override { return T_ * V_ / 4; }
+  std::string name() const override { return "row_max"; }
   std::vector<const void**> pointers() override { return {slot(x_), slot(largest_), slot(places_)}; }
 
  private:
@@ -114,6 +117,7 @@ class RopeAndCache final : public Work {
     });
   }
   int64_t cost() const override { return 2 * T * (N + 2 * M) * H; }
+  std::string name() const override { return "rope_and_cache"; }
   std::vector<const void**> pointers() override { return {slot(q), slot(qkv), slot(positions), slot(slots)}; }
 
  private:

@@ -7,6 +7,7 @@
 
 #include <functional>
 #include <optional>
+#include <string>
 #include <tuple>
 #include <utility>
 
@@ -84,7 +85,7 @@ Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& 
                       const Tensor& v_cache, const Tensor& slot_mapping, int64_t num_heads, int64_t num_kv_heads);
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
                        const Tensor& query_start, const Tensor& seq_lens, double scale);
-Tensor pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns);
+void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to);
 int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns);
 Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);
 Tensor gated_linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);
@@ -92,6 +93,7 @@ void begin_recording();
 void abandon_recording();
 int64_t end_recording(const Tensor& result);
 void replay(int64_t step);
+std::string timed_replay(int64_t step);
 void forget_step(int64_t step);
 Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& parts, const Tensor& like, int64_t columns);
 

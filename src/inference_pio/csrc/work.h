@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "team.h"
@@ -18,6 +19,8 @@ class Work {
   virtual int64_t scratch_bytes() const { return 0; }
   // Multiply-adds or bytes, whichever is more: decides how many threads are worth waking.
   virtual int64_t cost() const = 0;
+  // For people: what it is, and of which size.
+  virtual std::string name() const = 0;
   // Where it keeps pointers into tensors, for moving them.
   virtual std::vector<const void**> pointers() = 0;
 };

@@ -54,7 +54,9 @@ def build_batch(
     max_seq_len = int(seq_lens.max())
     num_columns = -(-max_seq_len // block_size)
 
-    is_cpu = device.type == "cpu"  # a step of a small model is milliseconds: even a `to` without effect counts
+    is_cpu = (
+        device.type == "cpu"
+    )  # a step of a small model is milliseconds: even a `to` without effect counts
 
     def tensor(values: NDArray[Any]) -> Tensor:
         made = torch.from_numpy(values)

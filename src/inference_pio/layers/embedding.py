@@ -26,8 +26,8 @@ class VocabParallelEmbedding(nn.Module):
         self.packed: ops.QuantizedWeight | None = None
         self._lookup = self._whole if shard.size == 1 else self._part
 
-    def take_quantized(self, pieces: Sequence[ops.Blocks]) -> None:
-        self.packed, self.weight = ops.pack_quantized(pieces), None
+    def take_quantized(self, pieces: Sequence[ops.Blocks], memory: ops.Slab) -> None:
+        self.packed, self.weight = ops.pack_quantized(pieces, memory), None
         self._lookup = self._quantized
 
     def forward(self, token_ids: Tensor) -> Tensor:

@@ -31,8 +31,8 @@ class Linear(nn.Module):
             self.packed = ops.pack_weight(self.weight.data)
             self.weight = None
 
-    def take_quantized(self, pieces: Sequence[ops.Blocks]) -> None:
-        self.packed, self.weight = ops.pack_quantized(pieces), None
+    def take_quantized(self, pieces: Sequence[ops.Blocks], memory: ops.Slab) -> None:
+        self.packed, self.weight = ops.pack_quantized(pieces, memory), None
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.packed is not None, "weights are not loaded"

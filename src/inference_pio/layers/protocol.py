@@ -35,5 +35,5 @@ class TakesQuantized(Protocol):
 
     packed: ops.PackedWeight | ops.QuantizedWeight | None
 
-    def take_quantized(self, pieces: Sequence[ops.Blocks]) -> None:
-        """Instead of filling `weight`: its rows, piece by piece from the first one down."""
+    def take_quantized(self, pieces: Sequence[ops.Blocks], memory: ops.Slab) -> None:
+        """Instead of filling `weight`: its rows, piece by piece from the first one down, to be kept in `memory`."""

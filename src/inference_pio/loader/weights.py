@@ -97,6 +97,7 @@ class _Loading:
         self._finishing = _Finishing(model, plan, device, dtype)
         self._started: dict[str, _Assembly] = {}
         self._blocks: dict[str, dict[int, ops.Blocks]] = {}
+        self._slab = ops.Slab()
         self._uses = _uses(plan)
         self._total = sum(checkpoint.tensors[source].nbytes for source in self._uses)
         self._done = 0
@@ -176,7 +177,7 @@ class _Loading:
             return
         owner, _ = _owner(self._model, target.name)
         assert isinstance(owner, TakesQuantized)
-        owner.take_quantized([parts[order] for order in range(len(parts))])
+        owner.take_quantized([parts[order] for order in range(len(parts))], self._slab)
         del self._blocks[target.name]
         self._finishing.filled(target.name)
 

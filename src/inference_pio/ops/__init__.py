@@ -23,6 +23,7 @@ from inference_pio.ops.quantized import (
 )
 from inference_pio.ops.recording import CannotRecord, RecordedStep
 from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
+from inference_pio.ops.slab import Slab
 
 __all__ = [
     "Blocks",
@@ -31,6 +32,7 @@ __all__ = [
     "PackedWeight",
     "QuantizedWeight",
     "RecordedStep",
+    "Slab",
     "add_rms_norm",
     "can_pack",
     "cos_sin_table",
@@ -122,7 +124,7 @@ def gated_linear(
 
 
 def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest value of each row, and its first place: [T] in x's dtype and [T] int64. A NaN is the largest value."""
+    """The largest value of each row, [T] in x's dtype, and its first place, [T] int64. A NaN is the largest value."""
     return cast(tuple[Tensor, Tensor], pick("row_max", x_TV)(x_TV))
 
 

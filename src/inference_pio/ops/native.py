@@ -17,7 +17,7 @@ DTYPES = frozenset({torch.float32, torch.bfloat16})
 _NAMES = (
     "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul", "row_max",
     "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
-    "begin_recording", "abandon_recording", "end_recording", "replay", "forget_step",
+    "begin_recording", "abandon_recording", "end_recording", "replay", "timed_replay", "forget_step",
 )  # fmt: skip
 ISA_SWITCH = "INFERENCE_PIO_ISA"
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from inference_pio.ops import dispatch, native
+from inference_pio.ops.slab import Slab
 
 # By their number in csrc/packed.h.
 KINDS = (
@@ -85,12 +86,15 @@ def packed_bytes(kind: str, rows: int, columns: int) -> int:
     return int(native.call("packed_bytes", KINDS.index(kind), rows, columns))
 
 
-def pack_quantized(pieces: Sequence[Blocks]) -> QuantizedWeight:
-    """One weight out of pieces that lie one below the other; their kinds may differ."""
-    packed = [native.call("pack_blocks", p.data, p.codebook, KINDS.index(p.kind), p.columns) for p in pieces]
+def pack_quantized(pieces: Sequence[Blocks], memory: Slab | None = None) -> QuantizedWeight:
+    """One weight out of pieces that lie one below the other; their kinds may differ. It lies in `memory`."""
+    columns = pieces[0].columns
+    sizes = [packed_bytes(piece.kind, piece.data.shape[0], columns) for piece in pieces]
+    data = (memory or Slab()).take(sum(sizes))
+    for piece, place in zip(pieces, data.split(sizes), strict=True):
+        native.call("pack_blocks", piece.data, piece.codebook, KINDS.index(piece.kind), columns, place)
     parts = torch.tensor([[KINDS.index(piece.kind), piece.data.shape[0]] for piece in pieces])
-    data = packed[0] if len(packed) == 1 else torch.cat(packed)
-    return QuantizedWeight(data, parts, int(parts[:, 1].sum()), pieces[0].columns)
+    return QuantizedWeight(data, parts, int(parts[:, 1].sum()), columns)
 
 
 def quantized_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | None) -> Tensor:

@@ -54,6 +54,14 @@ class RecordedStep:
         native.call("replay", self._number)
         return self.result
 
+    def timed_replay(self) -> list[tuple[str, float]]:
+        """Replay it; each operation's name and its seconds, in order."""
+        lines = str(native.call("timed_replay", self._number)).splitlines()
+        return [
+            (name, float(microseconds) / 1e6)
+            for name, _, microseconds in (line.partition("\t") for line in lines)
+        ]
+
 
 def _native_alone(step: Callable[[], Tensor]) -> Tensor:
     foreign = _Foreign()
