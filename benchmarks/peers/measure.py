@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -175,7 +175,7 @@ def _run(
 
 
 def _settings_of(row: Row, settings: Settings) -> Settings:
-    return _settings(Path(settings.model), [row], settings.threads)
+    return replace(_settings(Path(settings.model), [row], settings.threads), once=True)
 
 
 def from_start(launch: Launch, settings: Settings, prompts: Tokens) -> Reply:

@@ -93,7 +93,8 @@ def test_a_model_is_loaded_once_with_room_for_all_its_rows(fakes: Fakes) -> None
     measured = fakes.measure(row(), long)
     assert [one.row.name for one in measured] == ["batch", "long"]
     [loaded] = [call["loaded"] for call in fakes.calls("a") if "loaded" in call]
-    assert loaded == {"model": "none", "threads": 3, "max_seqs": 2, "max_len": 42, "total_tokens": 42}
+    sizes = {"max_seqs": 2, "max_len": 42, "total_tokens": 42}
+    assert loaded == {"model": "none", "threads": 3, **sizes, "once": False}
 
 
 @pytest.mark.parametrize(
@@ -143,7 +144,8 @@ def test_a_start_is_a_new_process_every_round(fakes: Fakes) -> None:
     fakes.add("a", 1000.0)
     start = row("start", counts="start", workload=Workload(prompt_len=3, output_len=1))
     [measured] = fakes.measure(start, rounds=2)
-    assert sum("loaded" in call for call in fakes.calls("a")) == 1 + 3
+    loaded = [call["loaded"]["once"] for call in fakes.calls("a") if "loaded" in call]
+    assert loaded == [False, True, True, True]
     for reply in measured.replies["a"]:
         assert 0 < reply.seconds < 30  # as the orchestrator's clock has it, not what the worker says
 

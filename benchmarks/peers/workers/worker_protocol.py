@@ -2,7 +2,7 @@
 peer's own Python runs it.
 
     orchestrator                                   worker
-    argument: {"model", "threads", "max_seqs", "max_len", "total_tokens"}
+    argument: {"model", "threads", "max_seqs", …}
                                                    {"ready": {"version", "described", "vocab_size"}}
     {"prompts": [[ids]…], "output_len": n}
                                                    {"seconds", "first_token_seconds", "tokens": [[ids]…]}
@@ -32,6 +32,7 @@ class Settings:
     max_seqs      sequences at once
     max_len       prompt and answer of one sequence, in tokens
     total_tokens  of all sequences that are there at once
+    once          there will be one request: what pays only later (compiling) does not pay
     """
 
     model: str
@@ -39,6 +40,7 @@ class Settings:
     max_seqs: int
     max_len: int
     total_tokens: int
+    once: bool = False
 
 
 class Engine(Protocol):

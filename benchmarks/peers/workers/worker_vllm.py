@@ -27,7 +27,7 @@ def load(settings: Settings) -> VLLM:
 
 
 class VLLM:
-    """Compiled as it is by default; without the cache of prefixes, which could help nothing here."""
+    """Compiled as it is by default, except for a start. No cache of prefixes: it could help nothing here."""
 
     def __init__(self, settings: Settings) -> None:
         import vllm
@@ -39,6 +39,7 @@ class VLLM:
             max_model_len=settings.max_len,
             max_num_seqs=settings.max_seqs,
             enable_prefix_caching=False,
+            enforce_eager=settings.once,  # compiling takes a minute at every start
             disable_log_stats=False,  # else it does not say when the first token came
         )
         self.vocab_size: int = self._llm.llm_engine.model_config.get_vocab_size()
