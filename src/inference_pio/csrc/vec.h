@@ -87,7 +87,24 @@ PIO_INLINE vi numbers(Lanes<I...>) {
 }
 PIO_INLINE vi lane_numbers() { return numbers(AllLanes{}); }
 
+// a where a > b, else b: also where either is not a number.
+#ifdef PIO_AVX512
+PIO_INLINE vf vmax(vf a, vf b) { return (vf)_mm512_max_ps((__m512)a, (__m512)b); }
+#else
 PIO_INLINE vf vmax(vf a, vf b) { return a > b ? a : b; }
+#endif
+
+// Whether any lane of a is above that of b.
+PIO_INLINE bool any_above(vf a, vf b) {
+#ifdef PIO_AVX512
+  return _mm512_cmp_ps_mask((__m512)a, (__m512)b, _CMP_GT_OQ) != 0;
+#else
+  const vi above = a > b;
+  int32_t any = 0;
+  for (int i = 0; i < L; ++i) any |= above[i];
+  return any != 0;
+#endif
+}
 
 template <int S, int... I>
 PIO_INLINE vf swap_halves(vf x, Lanes<I...>) {
