@@ -118,6 +118,7 @@ class PagedAttention final : public Work {
     float* memory = reinterpret_cast<float*>(
         scratch_of<AttentionMemory>(sizeof(float) * (k.scratch_floats(n, a_.head_dim) + 2 * state)));
     float* scratch = memory + 2 * state;
+    k.take_queries(a_, piece.tile, scratch);
     const int64_t known = piece.tile.first_position + piece.tile.tokens;
     const Upcoming after{std::min<int64_t>(piece.end * kKeysPerChunk, known), next ? &next->tile : nullptr,
                          next ? next->begin * kKeysPerChunk : 0};

@@ -29,15 +29,15 @@ struct Operands<bf16> {
 
 // The memory of one thread, cut out of its scratch.
 struct Workspace {
-  float *keys, *values, *queries, *scores, *weights, *sums, *nothing;
+  float *keys, *values, *queries, *scores, *weights, *sums, *nothing, *end;
   int32_t* seen;  // how many keys of its sequence each row sees
 };
-PIO_INLINE int64_t carve(float* scratch, int64_t rows, int64_t head_dim, Workspace& w) {
+PIO_INLINE Workspace carve(float* scratch, int64_t rows, int64_t head_dim) {
   const int64_t width = padded(head_dim, L);
-  float* at = scratch;
-  const auto take = [&at](int64_t n) {
-    float* piece = at;
-    at += padded(n, 16);
+  Workspace w;
+  const auto take = [&](int64_t n) {
+    float* piece = scratch;
+    scratch += padded(n, 16);
     return piece;
   };
   w.keys = take(width * kKeysPerTile);
@@ -48,12 +48,12 @@ PIO_INLINE int64_t carve(float* scratch, int64_t rows, int64_t head_dim, Workspa
   w.sums = take(rows * L);
   w.nothing = take(width);
   w.seen = reinterpret_cast<int32_t*>(take(rows));
-  return at - scratch;
+  w.end = scratch;
+  return w;
 }
 static int64_t scratch_floats(int64_t rows, int64_t head_dim) {
-  Workspace w;
   float origin;
-  return carve(&origin, rows, head_dim, w);
+  return carve(&origin, rows, head_dim).end - &origin;
 }
 
 // One word of a cached key per step: a float, or the two bfloat16 that `Pairs` takes, as they lie in memory.

@@ -98,23 +98,29 @@ static void attend_tile(const Attention& a, const Workspace& w, Ahead<T>& ahead,
   }
 }
 
-// T is the cache's type, Q that of queries and results.
+// Queries as the products read them, for every chunk of the tile's keys.
 template <class T, class Q>
-static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chunk, const Upcoming& after, float* scratch,
-                            State state) {
+static void take_queries_of(const Attention& a, const QueryTile& t, float* scratch) {
   using Dot = typename Operands<T>::type;
-  const int64_t group = a.heads / a.kv_heads, rows = t.tokens * group, H = a.head_dim, width = padded(H, L);
-  Workspace w;
-  carve(scratch, rows, H, w);
-  __builtin_memset(w.nothing, 0, width * sizeof(float));
-  __builtin_memset(w.sums, 0, rows * L * sizeof(float));
+  const int64_t group = a.heads / a.kv_heads, H = a.head_dim;
+  const Workspace w = carve(scratch, t.tokens * group, H);
   for (int64_t token = 0, r = 0; token < t.tokens; ++token)
     for (int64_t head = 0; head < group; ++head, ++r) {
       const Q* q = static_cast<const Q*>(a.q) + ((t.first_row + token) * a.heads + t.kv_head * group + head) * H;
       pack_query(Dot{}, q, w.queries + r * (H / Dot::pair), H);
       w.seen[r] = static_cast<int32_t>(t.first_position + token + 1);
-      state.max[r] = kNothingSeen;
     }
+}
+
+template <class T>
+static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chunk, const Upcoming& after, float* scratch,
+                            State state) {
+  using Dot = typename Operands<T>::type;
+  const int64_t rows = t.tokens * (a.heads / a.kv_heads), H = a.head_dim, width = padded(H, L);
+  const Workspace w = carve(scratch, rows, H);
+  __builtin_memset(w.nothing, 0, width * sizeof(float));
+  __builtin_memset(w.sums, 0, rows * L * sizeof(float));
+  for (int64_t r = 0; r < rows; ++r) state.max[r] = kNothingSeen;
 
   const int64_t known = t.first_position + t.tokens, start = chunk * kKeysPerChunk;
   const int64_t end = start + kKeysPerChunk < known ? start + kKeysPerChunk : known;
@@ -155,12 +161,15 @@ static void store_of(const Attention& a, const QueryTile& t, State state) {
   }
 }
 
+static void take_queries(const Attention& a, const QueryTile& t, float* scratch) {
+  const auto take = a.cache_dtype == DType::f32 ? take_queries_of<float, float>
+                    : a.dtype == DType::f32     ? take_queries_of<bf16, float>
+                                                : take_queries_of<bf16, bf16>;
+  take(a, t, scratch);
+}
 static void attend_chunk(const Attention& a, const QueryTile& t, int64_t chunk, const Upcoming& after, float* scratch,
                          State state) {
-  const auto attend = a.cache_dtype == DType::f32 ? attend_chunk_of<float, float>
-                      : a.dtype == DType::f32     ? attend_chunk_of<bf16, float>
-                                                  : attend_chunk_of<bf16, bf16>;
-  attend(a, t, chunk, after, scratch, state);
+  (a.cache_dtype == DType::f32 ? attend_chunk_of<float> : attend_chunk_of<bf16>)(a, t, chunk, after, scratch, state);
 }
 static void store(const Attention& a, const QueryTile& t, State state) {
   (a.dtype == DType::f32 ? store_of<float> : store_of<bf16>)(a, t, state);

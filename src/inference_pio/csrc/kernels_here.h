@@ -26,6 +26,7 @@ const Kernels PIO_TABLE = {
     PIO_NAMESPACE::multiply_groups,
     PIO_NAMESPACE::panel_bytes,
     PIO_NAMESPACE::scratch_floats,
+    PIO_NAMESPACE::take_queries,
     PIO_NAMESPACE::attend_chunk,
     PIO_NAMESPACE::fold,
     PIO_NAMESPACE::store,
