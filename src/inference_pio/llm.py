@@ -33,7 +33,7 @@ class LLM:
 
     Args:
         model: a catalogue name, a GGUF file, a directory with config.json and safetensors, or a hub id.
-        dtype: "auto", "float32", "bfloat16" or "float16".
+        dtype: "auto" leaves quantised weights in their blocks where the kernels take them; a name asks for dense ones.
         device: "auto", "cpu", "cuda" or "cuda:N".
         max_model_len: prompt and answer together, in tokens; None is what model and memory allow.
         skip_tokenizer_init: take token ids and give token ids.
@@ -41,7 +41,7 @@ class LLM:
         seed: for requests that name none; None draws one per request.
         resource_limits: refuse the model where it needs more; threads and disk use follow it.
         progress: called with bytes done, bytes in total and what is being done.
-        options: further fields of `RuntimeOptions`: max_num_seqs, speculation, block_size, …
+        options: further fields of `RuntimeOptions`: max_num_seqs, quantize, kv_cache_dtype, speculation, …
 
     Raises:
         InferencePIOError: the model cannot be found, read or run here; one line says why and what to do.

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from safetensors.torch import load_file, save_file
 
+from inference_pio.ops import native
 from support import gguf_bytes
 from support.gguf_bytes import GGUFBytes
 from support.hub_server import LocalHub, serve
@@ -131,6 +132,10 @@ def test_broken_config_json(cli: Any, make_model: Callable[..., Path]) -> None:
         (["--kv-cache-memory-gb", "nan"], ["kv_cache_memory_gb must be above 0 and finite"]),
         (["--speculation", "-1"], ["speculation must be a whole number from 0 up"]),
         (["--dtype", "int3"], ["--dtype", "'int3'", "bfloat16"]),
+        (["--quantize", "int3"], ["quantize must be int8 or int4, with :32, :64 or :128", "'int3'"]),
+        (["--quantize", "int4:48"], ["quantize must be int8 or int4", "'int4:48'"]),
+        (["--quantize", ""], ["quantize must be int8 or int4"]),
+        (["--kv-cache-dtype", "int3"], ["kv_cache_dtype must be one of auto, float32, bfloat16", "'int3'"]),
         (["--temprature", "1"], ["no such option: --temprature", "did you mean --temperature?"]),
     ],
 )
@@ -144,6 +149,19 @@ def test_wrong_values_are_told_before_anything_is_looked_for(
 def test_wrong_device(cli: Any, tiny: Path) -> None:
     cli("run", tiny, "hello", "--device", "tpu").complains(USAGE, "device", "'tpu'", "cuda:N")
     cli("run", tiny, "hello", "--device", "cuda:99").complains(RESOURCE, "cuda:99", "cpu or auto")
+
+
+def test_keys_and_values_beside_which_activations_cannot_be_read(cli: Any, tiny: Path) -> None:
+    options = ("--dtype", "bfloat16", "--kv-cache-dtype", "float32")
+    for verb in (("run", tiny, "hello"), ("plan", tiny)):
+        cli(*verb, *options).complains(USAGE, "kv_cache_dtype float32 goes with float32 activations")
+
+
+def test_quantising_without_native_kernels(cli: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(native, "MISSING", "no compiler")
+    cli("run", tiny, "hello", "--quantize", "int8").complains(
+        RESOURCE, "quantize int8 needs the native kernels", "inference-pio doctor"
+    )
 
 
 def test_prompt_longer_than_the_context_names_both_numbers(cli: Any, tiny: Path) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from inference_pio import LLM, RequestOutput, SamplingParams
+from inference_pio.ops import native
 
 GREEDY = ("--temperature", "0", "--repetition-penalty", "1", "--dtype", "float32")
 
@@ -160,3 +161,17 @@ def test_a_real_model_says_paris(cli: Any, smollm2_path: Path) -> None:
     result = cli("run", smollm2_path, "What is the capital of France?", "--temperature", 0)
     assert result.code == 0
     assert "Paris" in result.out
+
+
+@pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
+def test_quantising_and_the_cache_type_reach_the_model(cli: Any, tiny: Path) -> None:
+    options = ("--temperature", "0", "--max-tokens", "12", "--raw")
+    asked = ("--quantize", "int4:64", "--kv-cache-dtype", "float32")
+    params = SamplingParams(temperature=0, max_tokens=12)
+    with LLM(str(tiny), quantize="int4:64", kv_cache_dtype="float32") as llm:
+        expected = llm.generate("the hand", params)[0].outputs[0].token_ids
+    result = cli("run", tiny, "the hand", *options, *asked, "--json")
+    assert result.code == 0, result
+    assert json.loads(result.out)["token_ids"] == expected
+    plain = cli("run", tiny, "the hand", *options, "--json", "--dtype", "float32")
+    assert json.loads(plain.out)["token_ids"] != expected, "four bits change what this noise says"

@@ -16,6 +16,7 @@ import inference_pio
 from inference_pio.cli.progress import download_bars
 from inference_pio.cli.text import number, one_line, size, visible
 from inference_pio.loader import catalogue
+from inference_pio.ops import native
 from support.hub_server import LocalHub, serve
 
 
@@ -169,9 +170,30 @@ def test_doctor_reports_what_can_be_measured_elsewhere(cli: Any) -> None:
     assert report["software"]["torch"] == torch.__version__
     assert report["software"]["compute_threads"] == torch.get_num_threads()
     assert report["memory"]["installed_bytes"] == psutil.virtual_memory().total
-    assert {row["name"] for row in report["operations"]} >= {"rms_norm", "paged_attention"}
+    assert {row["name"] for row in report["operations"]} >= {
+        "rms_norm",
+        "paged_attention",
+        "quantized_linear",
+    }
     assert report["models"]["folder"] == os.environ["INFERENCE_PIO_HOME"]
     assert "Ready to run models." in cli("doctor").out
+
+
+def test_doctor_says_what_is_lost_without_native_kernels(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from inference_pio import ops
+    from inference_pio.ops import dispatch, native
+
+    def why() -> str:
+        rows = {row["name"]: row for row in json.loads(cli("doctor", "--json").out)["operations"]}
+        return f"{rows['quantized_linear']['implementation']}: {rows['quantized_linear']['reason']}"
+
+    if native.MISSING is None:
+        assert why() == f"native: {native.ISA}; weights stay in blocks, activations in 8 bits"
+        with ops.use("reference"):
+            assert why() == "reference: asked for; blocks are expanded at every product"
+    monkeypatch.setattr(native, "MISSING", "native kernels not built")
+    monkeypatch.setattr(dispatch, "_cpu_is_native", False)
+    assert why().startswith("reference: native kernels not built; until then quantised weights become dense")
 
 
 def test_doctor_without_any_plugin_says_that_nothing_can_run(
@@ -204,6 +226,27 @@ def test_plan_is_what_loading_then_uses(cli: Any, tiny: Path) -> None:
     shown = cli("plan", tiny).out
     for text in ("weights", "KV cache", "activations", "logits", "runtime", "total", "It fits."):
         assert text in shown
+
+
+@pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
+def test_plan_knows_weights_in_blocks(cli: Any, tiny: Path) -> None:
+    from inference_pio import LLM
+
+    plain = json.loads(cli("plan", tiny, "--json", "--dtype", "float32").out)
+    assert (plain["packed_kinds"], plain["packed_weights"]) == ([], 0)
+    for asked, kind, share in (("int8", "Q8_0", 0.27), ("int4:64", "Q4_1", 0.2)):
+        plan = json.loads(cli("plan", tiny, "--json", "--quantize", asked).out)
+        assert (plan["packed_kinds"], plan["dtype"], plan["kv_dtype"]) == ([kind], "float32", "bfloat16")
+        assert plan["kv_cache"] == plain["kv_cache"] / 2
+        with LLM(str(tiny), quantize=asked, max_num_seqs=1) as llm:
+            held = llm.plugin.get_memory_stats()["weights_bytes"]
+            dense = sum(parameter.nbytes for parameter in llm.plugin.runtime._model.parameters())
+        assert plan["packed_weights"] == held - dense
+        assert plan["packed_weights"] < plan["weights"]
+        assert plan["packed_weights"] < share * plain["weights"]
+        assert f"in blocks of {kind}" in cli("plan", tiny, "--quantize", asked).out
+    exact = json.loads(cli("plan", tiny, "--json", "--quantize", "int8", "--kv-cache-dtype", "float32").out)
+    assert (exact["kv_dtype"], exact["kv_cache"]) == ("float32", plain["kv_cache"])
 
 
 class Screen(io.StringIO):

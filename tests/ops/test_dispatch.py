@@ -15,7 +15,15 @@ from inference_pio import ops
 from inference_pio.errors import ConfigError
 from inference_pio.ops import native
 
-NAMES = ["add_rms_norm", "paged_attention", "rms_norm", "rope_and_cache", "row_max", "silu_and_mul"]
+NAMES = [
+    "add_rms_norm",
+    "paged_attention",
+    "rms_norm",
+    "rope_and_cache",
+    "row_max",
+    "silu_and_mul",
+    "quantized_linear",
+]
 
 
 def test_the_table_names_every_operation_once_per_device():

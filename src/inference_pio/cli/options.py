@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from inference_pio.config import BaseModelConfig
-from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.plugin.runtime import KV_DTYPES, RuntimeOptions
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
 
@@ -113,7 +113,8 @@ class EngineOptions:
     dtype: Annotated[
         Literal["auto", "float32", "bfloat16", "float16"],
         _engine(
-            "auto (bfloat16 where the device has it, else float32), float32, bfloat16 or float16.",
+            "auto (a GGUF file's blocks as they are where the kernels take them; else bfloat16 where the device "
+            "has it, else float32), or dense weights in float32, bfloat16 or float16.",
             "--dtype",
             value="NAME",
         ),
@@ -132,6 +133,23 @@ class EngineOptions:
     kv_cache_memory_gb: Annotated[
         float | None,
         _engine("Memory for keys and values, in GB. (as needed)", "--kv-cache-memory-gb", value="GB"),
+    ] = None
+    kv_cache_dtype: Annotated[
+        str | None,
+        _engine(
+            f"Keys and values in {', '.join(KV_DTYPES[:-1])} or {KV_DTYPES[-1]}. (default auto)",
+            "--kv-cache-dtype",
+            value="NAME",
+        ),
+    ] = None
+    quantize: Annotated[
+        str | None,
+        _engine(
+            "Round weights when they are loaded: int8 or int4, with the columns that share a scale (32, 64 or 128) "
+            "after a colon if not 32, as in int4:64. (weights as the file has them)",
+            "--quantize",
+            value="KIND",
+        ),
     ] = None
     speculation: Annotated[
         int | None,
@@ -180,6 +198,10 @@ class EngineOptions:
             max_num_seqs=max_num_seqs,
             speculation=RuntimeOptions.speculation if self.speculation is None else self.speculation,
             kv_cache_memory_gb=self.kv_cache_memory_gb,
+            kv_cache_dtype=RuntimeOptions.kv_cache_dtype
+            if self.kv_cache_dtype is None
+            else self.kv_cache_dtype,
+            quantize=self.quantize,
             accept_licence=self.accept_licence,
             download=not self.offline,
         )

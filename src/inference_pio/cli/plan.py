@@ -37,7 +37,10 @@ def plan(
             {
                 "model": planned.config.model_name,
                 "dtype": str(planned.dtype).removeprefix("torch."),
+                "kv_dtype": str(planned.kv_dtype).removeprefix("torch."),
                 "device": str(planned.device),
+                "packed_kinds": planned.packing.used_kinds(),
+                "packed_weights": planned.packed_bytes,
                 **planned.plan.as_dict(),
             }
         )
@@ -49,7 +52,7 @@ def plan(
 
 def _show(planned: Prepared) -> None:
     plan, config = planned.plan, planned.config
-    dtype = str(planned.dtype).removeprefix("torch.")
+    dtype, kv_dtype = (str(each).removeprefix("torch.") for each in (planned.dtype, planned.kv_dtype))
     print_facts(
         [
             ("model", config.model_name),
@@ -62,8 +65,12 @@ def _show(planned: Prepared) -> None:
     )
     print()
     rows = [
-        ("weights", plan.weights, "and the largest tensor once more while it is loaded"),
-        ("KV cache", plan.kv_cache, f"{plan.kv_tokens:,} tokens of {size(plan.kv_bytes_per_token)}"),
+        ("weights", plan.weights, _weights(planned)),
+        (
+            "KV cache",
+            plan.kv_cache,
+            f"{plan.kv_tokens:,} tokens of {size(plan.kv_bytes_per_token)}, {kv_dtype}",
+        ),
         ("activations", plan.activations, "of one step"),
         ("logits", plan.logits, f"{plan.logit_rows} × {config.vocab_size:,} tokens"),
         ("runtime", plan.runtime, "Python, torch and its threads"),
@@ -76,3 +83,10 @@ def _show(planned: Prepared) -> None:
     print()
     print("It fits." if plan.fits else f"It does not fit: {plan.advice()}.")
     sys.stdout.flush()
+
+
+def _weights(planned: Prepared) -> str:
+    if not planned.packing.kinds:
+        return "and the largest tensor once more while it is loaded"
+    kinds = ", ".join(planned.packing.used_kinds())
+    return f"{size(planned.packed_bytes)} in blocks of {kinds}; and two tensors more while they are loaded"

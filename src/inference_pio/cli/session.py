@@ -76,6 +76,8 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             max_num_seqs=options.max_num_seqs,
             speculation=options.speculation,
             kv_cache_memory_gb=options.kv_cache_memory_gb,
+            kv_cache_dtype=options.kv_cache_dtype,
+            quantize=options.quantize,
             accept_licence=options.accept_licence,
             download=options.download,
         )

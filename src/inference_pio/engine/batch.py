@@ -54,8 +54,7 @@ def build_batch(
     max_seq_len = int(seq_lens.max())
     num_columns = -(-max_seq_len // block_size)
 
-    # A step of a small model takes milliseconds: even a `to` without effect counts.
-    is_cpu = device.type == "cpu"
+    is_cpu = device.type == "cpu"  # of a step's milliseconds even a `to` without effect takes some
 
     def tensor(values: NDArray[Any]) -> Tensor:
         made = torch.from_numpy(values)

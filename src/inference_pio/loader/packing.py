@@ -37,6 +37,10 @@ class Packing:
             for kind, piece in zip(self.kinds[target.name], target.pieces, strict=True)
         )
 
+    def used_kinds(self) -> tuple[str, ...]:
+        """Every kind of blocks there is, sorted."""
+        return tuple(sorted({kind for kinds in self.kinds.values() for kind in kinds}))
+
     def read(self, checkpoint: Checkpoint, source: str, kind: str) -> ops.Blocks:
         """All rows of a tensor of the checkpoint, as blocks of that kind."""
         info = checkpoint.tensors[source]

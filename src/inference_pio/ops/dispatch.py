@@ -44,7 +44,9 @@ def pick(name: str, x: Tensor) -> Callable[..., Any]:
 def table() -> list[OpChoice]:
     """Every operation on every kind of device that this process can use."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    return [_choice(name, device) for device in devices for name in OPS]
+    return [_choice(name, device) for device in devices for name in OPS] + [
+        _packed(device) for device in devices
+    ]
 
 
 @contextmanager
@@ -92,6 +94,21 @@ def _choice(name: str, device: str) -> OpChoice:
         return OpChoice(name, device, "native", f"{native.ISA}; float32 and bfloat16, other dtypes in torch")
     why = native.MISSING or "asked for"
     return OpChoice(name, device, "reference", why)
+
+
+def _packed(device: str) -> OpChoice:
+    """What multiplies weights that stay in blocks: there is no other implementation of it than the native one."""
+    name = "quantized_linear"
+    if device != "cpu":
+        return OpChoice(name, device, "reference", f"weights become dense on {device}")
+    if _cpu_is_native:
+        return OpChoice(
+            name, device, "native", f"{native.ISA}; weights stay in blocks, activations in 8 bits"
+        )
+    if native.MISSING is None:
+        return OpChoice(name, device, "reference", "asked for; blocks are expanded at every product")
+    lost = "quantised weights become dense, 2 to 8 times their memory, and read as slowly"
+    return OpChoice(name, device, "reference", f"{native.MISSING}; until then {lost}")
 
 
 if os.environ.get(SWITCH):

@@ -29,7 +29,10 @@ from inference_pio.security import ResourceLimits
 
 @dataclass(frozen=True)
 class Prepared:
-    """`model` is on torch's meta device: shapes without memory."""
+    """`model` is on torch's meta device: shapes without memory.
+
+    packed_bytes  of the weights that stay in blocks; part of `plan.weights`
+    """
 
     plugin: ModelPlugin
     config: Any
@@ -39,6 +42,7 @@ class Prepared:
     model: nn.Module
     weight_map: WeightMap
     packing: Packing
+    packed_bytes: int
     device: torch.device
     dtype: torch.dtype
     kv_dtype: torch.dtype
@@ -79,7 +83,19 @@ def prepare_model(
         itemsize=dtype.itemsize,
     )
     return Prepared(
-        plugin, stated, options, progress, opened, model, weight_map, packing, device, dtype, kv_dtype, plan
+        plugin,
+        stated,
+        options,
+        progress,
+        opened,
+        model,
+        weight_map,
+        packing,
+        sum(packing.nbytes(weights.targets[name]) for name in packing.kinds),
+        device,
+        dtype,
+        kv_dtype,
+        plan,
     )
 
 

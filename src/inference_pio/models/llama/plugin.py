@@ -17,8 +17,8 @@ from inference_pio.models.llama.config import LlamaConfig
 from inference_pio.models.llama.cuda_kernels import optimizations
 from inference_pio.models.llama.fused_layers import fused_layer_norm
 from inference_pio.models.llama.kv_cache import compression_techniques
+from inference_pio.models.llama.linear_optimizations import weight_layout
 from inference_pio.models.llama.linear_optimizations.bias_removal import BiasRemoval
-from inference_pio.models.llama.linear_optimizations.weight_layout import weight_map
 from inference_pio.models.llama.model import LlamaForCausalLM
 from inference_pio.models.llama.prefix_caching import prefix_cache_manager
 from inference_pio.models.llama.tensor_parallel import tensor_parallel_layers
@@ -47,7 +47,7 @@ class LlamaPlugin(ModelPlugin):
         return LlamaForCausalLM(config, shard)
 
     def weight_map(self, config: LlamaConfig) -> WeightMap:
-        return weight_map(config)
+        return weight_layout.weight_map(config)
 
     def cache_specs(self, config: LlamaConfig, dtype: torch.dtype, shard: Shard) -> tuple[PagedKV, ...]:
         return compression_techniques.cache_specs(config, dtype, shard)
@@ -75,6 +75,7 @@ class LlamaPlugin(ModelPlugin):
             sliding_window_attention.technique(),
             multi_query_attention.technique(config),
             compression_techniques.technique(),
+            weight_layout.technique(config),
             prefix_cache_manager.technique(config),
             fused_layer_norm.technique(config),
             optimizations.technique(),

@@ -17,8 +17,8 @@ from inference_pio.models.qwen2.config import Qwen2Config
 from inference_pio.models.qwen2.cuda_kernels import optimizations
 from inference_pio.models.qwen2.fused_layers import fused_layer_norm
 from inference_pio.models.qwen2.kv_cache import compression_techniques
+from inference_pio.models.qwen2.linear_optimizations import weight_layout
 from inference_pio.models.qwen2.linear_optimizations.bias_removal import BiasRemoval
-from inference_pio.models.qwen2.linear_optimizations.weight_layout import weight_map
 from inference_pio.models.qwen2.model import Qwen2ForCausalLM
 from inference_pio.models.qwen2.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen2.tensor_parallel import tensor_parallel_layers
@@ -47,7 +47,7 @@ class Qwen2Plugin(ModelPlugin):
         return Qwen2ForCausalLM(config, shard)
 
     def weight_map(self, config: Qwen2Config) -> WeightMap:
-        return weight_map(config)
+        return weight_layout.weight_map(config)
 
     def cache_specs(self, config: Qwen2Config, dtype: torch.dtype, shard: Shard) -> tuple[PagedKV, ...]:
         return compression_techniques.cache_specs(config, dtype, shard)
@@ -72,6 +72,7 @@ class Qwen2Plugin(ModelPlugin):
             sliding_window_attention.technique(),
             multi_query_attention.technique(config),
             compression_techniques.technique(),
+            weight_layout.technique(config),
             prefix_cache_manager.technique(config),
             fused_layer_norm.technique(config),
             optimizations.technique(),

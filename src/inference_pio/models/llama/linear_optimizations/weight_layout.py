@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference_pio.models.llama.config import LlamaConfig
-from inference_pio.plugin.facts import GGUFNames, WeightMap
+from inference_pio.plugin.facts import GGUFNames, TechniqueFact, WeightMap
 
 _LAYER = "model.layers.*."
 _MERGED = {
@@ -42,6 +42,19 @@ def weight_map(config: LlamaConfig) -> WeightMap:
         # Old checkpoints stored a buffer that follows from the configuration.
         drop=("model.layers.*.self_attn.rotary_emb.inv_freq",),
         gguf=_gguf_names(config),
+    )
+
+
+def technique(config: LlamaConfig) -> TechniqueFact:
+    kept = config.torch_dtype == "auto"
+    return TechniqueFact(
+        "weight quantisation",
+        "hardware",
+        "active" if kept else "dormant",
+        exact=False,
+        reason="on a CPU quantised weights stay in their blocks and meet activations of 8 bits"
+        if kept
+        else "a dtype was named: weights are dense",
     )
 
 

@@ -111,6 +111,7 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
     plugin.cleanup()
     assert {name: entry["status"] for name, entry in report.items() if entry["category"] != "attention"} == {
         "KV-cache compression": "not applicable",
+        "weight quantisation": "dormant",
         "prefix caching": "dormant",
         "fused layer norm": "active",
         "CUDA kernels": "dormant",
