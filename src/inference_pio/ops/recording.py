@@ -7,16 +7,31 @@ from collections.abc import Callable
 from typing import Any
 
 from torch import Tensor
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from inference_pio.ops import dispatch, native
 
 # What only looks at a tensor in another way, where its result lies in the tensor that it was given.
-_VIEWS = tuple(
-    f"aten.{name}."
-    for name in ("view", "_unsafe_view", "alias", "detach", "slice", "unsqueeze", "select", "flatten", "reshape",
-                 "to", "contiguous", "lift_fresh")
-)  # fmt: skip
+_VIEWS = {
+    *(
+        "view",
+        "flatten",
+        "reshape",
+        "unflatten",
+        "detach",
+        "unsqueeze",
+        "squeeze",
+        "select",
+        "narrow",
+        "split",
+    ),
+    *("chunk", "unbind", "alias", "float", "to", "contiguous", "__getitem__", "__get__"),
+}
+# What asks a tensor for its shape and the like, and not for its values.
+_QUESTIONS = {
+    *("__get__", "__len__", "size", "dim", "numel", "stride", "is_contiguous", "element_size", "data_ptr"),
+    "untyped_storage",
+}
 
 
 class CannotRecord(Exception):
@@ -72,21 +87,31 @@ def _native_alone(step: Callable[[], Tensor]) -> Tensor:
     return result
 
 
-class _Foreign(TorchDispatchMode):
-    """Notes the first operation that a recording would miss."""
+class _Foreign(TorchFunctionMode):
+    """Notes the first operation that a recording would miss.
+
+    It watches torch's functions and methods, not the dispatcher: a mode of the dispatcher would make torch import a
+    second's worth of modules in front of the second token.
+    """
 
     found: str | None = None
 
-    def __init__(self) -> None:
-        TorchDispatchMode.__init__(self)
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         result = func(*args, **(kwargs or {}))
-        name = str(func)
-        known = name.startswith("inference_pio.") or (name.startswith(_VIEWS) and _lies_in(result, args[0]))
-        if self.found is None and not known:
-            self.found = name
+        if self.found is None and not _is_known(func, args, result):
+            self.found = str(getattr(func, "__name__", func))
         return result
+
+
+def _is_known(func: Any, args: Any, result: Any) -> bool:
+    if str(func).startswith("inference_pio."):
+        return True
+    tensors = [
+        one for one in (result if isinstance(result, (tuple, list)) else [result]) if isinstance(one, Tensor)
+    ]
+    if not tensors:
+        return func.__name__ in _QUESTIONS
+    return func.__name__ in _VIEWS and all(_lies_in(one, args[0]) for one in tensors)
 
 
 def _lies_in(view: Tensor, whole: Tensor) -> bool:
