@@ -13,7 +13,8 @@ from inference_pio.benchmarks.samples import Summary
 from peers.results import SAME_MODEL, Against, Comparison, Result
 from peers.rows import OURS
 
-_FILE_WIDTH = 200
+_FILE_WIDTH = 160
+_MET = {True: "met", False: "NOT MET", None: "not measured"}
 # A core that idle workers kept this busy was not there for the one that was measured.
 _IDLE_CORES = 0.05
 
@@ -23,7 +24,7 @@ def method(rounds: int, threads: int) -> list[str]:
     return [
         f"every engine in a process of its own with {threads} threads; those not asked are loaded and asleep",
         f"{rounds} rounds after one to warm up, in turns (A B C, C B A, …); figures are medians (minimum – maximum), "
-        "ratios are of the same round",
+        "ratios are of the same round; 'faster' and 'slower' take five rounds and a 90 % interval on one side of 1",
         "random token ids as prompts, new ones every round (no prefix cache can help), the same for every engine; "
         "greedy; no end of text; exactly the stated number of tokens",
         "a rate is tokens by the time from the call to the last token of all sequences, the prompts' share included; "
@@ -34,25 +35,26 @@ def method(rounds: int, threads: int) -> list[str]:
 def print_comparison(comparison: Comparison, lines: Sequence[str]) -> None:
     """To standard output: the table, who is missing and why, how it was measured, what to doubt."""
     console = Console() if sys.stdout.isatty() else Console(width=_FILE_WIDTH)
-    peers = [
-        name
-        for name in dict.fromkeys(name for result in comparison.results for name in result.engines)
-        if name != OURS
-    ]
-    table = Table(title="median (minimum – maximum), and how many times as fast ours is", box=box.SIMPLE_HEAD)
-    for name in ("", "work", OURS, *(column for peer in peers for column in (peer, "ratio")), "bar", ""):
-        table.add_column(name)
+    table = Table(box=box.SIMPLE_HEAD)
+    for name in ("", "work", "engine", "median (min – max)", "ours to theirs", "ours is", "bar", ""):
+        table.add_column(name, no_wrap=True)
     for result in comparison.results:
-        cells = [cell for peer in peers for cell in _cells(result.engines.get(peer))]
-        ours = result.engines.get(OURS)
-        table.add_row(
-            f"{result.row.name}: {result.row.title}, {result.row.unit}",
-            str(result.row.workload),
-            shown(ours.figure) if ours else "–",
-            *cells,
-            str(result.row.bar),
-            {True: "met", False: "NOT MET", None: "not measured"}[result.met],
-        )
+        row, decides = result.row, result.row.bar.peer or OURS
+        head = (row.name, str(row.workload).removesuffix(" tokens"))
+        for name, against in result.engines.items():
+            barred = name == decides
+            table.add_row(
+                *head,
+                name,
+                f"{shown(against.figure)} {row.unit}",
+                *_ratio(against),
+                str(row.bar) if barred else "",
+                _MET[result.met] if barred else "",
+            )
+            head = ("", "")
+        if decides not in result.engines:
+            table.add_row(*head, decides, "–", "", "", str(row.bar), _MET[result.met])
+        table.add_section()
     console.print(table)
     for line in (*_notes(comparison), *lines):
         console.print(f"  {line}", highlight=False)
@@ -67,16 +69,12 @@ def shown(summary: Summary) -> str:
     return f"{middle} ({low} – {high})"
 
 
-def _cells(against: Against | None) -> tuple[str, str]:
-    if against is None:
-        return "–", "–"
+def _ratio(against: Against) -> tuple[str, str]:
+    """How many times as fast ours is, and whether the rounds can tell."""
     if against.ours is None:
-        return shown(against.figure), "–"
+        return "", ""
     ratio = against.ours.ratio
-    return (
-        shown(against.figure),
-        f"{ratio.median:.2f} ({ratio.minimum:.2f} – {ratio.maximum:.2f}) {against.ours.verdict}",
-    )
+    return f"{ratio.median:.2f} ({ratio.minimum:.2f} – {ratio.maximum:.2f})", against.ours.verdict
 
 
 def _notes(comparison: Comparison) -> list[str]:
@@ -94,7 +92,7 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _doubts(result: Result) -> list[str]:
     doubts = [
-        f"{result.row.name}: only {against.same_first_tokens:.0%} of {name}'s answers begin like ours: the same model?"
+        f"{result.row.name}: only {against.same_first_tokens:.0%} of {name}'s answers begin like ours: are its weights the file's?"
         for name, against in result.engines.items()
         if against.same_first_tokens is not None and against.same_first_tokens < SAME_MODEL
     ]
