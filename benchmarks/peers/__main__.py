@@ -18,7 +18,7 @@ from inference_pio.errors import InferencePIOError, UsageError
 from inference_pio.loader.resolve import resolve
 from peers import record, rows
 from peers.chart import draw
-from peers.command import add_measuring, say
+from peers.command import add_measuring, parsed, say
 from peers.engines import PEERS
 from peers.environments import PeerUnavailable, default_folder
 from peers.measure import Contestant, measure_model
@@ -30,7 +30,7 @@ from peers.worker import Launch
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """0; with --check 1 where a bar is not met."""
-    options = _parser().parse_args(arguments)
+    options = parsed(_parser(), arguments)
     try:
         table = [row.quick() if options.quick else row for row in rows.chosen(options.rows)]
         named = _named(options.peers)

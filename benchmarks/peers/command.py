@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from collections.abc import Sequence
 
 
 def add_measuring(parser: argparse.ArgumentParser) -> None:
@@ -15,6 +16,14 @@ def add_measuring(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="small workloads: does it run at all?")
     parser.add_argument("--json", action="store_true", help="print JSON")
     parser.add_argument("--record", action="store_true", help="keep the result in docs/benchmarks")
+
+
+def parsed(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> argparse.Namespace:
+    """The options; ends the program with a line of why where they contradict each other."""
+    options = parser.parse_args(arguments)
+    if options.quick and options.record:
+        parser.error("--quick says nothing about speed: there is nothing to --record")
+    return options
 
 
 def say(line: str) -> None:

@@ -92,7 +92,8 @@ def _notes(comparison: Comparison) -> list[str]:
 
 def _doubts(result: Result) -> list[str]:
     doubts = [
-        f"{result.row.name}: only {against.same_first_tokens:.0%} of {name}'s answers begin like ours: are its weights the file's?"
+        f"{result.row.name}: only {against.same_first_tokens:.0%} of {name}'s answers begin like ours: "
+        "are its weights the file's?"
         for name, against in result.engines.items()
         if against.same_first_tokens is not None and against.same_first_tokens < SAME_MODEL
     ]

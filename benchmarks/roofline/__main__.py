@@ -21,7 +21,7 @@ from inference_pio.benchmarks.samples import Summary
 from inference_pio.errors import InferencePIOError
 from inference_pio.loader.resolve import resolve
 from peers import record, rows
-from peers.command import add_measuring, say
+from peers.command import add_measuring, parsed, say
 from peers.engines import PEERS
 from peers.environments import default_folder
 from peers.measure import Contestant, measure_model
@@ -70,7 +70,7 @@ class Line:
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="bench", description=(__doc__ or "").partition("\n")[0])
     add_measuring(parser)
-    options = parser.parse_args(arguments)
+    options = parsed(parser, arguments)
     try:
         table = [row.quick() if options.quick else row for row in rows.chosen(options.rows)]
         facts = environment()

@@ -13,6 +13,7 @@ from peers.environments import PeerUnavailable, Recipe, default_folder, interpre
 from peers.measure import Contestant, measure_model
 from peers.results import result_of
 from peers.rows import OURS, TRANSFORMERS, Bar, Row
+from roofline.__main__ import main as bench
 
 
 @pytest.mark.parametrize(
@@ -38,6 +39,13 @@ def test_no_rounds_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--rounds", "0"])
     assert "a whole number from 1 up, got '0'" in capsys.readouterr().err
+
+
+def test_a_quick_run_is_not_recorded(capsys: pytest.CaptureFixture[str]) -> None:
+    for command in (main, bench):
+        with pytest.raises(SystemExit):
+            command(["--quick", "--record"])
+        assert "there is nothing to --record" in capsys.readouterr().err
 
 
 def test_the_folder_of_the_peers_can_be_chosen(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
