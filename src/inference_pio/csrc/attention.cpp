@@ -10,13 +10,18 @@ namespace pio {
 namespace {
 
 constexpr int64_t kRowsPerTile = 192;    // (token, head) rows that share one packing of a tile of keys
-constexpr int64_t kRowsWorthSplit = 64;  // with fewer rows than this, a long context is split over the threads
+constexpr int64_t kRowsWorthSplit = 64;  // with fewer rows than this, a long context may be split over the threads
+constexpr int64_t kPiecesPerThread = 4;  // a tile that is more than such a piece of the whole is split
 
 // A tile of queries over chunks [begin, end) of its keys. Of a split tile every chunk is a piece of its own, and
 // leaves its state at `partial` in units of one chunk's state; -1 where the piece does the whole tile.
 struct Piece {
   QueryTile tile;
   int64_t begin, end, partial, cost;
+};
+struct SplitTile {
+  QueryTile tile;
+  int64_t chunks, partial;  // the first of its states
 };
 
 struct AttentionMemory {};
@@ -53,24 +58,36 @@ std::vector<QueryTile> tiles_of(const Attention& a, const Where& w) {
   return tiles;
 }
 
-// Longest first, so that no thread is left with a long piece at the end.
-std::vector<Piece> pieces_of(const Attention& a, const std::vector<QueryTile>& tiles, int64_t& partials) {
+// What the threads share: pieces, longest first, so that no thread is left with a long one at the end.
+struct Plan {
   std::vector<Piece> pieces;
-  partials = 0;
+  std::vector<SplitTile> split;
+  int64_t partials = 0, partial_rows = 0, cost = 0;
+};
+
+Plan plan_of(const Attention& a, const std::vector<QueryTile>& tiles) {
+  const int64_t group = a.heads / a.kv_heads;
+  // Packing a key costs about as much as 8 rows of it.
+  const auto cost = [&](const QueryTile& tile, int64_t keys) { return (tile.tokens * group + 8) * a.head_dim * keys; };
+  const auto known = [](const QueryTile& tile) { return tile.first_position + tile.tokens; };
+  Plan plan;
+  for (const QueryTile& tile : tiles) plan.cost += cost(tile, known(tile));
+  const int64_t most = plan.cost / (kPiecesPerThread * torch::stable::get_num_threads());
   for (const QueryTile& tile : tiles) {
-    const int64_t chunks = chunks_of(tile), rows = tile.tokens * (a.heads / a.kv_heads);
-    const int64_t row_cost = (rows + 8) * a.head_dim;  // packing a key costs about as much as 8 rows of it
-    if (chunks == 1 || rows > kRowsWorthSplit) {
-      pieces.push_back({tile, 0, chunks, -1, row_cost * (tile.first_position + tile.tokens)});
+    const int64_t chunks = chunks_of(tile), rows = tile.tokens * group, whole = cost(tile, known(tile));
+    if (chunks == 1 || rows > kRowsWorthSplit || whole <= most) {
+      plan.pieces.push_back({tile, 0, chunks, -1, whole});
       continue;
     }
+    plan.split.push_back({tile, chunks, plan.partials});
+    plan.partial_rows = std::max(plan.partial_rows, rows);
     for (int64_t c = 0; c < chunks; ++c) {
-      const int64_t keys = std::min<int64_t>(kKeysPerChunk, tile.first_position + tile.tokens - c * kKeysPerChunk);
-      pieces.push_back({tile, c, c + 1, partials++, row_cost * keys});
+      const int64_t keys = std::min<int64_t>(kKeysPerChunk, known(tile) - c * kKeysPerChunk);
+      plan.pieces.push_back({tile, c, c + 1, plan.partials++, cost(tile, keys)});
     }
   }
-  std::stable_sort(pieces.begin(), pieces.end(), [](const Piece& x, const Piece& y) { return x.cost > y.cost; });
-  return pieces;
+  std::stable_sort(plan.pieces.begin(), plan.pieces.end(), [](const Piece& x, const Piece& y) { return x.cost > y.cost; });
+  return plan;
 }
 
 class PagedAttention final : public Work {
@@ -78,29 +95,27 @@ class PagedAttention final : public Work {
   PagedAttention(const Attention& a, const Where& where) : a_(a), where_(where), width_(padded(a.head_dim, kernels().lanes)) {}
 
   void prepare() override {
-    tiles_ = tiles_of(a_, where_);
-    pieces_ = pieces_of(a_, tiles_, partials_);
-    int64_t most_rows = 1;
-    cost_ = 0;
-    for (const QueryTile& tile : tiles_) most_rows = std::max(most_rows, rows(tile));
-    for (const Piece& piece : pieces_) cost_ += piece.cost;
-    split_floats_ = state_floats(std::min(most_rows, kRowsWorthSplit));
-    if (partials_ * split_floats_ > states_size_) {
-      states_size_ = partials_ * split_floats_;
+    plan_ = plan_of(a_, tiles_of(a_, where_));
+    partial_floats_ = state_floats(plan_.partial_rows);
+    if (plan_.partials * partial_floats_ > states_size_) {
+      states_size_ = plan_.partials * partial_floats_;
       states_.reset(new float[states_size_]);
     }
   }
   void run(const Team& team, uint8_t*) const override {
-    const int64_t count = static_cast<int64_t>(pieces_.size());
+    const std::vector<Piece>& pieces = plan_.pieces;
+    const int64_t count = static_cast<int64_t>(pieces.size());
     team.share(count, 1, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i)  // i + size: the likely next one of this thread
-        attend(pieces_[i], i + team.size < count ? &pieces_[i + team.size] : nullptr);
+        attend(pieces[i], i + team.size < count ? &pieces[i + team.size] : nullptr);
     });
-    if (partials_ == 0) return;
+    if (plan_.split.empty()) return;
     team.wait();
-    if (team.id == 0) fold_partials();
+    team.share(static_cast<int64_t>(plan_.split.size()), 1, [&](int64_t begin, int64_t end) {
+      for (int64_t i = begin; i < end; ++i) fold_partials(plan_.split[i]);
+    });
   }
-  int64_t cost() const override { return cost_; }
+  int64_t cost() const override { return plan_.cost; }
   std::string name() const override { return "paged_attention"; }
   std::vector<const void**> pointers() override {
     return {slot(a_.q), slot(a_.out), slot(where_.blocks), slot(where_.start), slot(where_.length)};
@@ -110,7 +125,7 @@ class PagedAttention final : public Work {
   int64_t rows(const QueryTile& tile) const { return tile.tokens * (a_.heads / a_.kv_heads); }
   int64_t state_floats(int64_t rows) const { return padded(2 * rows, 16) + rows * width_; }
   State state_at(float* at, int64_t rows) const { return {at, at + rows, at + padded(2 * rows, 16)}; }
-  State partial(int64_t index, int64_t rows) const { return state_at(states_.get() + index * split_floats_, rows); }
+  State partial(int64_t index, int64_t rows) const { return state_at(states_.get() + index * partial_floats_, rows); }
 
   void attend(const Piece& piece, const Piece* next) const {
     const Kernels& k = kernels();
@@ -134,25 +149,20 @@ class PagedAttention final : public Work {
   }
 
   // In the order of the chunks, whichever thread finished first.
-  void fold_partials() const {
+  void fold_partials(const SplitTile& split) const {
     const Kernels& k = kernels();
-    int64_t next = 0;
-    for (const QueryTile& tile : tiles_) {
-      const int64_t chunks = chunks_of(tile), n = rows(tile);
-      if (chunks == 1 || n > kRowsWorthSplit) continue;
-      for (int64_t c = 1; c < chunks; ++c) k.fold(partial(next, n), partial(next + c, n), n, a_.head_dim);
-      k.store(a_, tile, partial(next, n));
-      next += chunks;
-    }
+    const int64_t n = rows(split.tile);
+    for (int64_t c = 1; c < split.chunks; ++c)
+      k.fold(partial(split.partial, n), partial(split.partial + c, n), n, a_.head_dim);
+    k.store(a_, split.tile, partial(split.partial, n));
   }
 
   Attention a_;
   Where where_;
   int64_t width_;
-  std::vector<QueryTile> tiles_;
-  std::vector<Piece> pieces_;
+  Plan plan_;
   std::unique_ptr<float[]> states_;
-  int64_t states_size_ = 0, partials_ = 0, split_floats_ = 0, cost_ = 0;
+  int64_t states_size_ = 0, partial_floats_ = 0;
 };
 
 }  // namespace

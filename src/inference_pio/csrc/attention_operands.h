@@ -100,77 +100,90 @@ PIO_INLINE void pack_values(Pairs, const bf16* const* key, float* to, int64_t H)
 }
 #endif
 
-// Where the keys and values of a tile lie in the cache, keys first; rows behind `count` point at zeros.
+// f(j, n, offset): keys [j, j + n) of the `count` from `first` on lie in one block, from element `offset` of a cache on.
+template <class F>
+PIO_INLINE void each_block(const Attention& a, const QueryTile& t, int64_t first, int64_t count, const F& f) {
+  int64_t block = first / a.block_size, offset = first % a.block_size;
+  for (int64_t j = 0; j < count; ++block, offset = 0) {
+    const int64_t n = count - j < a.block_size - offset ? count - j : a.block_size - offset;
+    f(j, n, ((t.blocks[block] * a.kv_heads + t.kv_head) * a.block_size + offset) * a.head_dim);
+    j += n;
+  }
+}
+
+// Where the keys and values of a tile lie in the cache; rows behind `count` point at zeros.
 template <class T>
 struct TileRows {
-  const T* at[2 * kKeysPerTile];
-
-  const T* const* keys() const { return at; }
-  const T* const* values() const { return at + kKeysPerTile; }
+  const T *key[kKeysPerTile], *value[kKeysPerTile];
 
   void find(const Attention& a, const QueryTile& t, int64_t first, int64_t count, const float* zeros) {
-    const int64_t H = a.head_dim;
-    int64_t block = first / a.block_size, offset = first % a.block_size, j = 0;
-    count = count < kKeysPerTile ? count : kKeysPerTile;
-    for (; j < count; ++block, offset = 0) {
-      const int64_t base = (t.blocks[block] * a.kv_heads + t.kv_head) * a.block_size;
-      const int64_t in_block = a.block_size - offset, until = count - j < in_block ? count : j + in_block;
-      for (int64_t row = (base + offset) * H; j < until; ++j, row += H) {
-        at[j] = static_cast<const T*>(a.k) + row;
-        at[kKeysPerTile + j] = static_cast<const T*>(a.v) + row;
-      }
-    }
-    for (; j < kKeysPerTile; ++j) at[j] = at[kKeysPerTile + j] = reinterpret_cast<const T*>(zeros);
+    each_block(a, t, first, count, [&](int64_t j, int64_t n, int64_t offset) {
+      for (const int64_t end = j + n; j < end; ++j, offset += a.head_dim)
+        key[j] = static_cast<const T*>(a.k) + offset, value[j] = static_cast<const T*>(a.v) + offset;
+    });
+    for (int64_t j = count; j < kKeysPerTile; ++j) key[j] = value[j] = reinterpret_cast<const T*>(zeros);
   }
 };
 
-// The tile that is read after this one: of the same queries, or of those the thread turns to next. Its rows are asked
+// The tile that is read after this one: of the same queries, or of those the thread turns to next. Its lines are asked
 // for a few at a time while this tile is computed: blocks lie anywhere in memory, so the processor cannot guess where
 // they are, and memory that nobody asks for anything stands still.
-template <class T>
-struct Ahead {
-  TileRows<T> rows;
-  int64_t bytes;  // of a row
-  int64_t next = 2 * kKeysPerTile;
+class Ahead {
+ public:
+  template <class T>
+  void find(const Attention& a, const QueryTile& t, int64_t first, const Upcoming& after) {
+    used_ = now_ = left_ = 0;
+    if (first < after.end) return add<T>(a, t, first, after.end - first);
+    if (after.tile != nullptr)
+      add<T>(a, *after.tile, after.first, after.tile->first_position + after.tile->tokens - after.first);
+  }
+  int64_t left() const { return left_; }
+  void ask(int64_t lines) {
+    while (lines > 0 && now_ < used_) {
+      Run& run = runs_[now_];
+      const int64_t n = lines < run.lines ? lines : run.lines;
+      for (int64_t i = 0; i < n; ++i) __builtin_prefetch(run.at + 64 * i, 0, 2);
+      run.at += 64 * n, run.lines -= n, lines -= n, left_ -= n;
+      if (run.lines == 0) ++now_;
+    }
+  }
 
-  void find(const Attention& a, const QueryTile& t, int64_t first, const Upcoming& after, const float* zeros) {
-    bytes = a.head_dim * sizeof(T);
-    next = 0;
-    if (first < after.end) return rows.find(a, t, first, after.end - first, zeros);
-    if (after.tile == nullptr) {
-      next = 2 * kKeysPerTile;
-      return;
-    }
-    rows.find(a, *after.tile, after.first, after.tile->first_position + after.tile->tokens - after.first, zeros);
+ private:
+  struct Run {
+    const char* at;
+    int64_t lines;
+  };
+  template <class T>
+  void add(const Attention& a, const QueryTile& t, int64_t first, int64_t count) {
+    each_block(a, t, first, count < kKeysPerTile ? count : kKeysPerTile, [&](int64_t, int64_t n, int64_t offset) {
+      const int64_t lines = (n * a.head_dim * static_cast<int64_t>(sizeof(T)) + 63) / 64;
+      runs_[used_++] = {reinterpret_cast<const char*>(static_cast<const T*>(a.k) + offset), lines};
+      runs_[used_++] = {reinterpret_cast<const char*>(static_cast<const T*>(a.v) + offset), lines};
+      left_ += 2 * lines;
+    });
   }
-  void ask(int64_t count) {
-    const int64_t end = next + count < 2 * kKeysPerTile ? next + count : 2 * kKeysPerTile;
-    for (; next < end; ++next) {
-      const char* row = reinterpret_cast<const char*>(rows.at[next]);
-      for (int64_t byte = 0; byte < bytes; byte += 64) __builtin_prefetch(row + byte, 0, 2);
-    }
-  }
-  int64_t left() const { return 2 * kKeysPerTile - next; }
+  Run runs_[2 * kKeysPerTile];
+  int64_t used_, now_, left_;
 };
 
 // A tile of up to kKeysPerTile keys and values: keys turned so that a vector holds L keys, values as rows. What lies
 // behind `count` is never read from the cache and stands as zero.
 template <class T, class Dot>
-static void pack(const TileRows<T>& rows, Ahead<T>& ahead, int64_t count, int64_t H, const Workspace& w) {
-  const int64_t width = padded(H, L), steps = H / Dot::pair;
+static void pack(const TileRows<T>& rows, Ahead& ahead, int64_t count, int64_t H, const Workspace& w) {
+  const int64_t width = padded(H, L), steps = H / Dot::pair, lines = ahead.left();
   for (int64_t j = 0; j < count; j += L) {
-    ahead.ask(L / 2);
+    ahead.ask(lines * L / (4 * kKeysPerTile));
     for (int64_t step = 0; step < steps; step += L) {
       vf square[L];
 #pragma GCC unroll 16
-      for (int i = 0; i < L; ++i) square[i] = load_words(Dot{}, rows.keys()[j + i] + step * Dot::pair, steps - step);
+      for (int i = 0; i < L; ++i) square[i] = load_words(Dot{}, rows.key[j + i] + step * Dot::pair, steps - step);
       transpose(square);
 #pragma GCC unroll 16
       for (int i = 0; i < L; ++i) put(w.keys + (step + i) * kKeysPerTile + j, square[i]);
     }
   }
   for (int64_t j = 0; j < count; j += Dot::pair) {
-    if (j % 4 == 0) ahead.ask(1);
-    pack_values(Dot{}, rows.values() + j, w.values + j / Dot::pair * width, H);
+    if (j % 8 == 0) ahead.ask(lines / 64);
+    pack_values(Dot{}, rows.value + j, w.values + j / Dot::pair * width, H);
   }
 }

@@ -63,8 +63,8 @@ PIO_INLINE void add_values(float* acc, int64_t stride, bool fresh, const float* 
 }
 
 // A group of R rows against one packed tile.
-template <class Dot, int R, class T>
-static void attend_group(const Attention& a, const Workspace& w, Ahead<T>& ahead, int64_t share, Group& g) {
+template <class Dot, int R>
+static void attend_group(const Attention& a, const Workspace& w, Ahead& ahead, int64_t share, Group& g) {
   const int64_t width = padded(a.head_dim, L), seen = g.limits[R - 1];
   if (seen <= 0) return;
   ahead.ask(share);
@@ -75,16 +75,16 @@ static void attend_group(const Attention& a, const Workspace& w, Ahead<T>& ahead
   ahead.ask(share);
   add_values<Dot, R>(g.acc, width, g.fresh, g.weights, w.values, (seen + Dot::pair - 1) / Dot::pair, width / L);
 }
-template <class Dot, class T, int R = kRows>
-PIO_INLINE void attend_some(int64_t rows, const Attention& a, const Workspace& w, Ahead<T>& ahead, int64_t share,
+template <class Dot, int R = kRows>
+PIO_INLINE void attend_some(int64_t rows, const Attention& a, const Workspace& w, Ahead& ahead, int64_t share,
                             Group& g) {
   if (rows >= R) return attend_group<Dot, R>(a, w, ahead, share, g);
-  if constexpr (R > 1) attend_some<Dot, T, R - 1>(rows, a, w, ahead, share, g);
+  if constexpr (R > 1) attend_some<Dot, R - 1>(rows, a, w, ahead, share, g);
 }
 
 // All rows against one packed tile of `count` keys from `first` on.
-template <class Dot, class T>
-static void attend_tile(const Attention& a, const Workspace& w, Ahead<T>& ahead, const State& state, int64_t rows,
+template <class Dot>
+static void attend_tile(const Attention& a, const Workspace& w, Ahead& ahead, const State& state, int64_t rows,
                         int64_t first, int64_t count, bool fresh) {
   const int64_t width = padded(a.head_dim, L), share = ahead.left() / ((rows + kRows - 1) / kRows * 3) + 1;
   Group g;
@@ -94,7 +94,7 @@ static void attend_tile(const Attention& a, const Workspace& w, Ahead<T>& ahead,
     g.queries = w.queries + row * (a.head_dim / Dot::pair);
     const int64_t n = rows - row < kRows ? rows - row : kRows;
     for (int64_t r = 0; r < n; ++r) g.limits[r] = w.seen[row + r] - first < count ? w.seen[row + r] - first : count;
-    attend_some<Dot, T>(n, a, w, ahead, share, g);
+    attend_some<Dot>(n, a, w, ahead, share, g);
   }
 }
 
@@ -125,13 +125,13 @@ static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chun
   const int64_t known = t.first_position + t.tokens, start = chunk * kKeysPerChunk;
   const int64_t end = start + kKeysPerChunk < known ? start + kKeysPerChunk : known;
   TileRows<T> tile;
-  Ahead<T> ahead;
+  Ahead ahead;
   for (int64_t first = start; first < end; first += kKeysPerTile) {
     const int64_t count = end - first < kKeysPerTile ? end - first : kKeysPerTile;
     tile.find(a, t, first, count, w.nothing);
-    ahead.find(a, t, first + kKeysPerTile, after, w.nothing);
+    ahead.find<T>(a, t, first + kKeysPerTile, after);
     pack<T, Dot>(tile, ahead, count, H, w);
-    attend_tile<Dot, T>(a, w, ahead, state, rows, first, count, first == start);
+    attend_tile<Dot>(a, w, ahead, state, rows, first, count, first == start);
   }
   for (int64_t r = 0; r < rows; ++r) state.sum[r] = sum_of(load(w.sums + r * L));
 }

@@ -145,7 +145,7 @@ PIO_INLINE vf vexp(vf x) {
   return x < -87.3f ? vf{} : e;
 }
 
-// L vectors of L 32-bit values, turned over: in log2(L) rounds of exchanging ever larger squares.
+// Lanes of a whose number has not bit S beside those of b, and the others: a square of S lanes changes places.
 template <int S, int... I>
 PIO_INLINE void exchange(vf& a, vf& b, Lanes<I...>) {
   const vf low = __builtin_shufflevector(a, b, ((I & S) ? L + I - S : I)...);
@@ -153,17 +153,44 @@ PIO_INLINE void exchange(vf& a, vf& b, Lanes<I...>) {
   a = low;
   b = high;
 }
-template <int S>
-PIO_INLINE void exchange_rows(vf* row) {
-#pragma GCC unroll 16
-  for (int i = 0; i < L; ++i)
-    if (!(i & S)) exchange<S>(row[i], row[i + S], AllLanes{});
+
+// Elements of a and b in turns, one or two at a time, from the lower or upper half of every four lanes.
+template <int Upper, int... I>
+PIO_INLINE vf unpack(vf a, vf b, Lanes<I...>) {
+  return __builtin_shufflevector(a, b, (I / 4 * 4 + Upper * 2 + I % 4 / 2 + I % 2 * L)...);
 }
+template <int Upper, int... I>
+PIO_INLINE vf unpack_twos(vf a, vf b, Lanes<I...>) {
+  return __builtin_shufflevector(a, b, (I / 4 * 4 + Upper * 2 + I % 2 + I % 4 / 2 * L)...);
+}
+// Every other four lanes of a, then of b.
+template <int Odd, int... I>
+PIO_INLINE vf deal(vf a, vf b, Lanes<I...>) {
+  return __builtin_shufflevector(a, b, (I < L / 2 ? I / 4 * 8 + Odd * 4 + I % 4 : L + (I - L / 2) / 4 * 8 + Odd * 4 + I % 4)...);
+}
+// L vectors of L 32-bit values, turned over: squares of four first, then the squares.
 PIO_INLINE void transpose(vf* row) {
-  exchange_rows<1>(row);
-  exchange_rows<2>(row);
-  if constexpr (L > 4) exchange_rows<4>(row);
-  if constexpr (L > 8) exchange_rows<8>(row);
+  const AllLanes all;
+#pragma GCC unroll 4
+  for (vf* r = row; r < row + L; r += 4) {
+    const vf a = unpack<0>(r[0], r[1], all), b = unpack<1>(r[0], r[1], all);
+    const vf c = unpack<0>(r[2], r[3], all), d = unpack<1>(r[2], r[3], all);
+    r[0] = unpack_twos<0>(a, c, all), r[1] = unpack_twos<1>(a, c, all);
+    r[2] = unpack_twos<0>(b, d, all), r[3] = unpack_twos<1>(b, d, all);
+  }
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    if constexpr (L == 8) {
+      const vf a = row[i], b = row[4 + i];
+      row[i] = deal<0>(a, b, all), row[4 + i] = deal<1>(a, b, all);
+    }
+    if constexpr (L == 16) {
+      const vf a = deal<0>(row[i], row[4 + i], all), b = deal<1>(row[i], row[4 + i], all);
+      const vf c = deal<0>(row[8 + i], row[12 + i], all), d = deal<1>(row[8 + i], row[12 + i], all);
+      row[i] = deal<0>(a, c, all), row[8 + i] = deal<1>(a, c, all);
+      row[4 + i] = deal<0>(b, d, all), row[12 + i] = deal<1>(b, d, all);
+    }
+  }
 }
 
 #ifdef PIO_BF16_DOT
