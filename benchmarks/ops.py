@@ -18,7 +18,7 @@ from torch import Tensor
 
 from inference_pio import ops
 
-HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, BLOCK = 576, 9, 3, 64, 1536, 16
+HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, BLOCK = 576, 9, 3, 64, 1536, 32
 DTYPE = torch.bfloat16
 SECONDS = 0.3  # per figure
 
@@ -33,6 +33,7 @@ def main() -> None:
                 show(f"{name}, {tokens} tokens", call)
         for name, queries, lengths in (
             ("decode, 1 sequence of 1024", [1], [1024]),
+            ("decode, 1 sequence of 4096", [1], [4096]),
             ("decode, 32 sequences of 320", [1] * 32, [320] * 32),
             ("prefill, 1 sequence of 1024", [1024], [1024]),
         ):

@@ -46,10 +46,12 @@ def test_any_batch(make_paged, sequences, heads, head_dim, block_size, dtype):
     agree(make_paged(queries, lengths, heads, head_dim, block_size, dtype))
 
 
+@pytest.mark.parametrize("sharpness", [1, 40])  # the second moves a row's reference score again and again
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_alone_in_a_batch_and_in_chunks_are_the_same_bits(make_paged, dtype):
+def test_alone_in_a_batch_and_in_chunks_are_the_same_bits(make_paged, dtype, sharpness):
     queries = [1, 1, 600, 7, 30]
     batch = make_paged(queries, [1, 700, 600, 300, 541], heads=(9, 3), head_dim=64, dtype=dtype)
+    batch.q.mul_(sharpness)
     whole = ops.paged_attention(*batch.call())
     for s, count in enumerate(queries):
         start = int(batch.query_start[s])
@@ -68,6 +70,17 @@ def test_decode_gives_the_bits_of_prefill(make_paged, dtype):
         caches = (prefill.k_cache, prefill.v_cache, tables, one, length, prefill.scale)
         row = ops.paged_attention(prefill.q[position : position + 1], *caches, 1, position + 1)
         assert torch.equal(row[0], whole[position])
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_scores_that_grow_along_the_sequence(make_paged, dtype):
+    batch = make_paged([1, 300], [700, 300], heads=(9, 3), head_dim=64, dtype=dtype)
+    for s, keys in enumerate(batch.k):
+        growing = torch.linspace(0, 12, len(keys)).view(-1, 1, 1) * batch.q[-1, 0].float() / 8
+        for at, row in enumerate((keys + growing).to(dtype)):
+            block = batch.block_tables[s, at // 16]
+            batch.k_cache[block, :, at % 16] = row
+    agree(batch)
 
 
 def test_the_number_of_threads_changes_nothing(make_paged):

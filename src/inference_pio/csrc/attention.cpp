@@ -86,7 +86,8 @@ Plan plan_of(const Attention& a, const std::vector<QueryTile>& tiles) {
       plan.pieces.push_back({tile, c, c + 1, plan.partials++, cost(tile, keys)});
     }
   }
-  std::stable_sort(plan.pieces.begin(), plan.pieces.end(), [](const Piece& x, const Piece& y) { return x.cost > y.cost; });
+  std::stable_sort(plan.pieces.begin(), plan.pieces.end(),
+                   [](const Piece& x, const Piece& y) { return x.cost > y.cost; });
   return plan;
 }
 
@@ -176,6 +177,7 @@ Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_c
   const int64_t M = k_cache.size(1);
   STD_TORCH_CHECK(H % 2 == 0 && M > 0 && N % M == 0, "head_dim is even and num_heads a multiple of num_kv_heads, not ",
                   H, ", ", N, ", ", M);
+  STD_TORCH_CHECK(scale > 0, "scale is ", scale, ", expected a positive number");
   check_layout(block_tables, "block_tables", 2);
   check_layout(query_start, "query_start", 1);
   check_layout(seq_lens, "seq_lens", 1);

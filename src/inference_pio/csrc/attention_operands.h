@@ -80,27 +80,34 @@ PIO_INLINE void pack_query(Pairs, const float* q, float* to, int64_t H) {
 }
 #endif
 
-// Values of one key (Floats) or of two neighbouring keys, interleaved (Pairs): H words.
-template <class T>
-PIO_INLINE void pack_values(Floats, const T* const* key, float* to, int64_t H) {
-  for (int64_t d = 0; d < H; d += L) put(to + d, load_words(Floats{}, key[0] + d, H - d));
+// Words [d, d + C * L) of the H that the values of one key (Floats), or of two neighbours in turns (Pairs), make.
+template <int C, class T>
+PIO_INLINE void load_values(Floats, const T* const* key, int64_t d, int64_t H, vf (&to)[C]) {
+#pragma GCC unroll 8
+  for (int c = 0; c < C; ++c, d += L) to[c] = load_words(Floats{}, key[0] + d, H - d);
 }
 #ifdef PIO_BF16_DOT
-PIO_INLINE void pack_values(Pairs, const bf16* const* key, float* to, int64_t H) {
-  int64_t d = 0;
-  for (; d + 2 * L <= H; d += 2 * L) {
-    const vhh first = load_as<vhh>(key[0] + d), second = load_as<vhh>(key[1] + d);
-    store_as(to + d, interleave<0>(first, second, PairLanes{}));
-    store_as(to + d + L, interleave<L>(first, second, PairLanes{}));
-  }
-  for (; d < H; d += L) {
-    const vu first = (vu)load_words(Floats{}, key[0] + d, H - d), second = (vu)load_words(Floats{}, key[1] + d, H - d);
-    put(to + d, bits_to_float((first >> 16) | second));
+template <int C>
+PIO_INLINE void load_values(Pairs, const bf16* const* key, int64_t d, int64_t H, vf (&to)[C]) {
+#pragma GCC unroll 8
+  for (int c = 0; c < C; c += 2, d += 2 * L) {
+    if (c + 1 < C && d + 2 * L <= H) {
+      const vhh first = load_as<vhh>(key[0] + d), second = load_as<vhh>(key[1] + d);
+      to[c] = (vf)interleave<0>(first, second, PairLanes{});
+      to[c + 1] = (vf)interleave<L>(first, second, PairLanes{});
+      continue;
+    }
+    const auto some = [&](int64_t at) {
+      const vu first = (vu)load_words(Floats{}, key[0] + at, H - at);
+      return bits_to_float((first >> 16) | (vu)load_words(Floats{}, key[1] + at, H - at));
+    };
+    to[c] = some(d);
+    if (c + 1 < C) to[c + 1] = some(d + L);
   }
 }
 #endif
 
-// f(j, n, offset): keys [j, j + n) of the `count` from `first` on lie in one block, from element `offset` of a cache on.
+// f(j, n, offset): of `count` keys from `first` on, [j, j + n) lie in one block, from element `offset` of a cache on.
 template <class F>
 PIO_INLINE void each_block(const Attention& a, const QueryTile& t, int64_t first, int64_t count, const F& f) {
   int64_t block = first / a.block_size, offset = first % a.block_size;
@@ -166,24 +173,56 @@ class Ahead {
   int64_t used_, now_, left_;
 };
 
-// A tile of up to kKeysPerTile keys and values: keys turned so that a vector holds L keys, values as rows. What lies
-// behind `count` is never read from the cache and stands as zero.
-template <class T, class Dot>
-static void pack(const TileRows<T>& rows, Ahead& ahead, int64_t count, int64_t H, const Workspace& w) {
-  const int64_t width = padded(H, L), steps = H / Dot::pair, lines = ahead.left();
+// Keys and values as `multiply` takes them: C vectors of words from `column` on, of one step.
+struct PackedTile {
+  const float* at;
+  int64_t stride;
+
+  template <int C>
+  void load_columns(int64_t step, int64_t column, vf (&to)[C]) const {
+#pragma GCC unroll 8
+    for (int c = 0; c < C; ++c) to[c] = load(at + step * stride + column + c * L);
+  }
+};
+template <class Dot, class T>
+struct CachedValues {
+  const TileRows<T>& rows;
+  int64_t H;
+
+  template <int C>
+  void load_columns(int64_t step, int64_t column, vf (&to)[C]) const {
+    load_values<C>(Dot{}, rows.value + step * Dot::pair, column, H, to);
+  }
+};
+
+// Up to kKeysPerTile keys, turned so that a vector holds L of them. What lies behind `count` stands as zero.
+template <class Dot, class T>
+static PackedTile pack_keys(const TileRows<T>& rows, Ahead& ahead, int64_t count, int64_t H, float* to) {
+  const int64_t steps = H / Dot::pair, lines = ahead.left() * L / (4 * kKeysPerTile);
   for (int64_t j = 0; j < count; j += L) {
-    ahead.ask(lines * L / (4 * kKeysPerTile));
+    ahead.ask(lines);
     for (int64_t step = 0; step < steps; step += L) {
       vf square[L];
 #pragma GCC unroll 16
       for (int i = 0; i < L; ++i) square[i] = load_words(Dot{}, rows.key[j + i] + step * Dot::pair, steps - step);
       transpose(square);
 #pragma GCC unroll 16
-      for (int i = 0; i < L; ++i) put(w.keys + (step + i) * kKeysPerTile + j, square[i]);
+      for (int i = 0; i < L; ++i) put(to + (step + i) * kKeysPerTile + j, square[i]);
     }
   }
-  for (int64_t j = 0; j < count; j += Dot::pair) {
-    if (j % 8 == 0) ahead.ask(lines / 64);
-    pack_values(Dot{}, rows.value + j, w.values + j / Dot::pair * width, H);
-  }
+  return {to, kKeysPerTile};
+}
+template <class Dot, class T>
+static PackedTile pack_values(const TileRows<T>& rows, int64_t count, int64_t H, float* to) {
+  const int64_t width = padded(H, L), steps = (count + Dot::pair - 1) / Dot::pair;
+  for (int64_t step = 0; step < steps; ++step)
+    for (int64_t d = 0; d < width;) {
+      const auto copy = [&](auto& words) {
+        load_values(Dot{}, rows.value + step * Dot::pair, d, H, words);
+        for (const vf& word : words) put(to + step * width + d, word), d += L;
+      };
+      vf two[2], one[1];
+      d + 2 * L <= width ? copy(two) : copy(one);
+    }
+  return {to, width};
 }

@@ -1,5 +1,5 @@
-// Scores to weights: the online softmax of Milakov and Gimelshein (2018, algorithm 3), in powers of two. Included inside
-// the namespace of an instruction set.
+// Scores to weights: the online softmax of Milakov and Gimelshein (2018, algorithm 3), in powers of two. Included
+// inside the namespace of an instruction set.
 //
 // A weight is 2^(score - reference). The reference is a row's maximum when it was last moved; it moves once a score
 // exceeds it by more than kSlack, so that sums seldom have to be scaled again, and no weight exceeds 2^kSlack.
@@ -7,8 +7,8 @@
 constexpr float kSlack = 8.0f;
 constexpr int kTogether = 4;  // vectors of a row
 
-// The polynomial of 2^x on [-1/2, 1/2], least relative error with p(0) = 1: 1.1e-7 for floats, 1.0e-4 where the weight is
-// then rounded to bfloat16 (2.0e-3).
+// The polynomial of 2^x on [-1/2, 1/2], least relative error with p(0) = 1: 1.1e-7 for floats, 1.0e-4 where the
+// weight is then rounded to bfloat16 (2.0e-3).
 template <class Dot>
 struct Polynomial {
   static constexpr float factors[] = {1.3264652807e-3f, 9.6715111285e-3f, 5.5507339537e-2f,

@@ -10,15 +10,14 @@ constexpr int kColumns = L == 16 ? 4 : 2;
 #include "attention_operands.h"
 #include "attention_softmax.h"
 
-// sum[r][c] += rows[r][0 .. steps) times columns [steps, stride] for R rows and C vectors of columns.
-template <class Dot, int R, int C>
-PIO_INLINE void multiply(vf (&sum)[R][C], const float* rows, int64_t row_words, const float* columns, int64_t stride,
+// sum[r][c] += rows[r][0 .. steps) times the columns from `column` on, for R rows and C vectors of columns.
+template <class Dot, int R, int C, class Columns>
+PIO_INLINE void multiply(vf (&sum)[R][C], const float* rows, int64_t row_words, const Columns& columns, int64_t column,
                          int64_t steps) {
   const auto* words = reinterpret_cast<const typename Dot::word*>(rows);
   for (int64_t step = 0; step < steps; ++step) {
     vf b[C];
-#pragma GCC unroll 8
-    for (int c = 0; c < C; ++c) b[c] = load(columns + step * stride + c * L);
+    columns.load_columns(step, column, b);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r) {
       const typename Dot::word a = words[r * row_words + step];
@@ -28,65 +27,65 @@ PIO_INLINE void multiply(vf (&sum)[R][C], const float* rows, int64_t row_words, 
   }
 }
 
-// Scores of R rows against `vectors` vectors of packed keys, kColumns of them at a time.
+// Scores of the R rows of a group against `keys` packed keys, kColumns vectors of them at a time.
 template <class Dot, int R, int C = kColumns>
-PIO_INLINE void score_keys(float* scores, const float* queries, const float* keys, int64_t steps, int64_t vectors) {
-  for (; vectors >= C; vectors -= C, scores += C * L, keys += C * L) {
+PIO_INLINE void score(const Group& g, const PackedTile& packed, int64_t steps, int64_t keys, int64_t from = 0) {
+  for (; from + (C - 1) * L < keys; from += C * L) {
     vf sum[R][C] = {};
-    multiply<Dot, R, C>(sum, queries, steps, keys, kKeysPerTile, steps);
+    multiply<Dot, R, C>(sum, g.queries, steps, packed, from, steps);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) put(scores + r * kKeysPerTile + c * L, sum[r][c]);
+      for (int c = 0; c < C; ++c) put(g.scores + r * kKeysPerTile + from + c * L, sum[r][c]);
   }
-  if constexpr (C > 1) score_keys<Dot, R, C - 1>(scores, queries, keys, steps, vectors);
+  if constexpr (C > 1) score<Dot, R, C - 1>(g, packed, steps, keys, from);
 }
 
-// acc += weights * packed values, or = where acc is fresh, for R rows and `vectors` vectors of head_dim.
-template <class Dot, int R, int C = kColumns>
-PIO_INLINE void add_values(float* acc, int64_t stride, bool fresh, const float* weights, const float* values,
-                           int64_t steps, int64_t vectors) {
-  for (; vectors >= C; vectors -= C, acc += C * L, values += C * L) {
+// acc += weights * values, or = where acc is fresh, for the R rows of a group.
+template <class Dot, int R, int C = kColumns, class Values>
+PIO_INLINE void add(const Group& g, const Values& values, int64_t steps, int64_t width, int64_t from = 0) {
+  for (; from + C * L <= width; from += C * L) {
     vf sum[R][C] = {};
-    if (!fresh)
+    if (!g.fresh)
 #pragma GCC unroll 8
       for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-        for (int c = 0; c < C; ++c) sum[r][c] = load(acc + r * stride + c * L);
-    multiply<Dot, R, C>(sum, weights, kKeysPerTile / Dot::pair, values, stride, steps);
+        for (int c = 0; c < C; ++c) sum[r][c] = load(g.acc + r * width + from + c * L);
+    multiply<Dot, R, C>(sum, g.weights, kKeysPerTile / Dot::pair, values, from, steps);
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) put(acc + r * stride + c * L, sum[r][c]);
+      for (int c = 0; c < C; ++c) put(g.acc + r * width + from + c * L, sum[r][c]);
   }
-  if constexpr (C > 1) add_values<Dot, R, C - 1>(acc, stride, fresh, weights, values, steps, vectors);
+  if constexpr (C > 1) add<Dot, R, C - 1>(g, values, steps, width, from);
 }
 
-// A group of R rows against one packed tile.
-template <class Dot, int R>
-static void attend_group(const Attention& a, const Workspace& w, Ahead& ahead, int64_t share, Group& g) {
+// A group of R rows against one tile.
+template <class Dot, int R, class Values>
+static void attend_group(const Attention& a, const PackedTile& keys, const Values& values, Ahead& ahead, int64_t lines,
+                         Group& g) {
   const int64_t width = padded(a.head_dim, L), seen = g.limits[R - 1];
   if (seen <= 0) return;
-  ahead.ask(share);
-  score_keys<Dot, R>(g.scores, g.queries, w.keys, a.head_dim / Dot::pair, (seen + L - 1) / L);
+  ahead.ask(lines);
+  score<Dot, R>(g, keys, a.head_dim / Dot::pair, seen);
   if (g.limits[0] < kKeysPerTile) hide<R>(g);
-  ahead.ask(share);
+  ahead.ask(lines);
   weigh<Dot, R>(g, a.scale * 1.44269504f, width);  // e^x = 2^(x / ln 2)
-  ahead.ask(share);
-  add_values<Dot, R>(g.acc, width, g.fresh, g.weights, w.values, (seen + Dot::pair - 1) / Dot::pair, width / L);
+  ahead.ask(lines);
+  add<Dot, R>(g, values, (seen + Dot::pair - 1) / Dot::pair, width);
 }
-template <class Dot, int R = kRows>
-PIO_INLINE void attend_some(int64_t rows, const Attention& a, const Workspace& w, Ahead& ahead, int64_t share,
-                            Group& g) {
-  if (rows >= R) return attend_group<Dot, R>(a, w, ahead, share, g);
-  if constexpr (R > 1) attend_some<Dot, R - 1>(rows, a, w, ahead, share, g);
+template <class Dot, int R = kRows, class Values>
+PIO_INLINE void attend_some(int64_t rows, const Attention& a, const PackedTile& keys, const Values& values,
+                            Ahead& ahead, int64_t lines, Group& g) {
+  if (rows >= R) return attend_group<Dot, R>(a, keys, values, ahead, lines, g);
+  if constexpr (R > 1) attend_some<Dot, R - 1>(rows, a, keys, values, ahead, lines, g);
 }
 
-// All rows against one packed tile of `count` keys from `first` on.
-template <class Dot>
-static void attend_tile(const Attention& a, const Workspace& w, Ahead& ahead, const State& state, int64_t rows,
-                        int64_t first, int64_t count, bool fresh) {
-  const int64_t width = padded(a.head_dim, L), share = ahead.left() / ((rows + kRows - 1) / kRows * 3) + 1;
+// All rows against one tile of `count` keys from `first` on.
+template <class Dot, class Values>
+static void attend_tile(const Attention& a, const Workspace& w, const PackedTile& keys, const Values& values,
+                        Ahead& ahead, const State& state, int64_t rows, int64_t first, int64_t count, bool fresh) {
+  const int64_t width = padded(a.head_dim, L), lines = ahead.left() / ((rows + kRows - 1) / kRows * 3) + 1;
   Group g;
   g.scores = w.scores, g.weights = w.weights, g.fresh = fresh;
   for (int64_t row = 0; row < rows; row += kRows) {
@@ -94,7 +93,7 @@ static void attend_tile(const Attention& a, const Workspace& w, Ahead& ahead, co
     g.queries = w.queries + row * (a.head_dim / Dot::pair);
     const int64_t n = rows - row < kRows ? rows - row : kRows;
     for (int64_t r = 0; r < n; ++r) g.limits[r] = w.seen[row + r] - first < count ? w.seen[row + r] - first : count;
-    attend_some<Dot>(n, a, w, ahead, share, g);
+    attend_some<Dot>(n, a, keys, values, ahead, lines, g);
   }
 }
 
@@ -130,8 +129,14 @@ static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chun
     const int64_t count = end - first < kKeysPerTile ? end - first : kKeysPerTile;
     tile.find(a, t, first, count, w.nothing);
     ahead.find<T>(a, t, first + kKeysPerTile, after);
-    pack<T, Dot>(tile, ahead, count, H, w);
-    attend_tile<Dot>(a, w, ahead, state, rows, first, count, first == start);
+    const PackedTile keys = pack_keys<Dot>(tile, ahead, count, H, w.keys);
+    const auto attend = [&](const auto& values) {
+      attend_tile<Dot>(a, w, keys, values, ahead, state, rows, first, count, first == start);
+    };
+    if (rows <= kRows)
+      attend(CachedValues<Dot, T>{tile, H});  // packing pays where several groups use it
+    else
+      attend(pack_values<Dot>(tile, count, H, w.values));
   }
   for (int64_t r = 0; r < rows; ++r) state.sum[r] = sum_of(load(w.sums + r * L));
 }

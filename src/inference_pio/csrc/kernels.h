@@ -69,7 +69,7 @@ struct Kernels {
   int64_t (*panel_bytes)();
 
   int64_t (*scratch_floats)(int64_t rows, int64_t head_dim);
-  // First of a tile, then its chunks in any order, each into a state of its own; `scratch` is scratch_floats() of memory.
+  // First of a tile, then its chunks, each into a state of its own; `scratch` is scratch_floats() of memory.
   void (*take_queries)(const Attention&, const QueryTile&, float* scratch);
   void (*attend_chunk)(const Attention&, const QueryTile&, int64_t chunk, const Upcoming&, float* scratch, State);
   void (*fold)(State into, State chunk, int64_t rows, int64_t head_dim);

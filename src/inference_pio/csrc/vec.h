@@ -166,7 +166,7 @@ PIO_INLINE vf unpack_twos(vf a, vf b, Lanes<I...>) {
 // Every other four lanes of a, then of b.
 template <int Odd, int... I>
 PIO_INLINE vf deal(vf a, vf b, Lanes<I...>) {
-  return __builtin_shufflevector(a, b, (I < L / 2 ? I / 4 * 8 + Odd * 4 + I % 4 : L + (I - L / 2) / 4 * 8 + Odd * 4 + I % 4)...);
+  return __builtin_shufflevector(a, b, (I / (L / 2) * L + I % (L / 2) / 4 * 8 + Odd * 4 + I % 4)...);
 }
 // L vectors of L 32-bit values, turned over: squares of four first, then the squares.
 PIO_INLINE void transpose(vf* row) {
