@@ -188,9 +188,12 @@ template <class Dot, class T>
 struct CachedValues {
   const TileRows<T>& rows;
   int64_t H;
+  Ahead& ahead;
+  int64_t lines;  // to ask for with every step: many at once would be dropped
 
   template <int C>
   void load_columns(int64_t step, int64_t column, vf (&to)[C]) const {
+    ahead.ask(lines);
     load_values<C>(Dot{}, rows.value + step * Dot::pair, column, H, to);
   }
 };

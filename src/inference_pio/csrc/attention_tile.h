@@ -71,7 +71,6 @@ static void attend_group(const Attention& a, const PackedTile& keys, const Value
   if (g.limits[0] < kKeysPerTile) hide<R>(g);
   ahead.ask(lines);
   weigh<Dot, R>(g, a.scale * 1.44269504f, width);  // e^x = 2^(x / ln 2)
-  ahead.ask(lines);
   add<Dot, R>(g, values, (seen + Dot::pair - 1) / Dot::pair, width);
 }
 template <class Dot, int R = kRows, class Values>
@@ -85,7 +84,7 @@ PIO_INLINE void attend_some(int64_t rows, const Attention& a, const PackedTile& 
 template <class Dot, class Values>
 static void attend_tile(const Attention& a, const Workspace& w, const PackedTile& keys, const Values& values,
                         Ahead& ahead, const State& state, int64_t rows, int64_t first, int64_t count, bool fresh) {
-  const int64_t width = padded(a.head_dim, L), lines = ahead.left() / ((rows + kRows - 1) / kRows * 3) + 1;
+  const int64_t width = padded(a.head_dim, L), lines = ahead.left() / ((rows + kRows - 1) / kRows * 4) + 1;
   Group g;
   g.scores = w.scores, g.weights = w.weights, g.fresh = fresh;
   for (int64_t row = 0; row < rows; row += kRows) {
@@ -133,10 +132,12 @@ static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chun
     const auto attend = [&](const auto& values) {
       attend_tile<Dot>(a, w, keys, values, ahead, state, rows, first, count, first == start);
     };
-    if (rows <= kRows)
-      attend(CachedValues<Dot, T>{tile, H});  // packing pays where several groups use it
-    else
+    if (rows <= kRows) {  // packing values pays where several groups use them
+      const int64_t steps = (count + Dot::pair - 1) / Dot::pair * ((width / L + kColumns - 1) / kColumns);
+      attend(CachedValues<Dot, T>{tile, H, ahead, ahead.left() / (2 * steps) + 1});
+    } else {
       attend(pack_values<Dot>(tile, count, H, w.values));
+    }
   }
   for (int64_t r = 0; r < rows; ++r) state.sum[r] = sum_of(load(w.sums + r * L));
 }
