@@ -27,8 +27,11 @@ class Settings:
         return workload.quick() if self.quick else workload
 
     def count(self, usual: int) -> int:
-        """How many rounds to time, where a benchmark usually times `usual`."""
-        return self.rounds or (2 if self.quick else usual)
+        """How many rounds to time, where a benchmark usually times `usual`.
+
+        Quick runs take an odd number: the median of rates is then the rate of the median time.
+        """
+        return self.rounds or (3 if self.quick else usual)
 
     def load(
         self,
