@@ -244,8 +244,8 @@ def test_what_is_not_finite_shows_in_its_own_row_only(kind: str, bad: float) -> 
     clean = ops.linear(x_TK, weight)
     x_TK[3, 17] = bad
     got = ops.linear(x_TK, weight)
-    assert not got[3].isfinite().any()
-    assert not ops.linear(x_TK[3:4], weight).isfinite().any()
+    assert got[3].isnan().all()
+    assert ops.linear(x_TK[3:4], weight).isnan().all()
     others = [0, 1, 2, 4, 5]
     assert torch.equal(got[others], clean[others])
 

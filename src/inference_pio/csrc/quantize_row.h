@@ -46,12 +46,14 @@ static void quantize_row(const float* x, int64_t columns, const Quantized& to) {
     __builtin_memcpy(&largest, &bits, 4);
     to.scales[group] = largest / 127.0f;
     const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
+    // What is not finite, or too small to divide by, has no whole numbers: they are zero, and the scale says the rest.
+    const int32_t whole = largest <= __FLT_MAX__ && inverse <= __FLT_MAX__ ? -1 : 0;
     vi sum[kActivationGroup / 16] = {};
     for (int64_t i = 0; i < n; i += 16)
 #pragma GCC unroll 4
       for (int part = 0; part < 16; part += L) {
         const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-        const vi q = (vi)(rounded(load(from + i + part) * inverse) + magic) - (vi)magic;
+        const vi q = ((vi)(rounded(load(from + i + part) * inverse) + magic) - (vi)magic) & whole;
         sum[i / 16] += q;
         store_as(values + i + part, __builtin_convertvector(q, narrow_bytes));
       }
