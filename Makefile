@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROMPT ?= What is the capital of France?
 
-.PHONY: run env dev test test-fast check lint types imports format bench-peers bench clean
+.PHONY: run env dev test test-fast sanitize check lint types imports format bench-peers bench clean
 
 run: $(VENV)/.installed  ## ask a small language model a question
 	$(BIN)/inference-pio run smollm2-135m-instruct "$(PROMPT)" --temperature 0
@@ -32,6 +32,26 @@ test: $(VENV)/.dev  ## lint, types, import rules and every test
 PART ?=
 test-fast: $(VENV)/.dev  ## the daily loop: everything but the slow tests, or PART of it
 	$(BIN)/pytest -m "not slow" $(PART)
+
+# A copy of the package whose kernels stop at the first access outside memory and at the first undefined behaviour. The
+# sanitizer's runtime has to be there before Python: it is loaded first. A build that failed must not look like a pass.
+ifeq ($(origin CXX),default)
+CXX := c++
+endif
+SANITIZED := build/sanitized
+RUNTIME = $(if $(findstring clang,$(shell $(CXX) --version)),libclang_rt.asan-$(shell uname -m).so,libasan.so)
+CHECKS := -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer
+sanitize: $(VENV)/.dev  ## the kernels' tests, with address and undefined behaviour sanitizers in the C++
+	rm -rf $(SANITIZED)
+	mkdir -p $(SANITIZED)
+	cp -r src setup.py pyproject.toml README.md LICENSE $(SANITIZED)
+	find $(SANITIZED) -name '*.so' -delete
+	cd $(SANITIZED) && CXX="$(CXX) $(CHECKS) $(if $(findstring clang,$(RUNTIME)),-shared-libasan)" CXXFLAGS="-O1 -g1" \
+		$(abspath $(BIN))/python setup.py -q build_ext --inplace
+	test -f $(SANITIZED)/src/inference_pio/_native.so
+	PYTHONPATH=$(abspath $(SANITIZED))/src ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+		LD_PRELOAD="$(shell $(CXX) -print-file-name=$(RUNTIME)) $(shell $(CXX) -print-file-name=libstdc++.so)" \
+		$(BIN)/pytest -q --capture=sys -m "not slow" tests/ops
 
 check: lint types imports  ## everything that reads the code without running it
 

@@ -43,6 +43,7 @@ class BuildKernels(build_ext):
         Path(self.build_temp).mkdir(parents=True, exist_ok=True)
         options = [*FLAGS, "-fPIC", f"-DTORCH_TARGET_VERSION={STABLE_ABI}", f"-I{home / 'include'}"]
         compiler = os.environ.get("CXX", "c++").split()
+        options += os.environ.get("CXXFLAGS", "").split()
 
         def compile_one(source: str) -> str:
             made = str(Path(self.build_temp) / (Path(source).stem + ".o"))
