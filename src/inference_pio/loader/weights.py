@@ -105,8 +105,11 @@ class _Loading:
     def run(self) -> None:
         tied = [self._plan.targets[name] for name in self._plan.tied if name in self._plan.targets]
         plain = [target for target in self._plan.targets.values() if target.name not in self._plan.tied]
-        # What a tied parameter is compared with has to be there first.
-        sources = dict.fromkeys(piece.source for target in (*plain, *tied) for piece in target.pieces)
+        # The largest first: what is read of it then stands beside few weights. Tied ones last: what they are compared
+        # with has to be there.
+        pieces = [piece.source for target in plain for piece in target.pieces]
+        pieces.sort(key=self._largest(pieces).__ne__)
+        sources = dict.fromkeys((*pieces, *(piece.source for target in tied for piece in target.pieces)))
         for source, found in self._read_all(list(sources)):
             for (target, piece), value in zip(self._uses[source], found, strict=True):
                 self._put(target, piece, value)
@@ -116,6 +119,9 @@ class _Loading:
         for name, other in self._plan.tied.items():
             self._share(name, other)
         self._finishing.finish_rest()
+
+    def _largest(self, sources: list[str]) -> str:
+        return max(sources, key=lambda source: self._checkpoint.tensors[source].nbytes, default="")
 
     def _read_all(self, sources: list[str]) -> Iterator[tuple[str, list[Tensor | ops.Blocks]]]:
         """Each tensor for each of its uses; where weights are packed, the next is read meanwhile."""
