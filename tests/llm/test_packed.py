@@ -19,7 +19,7 @@ from inference_pio.errors import ConfigError, ResourceError, UsageError
 from inference_pio.layers import Linear, VocabParallelEmbedding
 from inference_pio.ops import native
 from inference_pio.plugin.batch import ForwardBatch
-from support.packed_gguf import requantize
+from requantize import requantize
 
 pytestmark = pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
 GREEDY = SamplingParams(temperature=0.0, max_tokens=20, ignore_eos=True)
@@ -254,7 +254,7 @@ def test_a_model_that_calls_other_operations_runs_as_it_is_written(
         found = answers(llm)
         replay = replay_of(runners[0])
         assert replay.refused is not None
-        assert replay.refused.startswith("the step calls aten.")
+        assert replay.refused.startswith("the step calls ")
         assert not replay._steps
     monkeypatch.setattr(StepReplay, "run", lambda self, batch: self._forward(batch))
     with LLM(str(subject.checkpoint("grouped")), dtype="float32", **OPTIONS) as llm:

@@ -15,7 +15,8 @@ from inference_pio.loader.dequantize import dequantize
 from inference_pio.loader.ggml_types import TYPES_BY_NAME
 from inference_pio.loader.quantize import quantize_rows
 from inference_pio.plugin.quantization import Quantization
-from support.packed_gguf import decode, encode
+from requantize import encode
+from support.packed_gguf import decode
 
 KINDS = ("Q8_0", "Q4_1")
 STEPS = {"Q8_0": 127, "Q4_1": 15}

@@ -6,6 +6,7 @@ The text is Shakespeare's sonnets in part (public domain), in the excerpt that t
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -68,7 +69,7 @@ def measure(suite: Suite, settings: Settings) -> Report:
 def score(loaded: LoadedModel, ids: list[int]) -> Scores:
     """Score a text in chunks, each attending to those before it through a cache of its own."""
     plugin, device = loaded.plugin, loaded.device
-    specs = plugin.cache_specs(plugin.config, loaded.dtype, Shard())
+    specs = plugin.cache_specs(plugin.config, loaded.kv_dtype, Shard())
     caches = [spec.allocate(-(-len(ids) // _BLOCK), _BLOCK, 1, device) for spec in specs]
     tokens = torch.tensor(ids, device=device)
     keeps_state = any(spec.bytes_per_sequence() for spec in specs)
@@ -81,6 +82,16 @@ def score(loaded: LoadedModel, ids: list[int]) -> Scores:
         nll.append(functional.cross_entropy(logits, following, reduction="none").cpu())
         best.append(logits.argmax(dim=-1).cpu())
     return Scores(torch.cat(nll), torch.cat(best))
+
+
+def same_best(loaded: LoadedModel, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> float:
+    """The share of the answers' tokens that are also this model's best ones, given the same tokens before them."""
+    same = total = 0
+    for prompt, answer in zip(prompts, answers, strict=True):
+        best = score(loaded, prompt + answer).best[len(prompt) - 1 :]
+        same += int((best == torch.tensor(answer)).sum())
+        total += len(answer)
+    return same / total
 
 
 def _chunk(tokens: Tensor, start: int, state_slot: Tensor | None) -> ForwardBatch:

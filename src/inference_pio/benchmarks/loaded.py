@@ -75,6 +75,10 @@ class LoadedModel:
         return next(self.model.parameters()).dtype
 
     @property
+    def kv_dtype(self) -> torch.dtype:
+        return self._runtime.kv_dtype
+
+    @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 

@@ -25,7 +25,7 @@ from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.runtime import FormattedPrompt, Progress, RuntimeOptions
 from inference_pio.runtime import stats
-from inference_pio.runtime.allocator import keep_freed_memory, release_memory
+from inference_pio.runtime.allocator import keep_freed_memory, release_memory, return_freed_memory
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
 from inference_pio.runtime.plan import MemoryPlan
 from inference_pio.runtime.prepared import Prepared, prepare_model
@@ -82,7 +82,7 @@ class LocalRuntime:
 
     def load(self) -> nn.Module:
         ready = self._ready()
-        keep_freed_memory()
+        return_freed_memory()
         plugin, config = ready.plugin, ready.config
         chat_format = plugin.chat_format(config)
         # The tokenizer is built while the weights are read. Both in threads that end: a thread that has computed in
@@ -96,6 +96,7 @@ class LocalRuntime:
             )
             self._model = pool.submit(load_model, ready).result()
             self._text = text.result() if text else None
+        keep_freed_memory()
         if self._text is not None and self._text.tokenizer.vocab_size > config.vocab_size:
             raise TokenizerError(
                 ready.opened.source.path,
@@ -127,6 +128,10 @@ class LocalRuntime:
     @property
     def plan(self) -> MemoryPlan:
         return self._ready().plan
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        return self._ready().kv_dtype
 
     @property
     def text(self) -> TextSide:

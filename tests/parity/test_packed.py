@@ -1,0 +1,60 @@
+"""SmolLM2-135M-Instruct in the blocks of its file: what it says beside float32, and the memory that real files take."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+
+import packed_accuracy
+from inference_pio.ops import native
+from requantize import requantize
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.weights,
+    pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING)),
+]
+TEXT = resources.files("inference_pio.benchmarks").joinpath("sonnets.txt").read_text(encoding="utf-8")
+_LOAD = """
+import json, sys
+from pathlib import Path
+from inference_pio import LLM, SamplingParams
+
+with LLM(sys.argv[1], max_model_len=512, max_num_seqs=1, kv_cache_memory_gb=0.05) as llm:
+    params = SamplingParams(temperature=0, max_tokens=16, ignore_eos=True)
+    llm.generate({"prompt_token_ids": list(range(100, 300))}, params)
+    kv = llm.plugin.get_memory_stats()["kv_cache_reserved_bytes"]
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(json.dumps({"peak": int(status["VmHWM"].split()[0]) * 1024, "kv": kv}))
+"""
+
+
+def test_greedy_tokens_are_those_of_float32(smollm2_path: Path) -> None:
+    """Given the same tokens before: on its own a model of this size leaves the path at the first near-tie."""
+    given, _, _ = packed_accuracy.agreement(smollm2_path)
+    assert given >= packed_accuracy.LEAST
+
+
+def test_perplexity_is_that_of_the_same_blocks_in_float32(smollm2_path: Path, tmp_path: Path) -> None:
+    path = requantize(smollm2_path, tmp_path / "q4_1.gguf", lambda _: "Q4_1")
+    packed, exact = packed_accuracy.perplexities(path, TEXT, 2048)
+    assert packed != exact, "both ran in the same way"
+    assert packed <= packed_accuracy.MOST * exact
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
+@pytest.mark.parametrize("model", ["smollm2_path", "qwen2_coder_path"])
+def test_a_loaded_model_takes_little_more_than_its_file(model: str, request: pytest.FixtureRequest) -> None:
+    """At its peak, the interpreter and torch included: 1.25 times the file, keys and values, and 300 MB."""
+    path: Path = request.getfixturevalue(model)
+    command = [sys.executable, "-c", _LOAD, str(path)]
+    found = json.loads(
+        subprocess.run(command, capture_output=True, text=True, check=True, timeout=300).stdout
+    )
+    most = 1.25 * path.stat().st_size + found["kv"] + 300e6
+    assert found["peak"] <= most, f"{found['peak'] / 1e6:.0f} MB, at most {most / 1e6:.0f} MB"
