@@ -47,6 +47,19 @@ struct State {
   float* acc;  // [rows, padded head_dim]
 };
 
+// One or two groups of a weight's rows, and where their product goes: that of token t to out + t * stride, all rows of
+// the groups. `gated`: the groups are of gate and up, and silu(gate) · up goes there, kGroupRows numbers a token.
+struct Unit {
+  Format format;
+  int64_t columns, count;
+  const uint8_t* groups[2] = {};
+  const uint8_t* upcoming[2] = {};  // this thread's next groups; null: nobody knows
+  const float* bias[2] = {};        // of each group, or null
+  bool gated = false;
+  float* out = nullptr;
+  int64_t stride = 0;
+};
+
 struct Kernels {
   const char* name;
   int64_t lanes;
@@ -62,11 +75,9 @@ struct Kernels {
   void (*convert)(DType to, void* y, DType from, const void* x, int64_t n);
 
   void (*quantize_row)(const float* x, int64_t columns, const Quantized& to);
-  // out [tokens, kUnitRows] = x · the rows of one or two groups; `panels` is panel_bytes() of memory, aligned to 64.
-  // `upcoming`: the groups of this thread's next call, or null.
-  void (*multiply_groups)(Format, const uint8_t* const* groups, const uint8_t* const* upcoming, int64_t count,
-                          int64_t columns, const Quantized& x, int64_t tokens, uint8_t* panels, float* out);
-  int64_t (*panel_bytes)();
+  // The tokens of x times some rows of a weight; `scratch` is unit_scratch_bytes(tokens) of memory, aligned to 64.
+  void (*multiply_unit)(const Unit&, const Quantized& x, int64_t tokens, uint8_t* scratch);
+  int64_t (*unit_scratch_bytes)(int64_t tokens);
 
   int64_t (*scratch_floats)(int64_t rows, int64_t head_dim);
   // First of a tile, then its chunks, each into a state of its own; `scratch` is scratch_floats() of memory.

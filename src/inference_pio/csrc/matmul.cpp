@@ -43,15 +43,17 @@ class Product : public Work {
       for (int64_t t = begin; t < end; ++t) kernels().quantize_row(x_ + t * K_, K_, q.from(t));
     });
     team.wait();
-    const int64_t panel_bytes = kernels().panel_bytes();
     const int64_t blocks = (T_ + tokens_ - 1) / tokens_, pieces = (units_ + piece_ - 1) / piece_;
-    uint8_t* panels = scratch_of<Panels>(panel_bytes + 4 * kUnitRows * tokens_);
-    float* tile = reinterpret_cast<float*>(panels + panel_bytes);
+    const int64_t edge = 4 * kUnitRows * tokens_;
+    uint8_t* memory = scratch_of<Panels>(edge + kernels().unit_scratch_bytes(tokens_));
     team.share(blocks * pieces, 1, [&](int64_t begin, int64_t end) {
       for (int64_t item = begin; item < end; ++item) {
         const int64_t first = item / pieces * tokens_, count = std::min(tokens_, T_ - first);
         const int64_t unit = item % pieces * piece_, last = std::min(units_, unit + piece_);
-        for (int64_t u = unit; u < last; ++u) multiply(u, std::min(u + (u + 1 < last ? 1 : piece_), units_ - 1), first, count, q.from(first), panels, tile);
+        for (int64_t u = unit; u < last; ++u) {
+          const int64_t next = std::min(u + (u + 1 < last ? 1 : piece_), units_ - 1);
+          multiply(u, next, first, count, q.from(first), memory + edge, reinterpret_cast<float*>(memory));
+        }
       }
     });
   }
@@ -59,9 +61,27 @@ class Product : public Work {
   int64_t cost() const override { return T_ * K_ * units_ * kUnitRows; }
 
  protected:
-  // Unit `unit` of the result for `count` tokens from `first` on; `next` is probably this thread's next one.
-  virtual void multiply(int64_t unit, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
-                        float* tile) const = 0;
+  // Unit `unit` of the result for `count` tokens from `first` on; `next` is probably this thread's next one. `edge`
+  // [count, kUnitRows] is for a unit that has more rows than the result.
+  virtual void multiply(int64_t unit, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* scratch,
+                        float* edge) const = 0;
+
+  // `rows` of the result from `out` on, tokens `width` apart, are those of the unit; `bias` of each group, or null.
+  static void multiply_rows(Unit unit, const Quantized& q, int64_t count, const float* const (&bias)[2], float* out,
+                            int64_t width, int64_t rows, uint8_t* scratch, float* edge) {
+    if (rows == (unit.gated ? 1 : unit.count) * kGroupRows) {
+      unit.bias[0] = bias[0], unit.bias[1] = bias[1], unit.out = out, unit.stride = width;
+      return kernels().multiply_unit(unit, q, count, scratch);
+    }
+    float padded[2][kGroupRows] = {};
+    for (int64_t g = 0; g < unit.count && bias[g] != nullptr; ++g) {
+      std::copy_n(bias[g], unit.gated ? rows : std::min<int64_t>(kGroupRows, rows - g * kGroupRows), padded[g]);
+      unit.bias[g] = padded[g];
+    }
+    unit.out = edge, unit.stride = kUnitRows;
+    kernels().multiply_unit(unit, q, count, scratch);
+    for (int64_t t = 0; t < count; ++t) std::copy_n(edge + kUnitRows * t, rows, out + t * width);
+  }
   const float* x_;
   int64_t T_, K_;
 
@@ -83,31 +103,23 @@ class Linear final : public Product {
     for (const Segment& segment : segments) units += segment.units();
     return units;
   }
-  void multiply(int64_t unit, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
-                float* tile) const override {
+  void multiply(int64_t index, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* scratch,
+                float* edge) const override {
     const Segment* segment = &segments_[0];
     int64_t skipped = 0;
-    while (unit - skipped >= segment->units()) skipped += (segment++)->units();
-    unit -= skipped;
-    const int64_t rows = std::min<int64_t>(kUnitRows, segment->weight.rows - unit * kUnitRows);
-    const uint8_t* groups[] = {segment->group(2 * unit), segment->group(2 * unit + 1)};
+    while (index - skipped >= segment->units()) skipped += (segment++)->units();
+    index -= skipped;
     next -= skipped;  // asked for where it is in the same segment, and whole
-    const uint8_t* upcoming[] = {segment->group(2 * next), segment->group(2 * next + 1)};
-    const bool known = 2 * next + 2 <= segment->weight.groups();
-    kernels().multiply_groups(segment->weight.format, groups, known ? upcoming : nullptr, rows > kGroupRows ? 2 : 1, K_, q,
-                              count, panels, tile);
-    const int64_t row = segment->first + unit * kUnitRows;
-    for (int64_t t = 0; t < count; ++t)
-      put_row(out_ + (first + t) * O_ + row, tile + kUnitRows * t, bias_ == nullptr ? nullptr : bias_ + row, rows);
-  }
-  static void put_row(float* to, const float* from, const float* bias, int64_t rows) {
-    if (bias != nullptr) {
-      for (int64_t r = 0; r < rows; ++r) to[r] = from[r] + bias[r];
-    } else if (rows == kUnitRows) {
-      std::memcpy(to, from, sizeof(float) * kUnitRows);  // of a size that the compiler knows
-    } else {
-      std::copy(from, from + rows, to);
+    const int64_t rows = std::min<int64_t>(kUnitRows, segment->weight.rows - index * kUnitRows);
+    const int64_t row = segment->first + index * kUnitRows;
+    Unit unit{segment->weight.format, K_, rows > kGroupRows ? 2 : 1};
+    for (int64_t g = 0; g < unit.count; ++g) {
+      unit.groups[g] = segment->group(2 * index + g);
+      if (2 * next + 2 <= segment->weight.groups()) unit.upcoming[g] = segment->group(2 * next + g);
     }
+    const float* bias = bias_ == nullptr ? nullptr : bias_ + row;
+    multiply_rows(unit, q, count, {bias, bias == nullptr ? nullptr : bias + kGroupRows}, out_ + first * O_ + row, O_, rows,
+                  scratch, edge);
   }
 
   float* out_;
@@ -117,7 +129,7 @@ class Linear final : public Product {
 };
 
 // silu(gate) · up: a unit is one group of the gate's rows beside the same group of up's, so that the activation is
-// computed where both lie in the tile.
+// computed where both are at hand.
 class GatedLinear final : public Product {
  public:
   GatedLinear(const float* x, float* out, const float* bias, const Segment& gate, const Segment& up, int64_t T, int64_t K)
@@ -129,21 +141,13 @@ class GatedLinear final : public Product {
   std::vector<const void**> pointers() override { return {slot(x_), slot(out_)}; }
 
  private:
-  void multiply(int64_t group, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* panels,
-                float* tile) const override {
-    const uint8_t* groups[] = {gate_.group(group), up_.group(group)};
-    const uint8_t* upcoming[] = {gate_.group(next), up_.group(next)};
-    kernels().multiply_groups(gate_.weight.format, groups, upcoming, 2, K_, q, count, panels, tile);
+  void multiply(int64_t group, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* scratch,
+                float* edge) const override {
     const int64_t I = gate_.weight.rows, row = group * kGroupRows, rows = std::min<int64_t>(kGroupRows, I - row);
-    for (int64_t t = 0; t < count; ++t) {
-      float *gate = tile + kUnitRows * t, *up = gate + kGroupRows;
-      if (bias_ != nullptr)
-        for (int64_t r = 0; r < rows; ++r) {
-          gate[r] += bias_[row + r];
-          up[r] += bias_[I + row + r];
-        }
-      kernels().silu_and_mul(DType::f32, out_ + (first + t) * I + row, gate, up, rows);
-    }
+    Unit unit{gate_.weight.format, K_, 2, {gate_.group(group), up_.group(group)}, {gate_.group(next), up_.group(next)}};
+    unit.gated = true;
+    const float* bias = bias_ == nullptr ? nullptr : bias_ + row;
+    multiply_rows(unit, q, count, {bias, bias == nullptr ? nullptr : bias + I}, out_ + first * I + row, I, rows, scratch, edge);
   }
 
   float* out_;

@@ -103,33 +103,37 @@ struct Packed {
   int64_t groups() const { return (rows + kGroupRows - 1) / kGroupRows; }
 };
 
-// Activations as the product reads them: signed bytes with one scale per kActivationGroup columns, and the sums of
-// each 16 columns, which scale minima and offsets. Rows begin at multiples of 64 bytes.
+// Activations as the product reads them: signed bytes with one scale per kActivationGroup columns. Minima and offsets
+// are the same for all columns of a block, so that they are multiplied with the block's sum: it stands here with its
+// sign turned, of each 16 columns and of each 32. Rows begin at multiples of 64 bytes.
 constexpr int kActivationGroup = 64;
 struct Quantized {
-  int8_t* values;   // [tokens, value_stride]
-  int16_t* sums;    // [tokens, sum_stride], one per 16 columns
-  float* scales;    // [tokens, scale_stride]
-  int64_t value_stride, sum_stride, scale_stride;
+  int8_t* values;          // [tokens, value_stride]
+  int16_t *less, *halves;  // [tokens, less_stride], one per block; [tokens, 2 * less_stride], one per 16 columns
+  float* scales;           // [tokens, scale_stride]
+  int64_t value_stride, less_stride, scale_stride;
 
   static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
   static int64_t bytes(int64_t tokens, int64_t columns) {
-    return tokens * (up(columns, 64) + up(columns / 16, 32) * 2 + up(up(columns, kActivationGroup) / kActivationGroup, 16) * 4);
+    return tokens * (up(columns, 64) + up(columns / kBlock, 32) * 6 +
+                     up(up(columns, kActivationGroup) / kActivationGroup, 16) * 4);
   }
   static Quantized at(uint8_t* memory, int64_t tokens, int64_t columns) {
     Quantized x;
     x.value_stride = up(columns, 64);
-    x.sum_stride = up(columns / 16, 32);
+    x.less_stride = up(columns / kBlock, 32);
     x.scale_stride = up(up(columns, kActivationGroup) / kActivationGroup, 16);
     x.values = reinterpret_cast<int8_t*>(memory);
-    x.sums = reinterpret_cast<int16_t*>(memory + tokens * x.value_stride);
-    x.scales = reinterpret_cast<float*>(memory + tokens * (x.value_stride + 2 * x.sum_stride));
+    x.less = reinterpret_cast<int16_t*>(memory + tokens * x.value_stride);
+    x.halves = x.less + tokens * x.less_stride;
+    x.scales = reinterpret_cast<float*>(x.halves + 2 * tokens * x.less_stride);
     return x;
   }
   Quantized from(int64_t token) const {
     Quantized x = *this;
     x.values += token * value_stride;
-    x.sums += token * sum_stride;
+    x.less += token * less_stride;
+    x.halves += token * 2 * less_stride;
     x.scales += token * scale_stride;
     return x;
   }

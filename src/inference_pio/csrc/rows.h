@@ -38,12 +38,14 @@ static void rms_norm_of(void* y_, const void* x_, void* residual_, const void* w
 }
 
 template <class T>
+PIO_INLINE vf silu(vf x, T) { return round_to(x / (1.0f + vexp(-x)), T{}); }
+
+template <class T>
 static void silu_and_mul_of(void* y_, const void* gate_, const void* up_, int64_t n) {
   T* y = static_cast<T*>(y_);
   const T *gate = static_cast<const T*>(gate_), *up = static_cast<const T*>(up_);
   each_vector<T>(n, [&](int64_t i, auto get, auto set) {
-    const vf g = get(gate + i);
-    set(y + i, round_to(g / (1.0f + vexp(-g)), T{}) * get(up + i));
+    set(y + i, silu(get(gate + i), T{}) * get(up + i));
   });
 }
 
