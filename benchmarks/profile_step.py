@@ -120,7 +120,7 @@ def load(model: str, dtype: str) -> Profiled:
     config = plugin.config_class(model_path=str(opened.source.path), torch_dtype=dtype)
     ready = prepare_model(plugin, config, options, None, None, opened)
     loaded = load_model(ready)
-    specs = plugin.cache_specs(ready.config, ready.dtype, Shard())
+    specs = plugin.cache_specs(ready.config, ready.kv_dtype, Shard())
     core = EngineCore(
         loaded,
         specs,

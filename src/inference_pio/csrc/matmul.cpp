@@ -13,7 +13,9 @@ namespace {
 constexpr int64_t kActivationBytes = 384 << 10;  // activations of a block of tokens stay in a core's own cache
 constexpr int64_t kWeightBytes = 48 << 10;       // a thread takes about this much of a weight at a time
 constexpr int64_t kPieceCost = 64 << 20;          // and no more than some tens of microseconds, so that all end together
+constexpr int64_t kOwnActivations = 4096;     // numbers that each thread quantises for itself
 struct Panels {};
+struct Activations {};
 
 // Rows [first, first + weight.rows) of the result.
 struct Segment {
@@ -38,11 +40,7 @@ class Product : public Work {
   }
 
   void run(const Team& team, uint8_t* scratch) const override {
-    const Quantized q = Quantized::at(scratch, T_, K_);
-    team.share(T_, std::max<int64_t>(1, T_ / (4 * team.size)), [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) kernels().quantize_row(x_ + t * K_, K_, q.from(t));
-    });
-    team.wait();
+    const Quantized q = quantized(team, scratch);
     const int64_t blocks = (T_ + tokens_ - 1) / tokens_, pieces = (units_ + piece_ - 1) / piece_;
     const int64_t edge = 4 * kUnitRows * tokens_;
     uint8_t* memory = scratch_of<Panels>(edge + kernels().unit_scratch_bytes(tokens_));
@@ -51,7 +49,7 @@ class Product : public Work {
         const int64_t first = item / pieces * tokens_, count = std::min(tokens_, T_ - first);
         const int64_t unit = item % pieces * piece_, last = std::min(units_, unit + piece_);
         for (int64_t u = unit; u < last; ++u) {
-          const int64_t next = std::min(u + (u + 1 < last ? 1 : piece_), units_ - 1);
+          const int64_t next = std::min(u + 1 + (u + 1 < last ? 0 : (team.size - 1) * piece_), units_ - 1);
           multiply(u, next, first, count, q.from(first), memory + edge, reinterpret_cast<float*>(memory));
         }
       }
@@ -86,6 +84,22 @@ class Product : public Work {
   int64_t T_, K_;
 
  private:
+  // A few activations are quantised by each thread for itself: that is sooner done than waited for.
+  Quantized quantized(const Team& team, uint8_t* scratch) const {
+    const bool alone = T_ * K_ <= kOwnActivations;
+    const Quantized q = Quantized::at(alone ? scratch_of<Activations>(scratch_bytes()) : scratch, T_, K_);
+    const auto quantize = [&](int64_t begin, int64_t end) {
+      for (int64_t t = begin; t < end; ++t) kernels().quantize_row(x_ + t * K_, K_, q.from(t));
+    };
+    if (alone) {
+      quantize(0, T_);
+    } else {
+      team.share(T_, std::max<int64_t>(1, T_ / (4 * team.size)), quantize);
+      team.wait();
+    }
+    return q;
+  }
+
   int64_t units_, tokens_, piece_;
 };
 
