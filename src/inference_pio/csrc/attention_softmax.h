@@ -42,7 +42,7 @@ PIO_INLINE void powers_of_two(vf (&x)[N]) {
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) p[i] = p[i] * x[i] + Polynomial<Dot>::factors[k];
 #pragma GCC unroll 8
-  for (int i = 0; i < N; ++i) x[i] = p[i] * (vf)(((vi)shifted[i] << 23) + (127 << 23));
+  for (int i = 0; i < N; ++i) x[i] = p[i] * (vf)(((vu)shifted[i] << 23) + (127u << 23));
 }
 PIO_INLINE vf power_of_two(vf x) {
   vf alone[1] = {x};
