@@ -38,6 +38,7 @@ def main() -> None:
             ("prefill, 1 sequence of 1024", [1024], [1024]),
         ):
             show(name, attention(queries, lengths), sdpa(queries, lengths))
+            show(f"{name}, int8", attention(queries, lengths, whole=True))
         for outputs in (960, 3072, 49152):
             for tokens in (1, 32):
                 products(outputs, tokens)
@@ -77,15 +78,19 @@ def rows(tokens: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def attention(queries: Sequence[int], lengths: Sequence[int]) -> Callable[[], Tensor]:
+def attention(queries: Sequence[int], lengths: Sequence[int], *, whole: bool = False) -> Callable[[], Tensor]:
+    """`whole`: keys and values in int8, activations in float32."""
     used = -(-max(lengths) // BLOCK)
     k_cache, v_cache = (randn(used * len(lengths), KV_HEADS, BLOCK, HEAD_DIM) for _ in range(2))
     tables = torch.randperm(used * len(lengths)).to(torch.int32).view(len(lengths), used)
     starts = torch.tensor([0, *queries]).cumsum(0).to(torch.int32)
     where = (tables, starts, torch.tensor(lengths, dtype=torch.int32))
-    q = randn(sum(queries), HEADS, HEAD_DIM)
+    q, scales = randn(sum(queries), HEADS, HEAD_DIM), None
+    if whole:
+        k_cache, v_cache, q = (k_cache * 40).to(torch.int8), (v_cache * 40).to(torch.int8), q.float()
+        scales = torch.full((len(k_cache), KV_HEADS, 2, BLOCK), 1 / 40)
     scale, longest = HEAD_DIM**-0.5, (max(queries), max(lengths))
-    return lambda: ops.paged_attention(q, k_cache, v_cache, *where, scale, *longest)
+    return lambda: ops.paged_attention(q, k_cache, v_cache, *where, scale, *longest, scales)
 
 
 def sdpa(queries: Sequence[int], lengths: Sequence[int]) -> Callable[[], Tensor]:

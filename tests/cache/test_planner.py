@@ -30,26 +30,33 @@ class State:
     budget=st.integers(0, 2**21),
     heads=st.integers(1, 4),
     layers=st.integers(0, 3),
+    dtype=st.sampled_from([torch.bfloat16, torch.int8]),
     state=st.integers(0, 5000),
     block_size=st.integers(1, 32),
     max_num_seqs=st.integers(1, 9),
     max_model_len=st.integers(2, 300),
 )
 def test_planned_bytes_are_allocated_bytes(
-    budget, heads, layers, state, block_size, max_num_seqs, max_model_len
+    budget, heads, layers, dtype, state, block_size, max_num_seqs, max_model_len
 ):
-    specs = [PagedKV(heads, 8, torch.bfloat16)] * layers + [State(state)]
+    specs = [PagedKV(heads, 8, dtype)] * layers + [State(state)]
     sizes = {"block_size": block_size, "max_num_seqs": max_num_seqs, "max_model_len": max_model_len}
     try:
         plan = plan_cache(budget, specs, **sizes)
     except ResourceError:
         blocks = -(-max_model_len // block_size)
-        assert blocks * block_size * 2 * heads * 8 * 2 * layers + state > budget
+        per_head = 8 * 2 if dtype == torch.bfloat16 else 8 + 4
+        assert blocks * block_size * 2 * heads * per_head * layers + state > budget
         return
     caches = [
         spec.allocate(plan.num_blocks, block_size, plan.num_slots, torch.device("cpu")) for spec in specs
     ]
-    allocated = sum(cache.k.nbytes + cache.v.nbytes for cache in caches[:-1]) + caches[-1].nbytes
+    allocated = caches[-1].nbytes + sum(
+        tensor.nbytes
+        for cache in caches[:-1]
+        for tensor in (cache.k, cache.v, cache.scales)
+        if tensor is not None
+    )
     assert plan.bytes_total == allocated <= budget
     assert plan.num_blocks * block_size >= max_model_len
     assert 1 <= plan.num_slots <= max_num_seqs

@@ -135,7 +135,10 @@ def test_broken_config_json(cli: Any, make_model: Callable[..., Path]) -> None:
         (["--quantize", "int3"], ["quantize must be int8 or int4, with :32, :64 or :128", "'int3'"]),
         (["--quantize", "int4:48"], ["quantize must be int8 or int4", "'int4:48'"]),
         (["--quantize", ""], ["quantize must be int8 or int4"]),
-        (["--kv-cache-dtype", "int3"], ["kv_cache_dtype must be one of auto, float32, bfloat16", "'int3'"]),
+        (
+            ["--kv-cache-dtype", "int3"],
+            ["kv_cache_dtype must be one of auto, float32, bfloat16, int8", "'int3'"],
+        ),
         (["--temprature", "1"], ["no such option: --temprature", "did you mean --temperature?"]),
     ],
 )
@@ -152,9 +155,10 @@ def test_wrong_device(cli: Any, tiny: Path) -> None:
 
 
 def test_keys_and_values_beside_which_activations_cannot_be_read(cli: Any, tiny: Path) -> None:
-    options = ("--dtype", "bfloat16", "--kv-cache-dtype", "float32")
-    for verb in (("run", tiny, "hello"), ("plan", tiny)):
-        cli(*verb, *options).complains(USAGE, "kv_cache_dtype float32 goes with float32 activations")
+    for asked in ("float32", "int8"):
+        options = ("--dtype", "bfloat16", "--kv-cache-dtype", asked)
+        for verb in (("run", tiny, "hello"), ("plan", tiny)):
+            cli(*verb, *options).complains(USAGE, f"kv_cache_dtype {asked} goes with float32 activations")
 
 
 def test_quantising_without_native_kernels(cli: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

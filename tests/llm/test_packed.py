@@ -117,9 +117,11 @@ def test_keys_and_values_are_bfloat16_beside_blocks_unless_asked(packed: Path) -
     with LLM(str(packed), kv_cache_dtype="float32", **OPTIONS) as llm:
         assert llm.plugin.runtime.plan.kv_bytes_per_token == 2 * half
         assert len(answers(llm)[0]) == 20
-    with pytest.raises(ConfigError, match="kv_cache_dtype float32 goes with float32 activations on a CPU"):
-        LLM(str(packed), dtype="bfloat16", kv_cache_dtype="float32", **OPTIONS)
-    with pytest.raises(UsageError, match="kv_cache_dtype must be one of auto, float32, bfloat16"):
+    for asked in ("float32", "int8"):
+        words = f"kv_cache_dtype {asked} goes with float32 activations on a CPU, not with bfloat16 on cpu: use .* auto"
+        with pytest.raises(ConfigError, match=words):
+            LLM(str(packed), dtype="bfloat16", kv_cache_dtype=asked, **OPTIONS)
+    with pytest.raises(UsageError, match="kv_cache_dtype must be one of auto, float32, bfloat16, int8"):
         LLM(str(packed), kv_cache_dtype="int3", **OPTIONS)
 
 
@@ -184,6 +186,7 @@ def test_decoding_is_recorded_and_replayed(packed: Path, runners: list[ModelRunn
         assert calls == [5], "the model itself runs the prompt; its eight further steps are replayed"
 
 
+@pytest.mark.parametrize("kv", ["auto", "int8"])
 @pytest.mark.parametrize("speculation", [0, 15])
 @pytest.mark.parametrize(
     "params", [GREEDY, SamplingParams(temperature=0.9, max_tokens=20, seed=5, ignore_eos=True)]
@@ -192,11 +195,12 @@ def test_tokens_are_the_same_without_replay(
     packed: Path,
     params: SamplingParams,
     speculation: int,
+    kv: str,
     runners: list[ModelRunner],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Five requests of different lengths: steps of many shapes, each recorded once."""
-    with LLM(str(packed), speculation=speculation, **OPTIONS) as llm:
+    with LLM(str(packed), speculation=speculation, kv_cache_dtype=kv, **OPTIONS) as llm:
         replayed = [answers(llm, params) for _ in range(2)]
         assert replay_of(runners[0])._steps
         assert replay_of(runners[0]).refused is None
@@ -205,13 +209,14 @@ def test_tokens_are_the_same_without_replay(
         return self._forward(batch)
 
     monkeypatch.setattr(StepReplay, "run", plainly)
-    with LLM(str(packed), speculation=speculation, **OPTIONS) as llm:
+    with LLM(str(packed), speculation=speculation, kv_cache_dtype=kv, **OPTIONS) as llm:
         plain = answers(llm, params)
     assert replayed == [plain, plain]
 
 
-def test_a_request_alone_gets_the_tokens_it_gets_in_company(packed: Path) -> None:
-    with LLM(str(packed), **OPTIONS) as llm:
+@pytest.mark.parametrize("kv", ["auto", "int8"])
+def test_a_request_alone_gets_the_tokens_it_gets_in_company(packed: Path, kv: str) -> None:
+    with LLM(str(packed), kv_cache_dtype=kv, **OPTIONS) as llm:
         together = answers(llm)
         alone = [llm.generate([prompt], GREEDY)[0].outputs[0].token_ids for prompt in PROMPTS]
     assert together == alone

@@ -14,7 +14,10 @@ from inference_pio.ops import native
 
 @dataclass(frozen=True)
 class Paged:
-    """One attention call; `k` and `v` hold each sequence's own keys and values, [length, M, H]."""
+    """One attention call; `k` and `v` hold each sequence's own keys and values, [length, M, H], as they were stored.
+
+    A cache of int8 has `scales`, activations are float32 then.
+    """
 
     q: Tensor
     k_cache: Tensor
@@ -25,11 +28,24 @@ class Paged:
     k: list[Tensor]
     v: list[Tensor]
     scale: float
+    scales: Tensor | None
+
+    def store(self, s: int, which: int, rows: Tensor) -> None:
+        """All keys (0) or values (1) of sequence s, [length, M, H]."""
+        cache = (self.k_cache, self.v_cache)[which]
+        at = torch.arange(len(rows))
+        block, offset = self.block_tables[s].long()[at // cache.shape[2]], at % cache.shape[2]
+        if self.scales is not None:
+            scale = rows.abs().amax(dim=-1) / 127
+            self.scales[block, :, which, offset] = scale
+            rows = (rows / scale[..., None]).round()
+        cache[block, :, offset] = rows.to(cache.dtype)
 
     def call(self) -> tuple[object, ...]:
         queries = int(self.query_start.diff().max())
         where = (self.block_tables, self.query_start, self.seq_lens)
-        return (self.q, self.k_cache, self.v_cache, *where, self.scale, queries, int(self.seq_lens.max()))
+        longest = (queries, int(self.seq_lens.max()))
+        return (self.q, self.k_cache, self.v_cache, *where, self.scale, *longest, self.scales)
 
     def one(self, s: int, rows: int | None = None) -> tuple[object, ...]:
         """Sequence s alone, or only its first `rows` queries as if the others had not come yet."""
@@ -40,7 +56,8 @@ class Paged:
         starts = torch.tensor([0, end - start], dtype=torch.int32)
         lengths = torch.tensor([length], dtype=torch.int32)
         where = (self.block_tables[s : s + 1], starts, lengths)
-        return (self.q[start:end], self.k_cache, self.v_cache, *where, self.scale, end - start, length)
+        longest = (end - start, length)
+        return (self.q[start:end], self.k_cache, self.v_cache, *where, self.scale, *longest, self.scales)
 
 
 class MakePaged:
@@ -57,28 +74,30 @@ class MakePaged:
     ) -> Paged:
         rng = torch.Generator().manual_seed(seed)
         num_heads, num_kv_heads = heads
+        whole = dtype == torch.int8
 
         def randn(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=rng).to(dtype)
+            return torch.randn(*shape, generator=rng).to(torch.float32 if whole else dtype)
 
         used = [-(-length // block_size) for length in lengths]
         shape = (sum(used) + 3, num_kv_heads, block_size, head_dim)
-        k_cache, v_cache = (torch.full(shape, garbage, dtype=dtype) for _ in range(2))
+        k_cache, v_cache = (torch.full(shape, 99 if whole else garbage, dtype=dtype) for _ in range(2))
+        scales = torch.full((*shape[:2], 2, block_size), garbage) if whole else None
         order = torch.randperm(shape[0], generator=rng).tolist()
         tables = torch.zeros(len(lengths), max(used) + 2, dtype=torch.int32)
         keys, values = [], []
         for s, length in enumerate(lengths):
-            blocks = [order.pop() for _ in range(used[s])]
-            tables[s, : used[s]] = torch.tensor(blocks, dtype=torch.int32)
+            tables[s, : used[s]] = torch.tensor([order.pop() for _ in range(used[s])], dtype=torch.int32)
             keys.append(randn(length, num_kv_heads, head_dim))
             values.append(randn(length, num_kv_heads, head_dim))
-            for cache, rows in ((k_cache, keys[-1]), (v_cache, values[-1])):
-                for at in range(length):
-                    cache[blocks[at // block_size], :, at % block_size] = rows[at]
         starts = torch.tensor([0, *queries]).cumsum(0).to(torch.int32)
         q = randn(sum(queries), num_heads, head_dim)
         lens = torch.tensor(lengths, dtype=torch.int32)
-        return Paged(q, k_cache, v_cache, tables, starts, lens, keys, values, head_dim**-0.5)
+        made = Paged(q, k_cache, v_cache, tables, starts, lens, keys, values, head_dim**-0.5, scales)
+        for s in range(len(lengths)):
+            made.store(s, 0, keys[s])
+            made.store(s, 1, values[s])
+        return made
 
 
 @pytest.fixture(scope="session")

@@ -59,16 +59,22 @@ class Layer:
         self.norm = torch.rand(D)
         self.table = torch.cat((torch.rand(64, H // 2), torch.rand(64, H // 2)), dim=1)
         shape = (2, 3 * T, KV_HEADS, 16, H)
-        self.k, self.v = (torch.randn(shape).to(dtype) for _ in range(2))
+        whole = dtype == torch.int8
+        self.k, self.v = (torch.randn(shape).mul(30 if whole else 1).to(dtype) for _ in range(2))
+        self.scales = torch.rand(*shape[:3], 2, 16) / 30 if whole else None
+        self.caches = [cache for cache in (self.k, self.v, self.scales) if cache is not None]
 
     def step(self, at: Inputs) -> Tensor:
         residual = ops.quantized_embedding(at.ids, self.embed)
         x = ops.rms_norm(residual, self.norm, 1e-5)
         for layer in range(2):
             qkv = ops.linear(x, self.qkv)
-            caches = (self.k[layer], self.v[layer])
-            q = ops.rope_and_cache(qkv, at.positions, self.table, *caches, at.slots, HEADS, KV_HEADS)
-            y = ops.paged_attention(q, *caches, at.tables, at.starts, at.lengths, H**-0.5, 1, 40)
+            caches, scales = (
+                (self.k[layer], self.v[layer]),
+                None if self.scales is None else self.scales[layer],
+            )
+            q = ops.rope_and_cache(qkv, at.positions, self.table, *caches, at.slots, HEADS, KV_HEADS, scales)
+            y = ops.paged_attention(q, *caches, at.tables, at.starts, at.lengths, H**-0.5, 1, 40, scales)
             x, residual = ops.add_rms_norm(ops.linear(y.flatten(1), self.out), residual, self.norm, 1e-5)
             y = ops.linear(ops.gated_linear(x, self.gate_up), self.down)
             x, residual = ops.add_rms_norm(y, residual, self.norm, 1e-5)
@@ -83,7 +89,7 @@ class Recorded(ops.RecordedStep):
         super().__init__(lambda: layer.step(self.at))
 
 
-@pytest.mark.parametrize("cache_dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("cache_dtype", [torch.bfloat16, torch.float32, torch.int8])
 def test_replays_equal_the_operations_bit_for_bit(cache_dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer = Layer(cache_dtype)
@@ -92,17 +98,16 @@ def test_replays_equal_the_operations_bit_for_bit(cache_dtype: torch.dtype) -> N
     assert torch.equal(step.result, want), "recording computes too"
     for seed in (1, 2, 0, 3):
         other = Inputs.of(seed)
-        keys, values = layer.k.clone(), layer.v.clone()
+        before = [cache.clone() for cache in layer.caches]
         want = layer.step(other).clone()
-        written = layer.k.clone(), layer.v.clone()
-        layer.k.copy_(keys)
-        layer.v.copy_(values)
+        written = [cache.clone() for cache in layer.caches]
+        for cache, was in zip(layer.caches, before, strict=True):
+            cache.copy_(was)
         step.at.take(other)
         got = step.replay()
         assert got.data_ptr() == step.result.data_ptr()
         assert torch.equal(got, want)
-        assert torch.equal(layer.k, written[0])
-        assert torch.equal(layer.v, written[1])
+        assert all(map(torch.equal, layer.caches, written))
     assert torch.equal(step.replay(), got), "nothing is left over from the replay before"
 
 

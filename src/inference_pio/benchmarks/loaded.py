@@ -25,7 +25,7 @@ class LoadedModel:
         plugin: its name.
         model: whatever names a model.
         workloads: what it will be given: context and batch are as large as these need.
-        dtype, device: as `LLM` takes them.
+        dtype, device, kv_cache_dtype: as `LLM` takes them.
         flags: further fields of the plugin's configuration.
         text: load the tokenizer too.
 
@@ -41,6 +41,7 @@ class LoadedModel:
         *,
         dtype: str = "auto",
         device: str = "auto",
+        kv_cache_dtype: str = "auto",
         flags: Mapping[str, Any] | None = None,
         text: bool = False,
     ) -> None:
@@ -51,7 +52,8 @@ class LoadedModel:
             if not hasattr(config, name):
                 raise PluginError(f"{plugin!r} has no configuration field {name!r}")
             setattr(config, name, value)
-        sizes = {
+        sizes: dict[str, Any] = {
+            "kv_cache_dtype": kv_cache_dtype,
             "max_model_len": max(workload.longest for workload in workloads),
             "max_num_seqs": max(workload.concurrency for workload in workloads),
             # Answers to random prompts go round in circles: what guessing ahead gains on them says nothing.

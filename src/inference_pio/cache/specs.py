@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+_SCALE = torch.float32
+
 
 @runtime_checkable
 class CacheSpec(Protocol):
@@ -37,29 +39,38 @@ class KVCache:
 
     A token's slot is `block * block_size + offset`. Tokens of a head lie side by side, so that decoding one
     sequence reads memory in order.
+
+    Whole numbers (int8) have scales, float32 [num_blocks, num_kv_heads, 2, block_size], those of keys first: a token's
+    key is `k * scale`. They lie in a tensor of their own because rows of H bytes are then whole cache lines, and those
+    of a head's block side by side because attention takes them as vectors, one scale per lane as one key per lane.
     """
 
     k: Tensor
     v: Tensor
+    scales: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class PagedKV:
-    """Keys and values of every token, in blocks."""
+    """Keys and values of every token, in blocks; in int8, each of a head's with a scale of its own."""
 
     num_kv_heads: int
     head_dim: int
     dtype: torch.dtype
 
     def bytes_per_token(self) -> int:
-        return 2 * self.num_kv_heads * self.head_dim * self.dtype.itemsize
+        scale = _SCALE.itemsize if self.dtype == torch.int8 else 0
+        return 2 * self.num_kv_heads * (self.head_dim * self.dtype.itemsize + scale)
 
     def bytes_per_sequence(self) -> int:
         return 0
 
     def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> KVCache:  # noqa: ARG002
         shape = (num_blocks, self.num_kv_heads, block_size, self.head_dim)
-        return KVCache(k=_zeros(shape, self.dtype, device), v=_zeros(shape, self.dtype, device))
+        k, v = (_zeros(shape, self.dtype, device) for _ in range(2))
+        if self.dtype != torch.int8:
+            return KVCache(k, v)
+        return KVCache(k, v, _zeros((num_blocks, self.num_kv_heads, 2, block_size), _SCALE, device))
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

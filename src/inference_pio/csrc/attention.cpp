@@ -169,11 +169,11 @@ class PagedAttention final : public Work {
 }  // namespace
 
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
-                       const Tensor& query_start, const Tensor& seq_lens, double scale) {
+                       const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales) {
   check_layout(q, "q", 3);
   const DType type = dtype_of(q, "q");
   const int64_t T = q.size(0), N = q.size(1), H = q.size(2);
-  check_caches(k_cache, v_cache, type, H);
+  const DType cache_type = check_caches(k_cache, v_cache, scales, type, H);
   const int64_t M = k_cache.size(1);
   STD_TORCH_CHECK(H % 2 == 0 && M > 0 && N % M == 0, "head_dim is even and num_heads a multiple of num_kv_heads, not ",
                   H, ", ", N, ", ", M);
@@ -187,8 +187,8 @@ Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_c
     check_type(*x, "block_tables, query_start and seq_lens", ScalarType::Int);
 
   Tensor out = empty_like(q, {T, N, H});
-  const Attention a{type, dtype_of(k_cache, "cache"), q.data_ptr(), out.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
-                    N, M, H, k_cache.size(2), static_cast<float>(scale)};
+  const Attention a{type, cache_type, q.data_ptr(), out.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
+                    floats_or_null(scales), N, M, H, k_cache.size(2), static_cast<float>(scale)};
   const auto ints = [](const Tensor& x) { return static_cast<const int32_t*>(x.data_ptr()); };
   const Where where{ints(block_tables), ints(query_start), ints(seq_lens), seq_lens.size(0), block_tables.size(1), T,
                     k_cache.size(0)};

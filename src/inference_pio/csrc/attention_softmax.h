@@ -20,6 +20,8 @@ struct Polynomial<Pairs> {
   static constexpr float factors[] = {5.5008932948e-2f, 2.4221095443e-1f, 6.9328290224e-1f, 1.0f};
 };
 #endif
+template <class Dot>
+struct Polynomial<Scaled<Dot>> : Polynomial<Dot> {};
 
 // 2^x for the weights, zero below -127, NaN for NaN. N vectors step by step side by side: one alone would wait for each
 // of its results.
@@ -40,7 +42,7 @@ PIO_INLINE void powers_of_two(vf (&x)[N]) {
 #pragma GCC unroll 8
     for (int i = 0; i < N; ++i) p[i] = p[i] * x[i] + Polynomial<Dot>::factors[k];
 #pragma GCC unroll 8
-  for (int i = 0; i < N; ++i) x[i] = p[i] * (vf)(((vi)shifted[i] << 23) + (127 << 23));
+  for (int i = 0; i < N; ++i) x[i] = p[i] * (vf)(((vu)shifted[i] << 23) + (127u << 23));
 }
 PIO_INLINE vf power_of_two(vf x) {
   vf alone[1] = {x};
@@ -84,6 +86,7 @@ struct Group {
   float *reference, *sums, *acc;  // [R]; sums of weights [R, L]; weighted sums of values [R, width]
   const float* queries;
   float *scores, *weights;  // [R, kKeysPerTile]
+  const float *key_scales, *value_scales;  // of the tile, where operands are Scaled
   int64_t limits[kRows];    // how many of the keys each row sees, growing
   bool fresh;               // nothing has been added to acc yet
 };
@@ -149,6 +152,9 @@ PIO_INLINE void weigh(Group& g, float scale, int64_t width) {
       powers_of_two<Dot>(p);
 #pragma GCC unroll 8
       for (int i = 0; i < kTogether; ++i) sum += p[i];
+      if constexpr (Dot::scaled)
+#pragma GCC unroll 8
+        for (int i = 0; i < kTogether; ++i) p[i] = p[i] * load(g.value_scales + (c + i) * L);
       put_weights<kTogether>(Dot{}, g.weights + (r * kKeysPerTile + c * L) / Dot::pair, p);
     }
     put(g.sums + r * L, sum);

@@ -36,7 +36,10 @@ PIO_INLINE void score(const Group& g, const PackedTile& packed, int64_t steps, i
 #pragma GCC unroll 8
     for (int r = 0; r < R; ++r)
 #pragma GCC unroll 8
-      for (int c = 0; c < C; ++c) put(g.scores + r * kKeysPerTile + from + c * L, sum[r][c]);
+      for (int c = 0; c < C; ++c) {
+        if constexpr (Dot::scaled) sum[r][c] = sum[r][c] * load(g.key_scales + from + c * L);
+        put(g.scores + r * kKeysPerTile + from + c * L, sum[r][c]);
+      }
   }
   if constexpr (C > 1) score<Dot, R, C - 1>(g, packed, steps, keys, from);
 }
@@ -81,12 +84,14 @@ PIO_INLINE void attend_some(int64_t rows, const Attention& a, const PackedTile& 
 }
 
 // All rows against one tile of `count` keys from `first` on.
-template <class Dot, class Values>
-static void attend_tile(const Attention& a, const Workspace& w, const PackedTile& keys, const Values& values,
-                        Ahead& ahead, const State& state, int64_t rows, int64_t first, int64_t count, bool fresh) {
+template <class Dot, class T, class Values>
+static void attend_tile(const Attention& a, const Workspace& w, const TileRows<T>& tile, const PackedTile& keys,
+                        const Values& values, Ahead& ahead, const State& state, int64_t rows, int64_t first,
+                        int64_t count, bool fresh) {
   const int64_t width = padded(a.head_dim, L), lines = ahead.left() / ((rows + kRows - 1) / kRows * 4) + 1;
   Group g;
   g.scores = w.scores, g.weights = w.weights, g.fresh = fresh;
+  g.key_scales = tile.key_scales, g.value_scales = tile.value_scales;
   for (int64_t row = 0; row < rows; row += kRows) {
     g.reference = state.max + row, g.sums = w.sums + row * L, g.acc = state.acc + row * width;
     g.queries = w.queries + row * (a.head_dim / Dot::pair);
@@ -130,7 +135,7 @@ static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chun
     ahead.find<T>(a, t, first + kKeysPerTile, after);
     const PackedTile keys = pack_keys<Dot>(tile, ahead, count, H, w.keys);
     const auto attend = [&](const auto& values) {
-      attend_tile<Dot>(a, w, keys, values, ahead, state, rows, first, count, first == start);
+      attend_tile<Dot>(a, w, tile, keys, values, ahead, state, rows, first, count, first == start);
     };
     if (rows <= kRows) {  // packing values pays where several groups use them
       const int64_t steps = (count + Dot::pair - 1) / Dot::pair * ((width / L + kColumns - 1) / kColumns);
@@ -168,14 +173,18 @@ static void store_of(const Attention& a, const QueryTile& t, State state) {
 }
 
 static void take_queries(const Attention& a, const QueryTile& t, float* scratch) {
-  const auto take = a.cache_dtype == DType::f32 ? take_queries_of<float, float>
-                    : a.dtype == DType::f32     ? take_queries_of<bf16, float>
-                                                : take_queries_of<bf16, bf16>;
+  const auto take = a.cache_dtype == DType::f32  ? take_queries_of<float, float>
+                    : a.cache_dtype == DType::i8 ? take_queries_of<int8_t, float>
+                    : a.dtype == DType::f32      ? take_queries_of<bf16, float>
+                                                 : take_queries_of<bf16, bf16>;
   take(a, t, scratch);
 }
 static void attend_chunk(const Attention& a, const QueryTile& t, int64_t chunk, const Upcoming& after, float* scratch,
                          State state) {
-  (a.cache_dtype == DType::f32 ? attend_chunk_of<float> : attend_chunk_of<bf16>)(a, t, chunk, after, scratch, state);
+  const auto attend = a.cache_dtype == DType::f32  ? attend_chunk_of<float>
+                      : a.cache_dtype == DType::i8 ? attend_chunk_of<int8_t>
+                                                   : attend_chunk_of<bf16>;
+  attend(a, t, chunk, after, scratch, state);
 }
 static void store(const Attention& a, const QueryTile& t, State state) {
   (a.dtype == DType::f32 ? store_of<float> : store_of<bf16>)(a, t, state);

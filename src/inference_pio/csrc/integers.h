@@ -14,6 +14,13 @@ PIO_INLINE vi splat_times(const int16_t* x) {
   return ((vi)(*x - shorts{}) >> (16 - __builtin_ctz(Power))) & -Power;
 }
 
+// The lowest byte of each lane, n at most.
+typedef int8_t lane_bytes __attribute__((vector_size(L)));
+PIO_INLINE void put_bytes(int8_t* to, vi x, int64_t n) {
+  const lane_bytes bytes = __builtin_convertvector(x, lane_bytes);
+  n < L ? (void)__builtin_memcpy(to, &bytes, n) : store_as(to, bytes);
+}
+
 #if defined(PIO_AVX512)
 PIO_INLINE vf fma(vf a, vf b, vf c) { return (vf)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c); }
 PIO_INLINE vi madd(vi a, vi b) { return (vi)_mm512_madd_epi16((__m512i)a, (__m512i)b); }
@@ -62,6 +69,10 @@ PIO_INLINE vb look_up(vb index, const uint8_t* table) {
   return x;
 }
 #endif
+
+PIO_INLINE vf load(const int8_t* p) {
+  return __builtin_convertvector(bytes_to_ints(reinterpret_cast<const uint8_t*>(p), true), vf);
+}
 
 // sum += four unsigned bytes of each lane times the four signed bytes of `a`. `Small`: no byte of w is above 127.
 template <bool Small>

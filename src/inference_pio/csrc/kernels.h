@@ -7,7 +7,7 @@
 
 namespace pio {
 
-enum class DType { f32, bf16 };
+enum class DType { f32, bf16, i8 };  // i8: whole numbers with scales, in caches only
 
 constexpr int kKeysPerTile = 64;    // keys packed at once
 constexpr int kKeysPerChunk = 256;  // keys after which a fresh softmax state starts; chunks are folded in order
@@ -20,6 +20,7 @@ struct Attention {
   void* out;          // as q
   const void* k;
   const void* v;
+  const float* scales;  // of an i8 cache: [blocks, kv_heads, 2, block_size], those of keys first; else null
   int64_t heads, kv_heads, head_dim, block_size;
   float scale;
 };
@@ -73,6 +74,8 @@ struct Kernels {
   // type, from bf16 to bf16; likewise convert.
   void (*rope)(DType to, void* y, DType from, const void* x, const float* cos, const float* sin, int64_t H);
   void (*convert)(DType to, void* y, DType from, const void* x, int64_t n);
+  // n values, n even, to whole numbers from -127 to 127 times *scale.
+  void (*quantize_head)(const float* x, int64_t n, int8_t* to, float* scale);
 
   void (*quantize_row)(const float* x, int64_t columns, const Quantized& to);
   // The tokens of x times some rows of a weight; `scratch` is unit_scratch_bytes(tokens) of memory, aligned to 64.

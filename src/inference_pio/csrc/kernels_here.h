@@ -4,10 +4,10 @@ namespace pio {
 namespace PIO_NAMESPACE {
 
 #include "vec.h"
+#include "integers.h"
 #include "rows.h"
 
 #include "attention_tile.h"
-#include "integers.h"
 #include "unpack.h"
 #include "matmul_tile.h"
 #include "quantize_row.h"
@@ -22,6 +22,7 @@ const Kernels PIO_TABLE = {
     PIO_NAMESPACE::row_max,
     PIO_NAMESPACE::rope,
     PIO_NAMESPACE::convert,
+    PIO_NAMESPACE::quantize_head,
     PIO_NAMESPACE::quantize_row,
     PIO_NAMESPACE::multiply_unit,
     PIO_NAMESPACE::unit_scratch_bytes,

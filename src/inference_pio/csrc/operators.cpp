@@ -28,10 +28,10 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def("row_max(Tensor x) -> (Tensor, Tensor)");
   m.def(
       "rope_and_cache(Tensor qkv, Tensor positions, Tensor cos_sin, Tensor(a!) k_cache, Tensor(b!) v_cache, "
-      "Tensor slot_mapping, int num_heads, int num_kv_heads) -> Tensor");
+      "Tensor slot_mapping, int num_heads, int num_kv_heads, Tensor(c!)? scales) -> Tensor");
   m.def(
       "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start, "
-      "Tensor seq_lens, float scale) -> Tensor");
+      "Tensor seq_lens, float scale, Tensor? scales) -> Tensor");
   m.def("pack_blocks(Tensor blocks, Tensor codebook, int format, int columns, Tensor(a!) to) -> ()");
   m.def("packed_bytes(int format, int rows, int columns) -> int");
   m.def("linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");

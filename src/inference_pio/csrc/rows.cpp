@@ -97,6 +97,8 @@ void check_indices(const int64_t* at, const char* name, int64_t count, int64_t b
     STD_TORCH_CHECK(at[i] >= 0 && at[i] < below, name, "[", i, "] is ", at[i], ", expected 0 to ", below - 1);
 }
 
+struct RopeMemory {};
+
 class RopeAndCache final : public Work {
  public:
   DType type, cache_type;
@@ -104,6 +106,7 @@ class RopeAndCache final : public Work {
   void* q;
   const void* qkv;
   void *k, *v;
+  float* scales;  // of an i8 cache: [blocks, M, 2, block_size]
   const float* cos_sin;
   const int64_t *positions, *slots;
 
@@ -131,8 +134,18 @@ class RopeAndCache final : public Work {
       kernels().rope(type, static_cast<char*>(q) + (t * N + h) * H * size, type, head(h), cos, sin, H);
     for (int64_t m = 0; m < M; ++m) {
       const int64_t at = ((block * M + m) * block_size + offset) * H * cache_size;
-      kernels().rope(cache_type, static_cast<char*>(k) + at, type, head(N + m), cos, sin, H);
-      kernels().convert(cache_type, static_cast<char*>(v) + at, type, head(N + M + m), H);
+      char *key = static_cast<char*>(k) + at, *value = static_cast<char*>(v) + at;
+      if (cache_type == DType::i8) {
+        float* turned = reinterpret_cast<float*>(scratch_of<RopeMemory>(H * sizeof(float)));
+        float* scale = scales + (block * M + m) * 2 * block_size + offset;
+        kernels().rope(DType::f32, turned, type, head(N + m), cos, sin, H);
+        kernels().quantize_head(turned, H, reinterpret_cast<int8_t*>(key), scale);
+        kernels().quantize_head(reinterpret_cast<const float*>(head(N + M + m)), H, reinterpret_cast<int8_t*>(value),
+                                scale + block_size);
+        continue;
+      }
+      kernels().rope(cache_type, key, type, head(N + m), cos, sin, H);
+      kernels().convert(cache_type, value, type, head(N + M + m), H);
     }
   }
 };
@@ -180,14 +193,15 @@ std::tuple<Tensor, Tensor> row_max(const Tensor& x) {
 }
 
 Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& cos_sin, const Tensor& k_cache,
-                      const Tensor& v_cache, const Tensor& slot_mapping, int64_t N, int64_t M) {
+                      const Tensor& v_cache, const Tensor& slot_mapping, int64_t N, int64_t M,
+                      std::optional<Tensor> scales) {
   check_layout(qkv, "qkv", 2);
   check_layout(cos_sin, "cos_sin", 2);
   check_type(cos_sin, "cos_sin", ScalarType::Float);
   const int64_t T = qkv.size(0), H = cos_sin.size(1);
   STD_TORCH_CHECK(N > 0 && M > 0 && H % 2 == 0, "num_heads and num_kv_heads are positive and head_dim is even");
   check_size(qkv, "qkv", 1, (N + 2 * M) * H);
-  check_caches(k_cache, v_cache, dtype_of(qkv, "qkv"), H);
+  const DType type = dtype_of(qkv, "qkv"), cache_type = check_caches(k_cache, v_cache, scales, type, H);
   check_size(k_cache, "cache", 1, M);
   for (const auto& [indices, name] : {std::pair{&positions, "positions"}, std::pair{&slot_mapping, "slot_mapping"}}) {
     check_layout(*indices, name, 1);
@@ -196,12 +210,11 @@ Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& 
   }
   Tensor q = empty_like(qkv, {T, N, H});
   auto work = std::make_shared<RopeAndCache>();
-  work->type = dtype_of(qkv, "qkv");
-  work->cache_type = dtype_of(k_cache, "cache");
+  work->type = type, work->cache_type = cache_type;
   work->T = T, work->N = N, work->M = M, work->H = H;
   work->positions_in_table = cos_sin.size(0), work->blocks = k_cache.size(0), work->block_size = k_cache.size(2);
   work->q = q.data_ptr(), work->qkv = qkv.data_ptr();
-  work->k = k_cache.data_ptr(), work->v = v_cache.data_ptr();
+  work->k = k_cache.data_ptr(), work->v = v_cache.data_ptr(), work->scales = floats_or_null(scales);
   work->cos_sin = static_cast<const float*>(cos_sin.data_ptr());
   work->positions = static_cast<const int64_t*>(positions.data_ptr());
   work->slots = static_cast<const int64_t*>(slot_mapping.data_ptr());

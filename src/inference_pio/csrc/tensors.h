@@ -37,7 +37,7 @@ inline DType dtype_of(const Tensor& x, const char* name) {
                   torch::headeronly::toString(type), ", expected Float or BFloat16");
   return type == ScalarType::Float ? DType::f32 : DType::bf16;
 }
-inline int64_t bytes_of(DType type) { return type == DType::f32 ? 4 : 2; }
+inline int64_t bytes_of(DType type) { return type == DType::f32 ? 4 : type == DType::bf16 ? 2 : 1; }
 
 // Tells a step that is being recorded of a tensor that an operation has made.
 void keep_while_recording(const Tensor& tensor, int64_t bytes);
@@ -63,16 +63,32 @@ Tensor empty_like(const Tensor& x, const int64_t (&sizes)[N]) {
   return empty_like(x, sizes, x.scalar_type());
 }
 
-// Keys and values alike; float32 or bfloat16, and bfloat16 where the activations are.
-inline void check_caches(const Tensor& k, const Tensor& v, DType activations, int64_t head_dim) {
+// Keys and values alike: float32, bfloat16, or int8 with scales; bfloat16 where the activations are. Returns which.
+inline DType check_caches(const Tensor& k, const Tensor& v, const std::optional<Tensor>& scales, DType activations,
+                          int64_t head_dim) {
   for (const Tensor* cache : {&k, &v}) {
     check_layout(*cache, "cache", 4);
     check_type(*cache, "cache", k.scalar_type());
     check_size(*cache, "cache", 3, head_dim);
     for (int dim : {0, 1, 2}) check_size(*cache, "cache", dim, k.size(dim));
   }
-  STD_TORCH_CHECK(dtype_of(k, "cache") == DType::bf16 || activations == DType::f32,
-                  "cache has dtype Float, expected BFloat16 like the activations");
+  const bool whole = k.scalar_type() == ScalarType::Char;
+  const DType type = whole ? DType::i8 : dtype_of(k, "cache");
+  STD_TORCH_CHECK(type == DType::bf16 || activations == DType::f32, "cache has dtype ",
+                  torch::headeronly::toString(k.scalar_type()), ", expected BFloat16 like the activations");
+  STD_TORCH_CHECK(whole == scales.has_value(), "scales belong to a cache of dtype Char, not ",
+                  torch::headeronly::toString(k.scalar_type()), whole ? ": it has none" : "");
+  if (whole) {
+    check_layout(*scales, "scales", 4);
+    check_type(*scales, "scales", ScalarType::Float);
+    for (int dim : {0, 1}) check_size(*scales, "scales", dim, k.size(dim));
+    check_size(*scales, "scales", 2, 2);
+    check_size(*scales, "scales", 3, k.size(2));
+  }
+  return type;
+}
+inline float* floats_or_null(const std::optional<Tensor>& x) {
+  return x.has_value() ? static_cast<float*>(x->data_ptr()) : nullptr;
 }
 
 const Kernels& kernels();
@@ -82,9 +98,10 @@ Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weigh
 Tensor silu_and_mul(const Tensor& x);
 std::tuple<Tensor, Tensor> row_max(const Tensor& x);
 Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& cos_sin, const Tensor& k_cache,
-                      const Tensor& v_cache, const Tensor& slot_mapping, int64_t num_heads, int64_t num_kv_heads);
+                      const Tensor& v_cache, const Tensor& slot_mapping, int64_t num_heads, int64_t num_kv_heads,
+                      std::optional<Tensor> scales);
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
-                       const Tensor& query_start, const Tensor& seq_lens, double scale);
+                       const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales);
 void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to);
 int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns);
 Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);

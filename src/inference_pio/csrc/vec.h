@@ -64,6 +64,7 @@ PIO_INLINE F rounded(F x) {
 
 PIO_INLINE vf load(const float* p) { return load_as<vf>(p); }
 PIO_INLINE vf load(const bf16* p) { return widen(load_as<vh>(p)); }
+PIO_INLINE vf load(const int8_t* p);  // in integers.h
 PIO_INLINE void put(float* p, vf x) { store_as(p, x); }
 PIO_INLINE void put(bf16* p, vf x) { store_as(p, narrow(x)); }
 

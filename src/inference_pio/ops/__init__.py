@@ -78,6 +78,7 @@ def rope_and_cache(
     slot_mapping_T: Tensor,
     num_heads: int,
     num_kv_heads: int,
+    scales: Tensor | None = None,
 ) -> Tensor:
     """Rotated queries [T, N, H]; rotated keys and the values go into the cache.
 
@@ -85,10 +86,14 @@ def rope_and_cache(
     al. 2021, eq. 34, halves layout), in float32 and rounded once; row p of cos_sin (float32) holds cos in its
     first H/2 columns, sin in its last. Caches are [blocks, M, block_size, H] in qkv's dtype; a slot is
     block · block_size + offset. positions and slot_mapping are int64 [T].
+
+    Beside float32 activations caches may be bfloat16 or, with `scales`, int8: a head's key or value becomes whole
+    numbers x · 127 / max |x|, ties to even, times one scale max |x| / 127 of its own. scales is float32
+    [blocks, M, 2, block_size], those of keys first. What is not finite has a scale NaN.
     """
     rotate = pick("rope_and_cache", qkv_TE)
     caches = (k_cache, v_cache, slot_mapping_T)
-    return cast(Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads))
+    return cast(Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales))
 
 
 def paged_attention(
@@ -101,6 +106,7 @@ def paged_attention(
     scale: float,
     max_query_len: int,
     max_seq_len: int,
+    scales: Tensor | None = None,
 ) -> Tensor:
     """softmax(scale · q kᵀ) v over the cache, causal, [T, N, H] (Vaswani et al. 2017, eq. 1).
 
@@ -108,10 +114,11 @@ def paged_attention(
     in the cache blocks block_tables[s]; each sees the positions up to its own. What lies behind seq_lens is
     never read. block_tables, query_start and seq_lens are int32. The native result of a row is the same, bit
     for bit, whatever else the call holds, however the prompt is cut into calls, for any number of threads.
+    scales belong to int8 caches, as `rope_and_cache` writes them.
     """
     attend = pick("paged_attention", q_TNH)
     where = (block_tables_SB, query_start_S1, seq_lens_S)
-    return cast(Tensor, attend(q_TNH, k_cache, v_cache, *where, scale, max_query_len, max_seq_len))
+    return cast(Tensor, attend(q_TNH, k_cache, v_cache, *where, scale, max_query_len, max_seq_len, scales))
 
 
 def gated_linear(

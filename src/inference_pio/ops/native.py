@@ -40,6 +40,7 @@ def rope_and_cache(
     slot_mapping_T: Tensor,
     num_heads: int,
     num_kv_heads: int,
+    scales: Tensor | None = None,
 ) -> Tensor:
     return _call(
         "rope_and_cache",
@@ -51,6 +52,7 @@ def rope_and_cache(
         slot_mapping_T,
         num_heads,
         num_kv_heads,
+        scales,
     )
 
 
@@ -64,6 +66,7 @@ def paged_attention(
     scale: float,
     max_query_len: int,  # noqa: ARG001
     max_seq_len: int,  # noqa: ARG001
+    scales: Tensor | None = None,
 ) -> Tensor:
     return _call(
         "paged_attention",
@@ -74,6 +77,7 @@ def paged_attention(
         query_start_S1,
         seq_lens_S,
         scale,
+        scales,
     )
 
 

@@ -40,14 +40,31 @@ def rope_and_cache(
     slot_mapping_T: Tensor,
     num_heads: int,
     num_kv_heads: int,
+    scales: Tensor | None = None,
 ) -> Tensor:
     heads = qkv_TE.reshape(qkv_TE.shape[0], num_heads + 2 * num_kv_heads, -1)
     q_TNH, k_TMH, v_TMH = torch.split(heads, [num_heads, num_kv_heads, num_kv_heads], dim=1)
     block_size = k_cache.shape[2]
     block_T, offset_T = slot_mapping_T // block_size, slot_mapping_T % block_size
-    k_cache[block_T, :, offset_T] = apply_rope(k_TMH, positions_T, cos_sin_PH).to(k_cache.dtype)
-    v_cache[block_T, :, offset_T] = v_TMH.to(v_cache.dtype)
+    kept = ((k_cache, apply_rope(k_TMH, positions_T, cos_sin_PH)), (v_cache, v_TMH))
+    for which, (cache, x_TMH) in enumerate(kept):
+        if scales is not None:
+            x_TMH, scales[block_T, :, which, offset_T] = quantize_heads(x_TMH)
+        cache[block_T, :, offset_T] = x_TMH.to(cache.dtype)
     return apply_rope(q_TNH, positions_T, cos_sin_PH)
+
+
+def quantize_heads(x_TMH: Tensor) -> tuple[Tensor, Tensor]:
+    """Whole numbers int8 [T, M, H] and scales [T, M], whose products are x to half a scale each.
+
+    Zeros where a head has a value that is not finite, with a scale NaN, or is too small to divide by.
+    """
+    largest_TM = x_TMH.abs().amax(dim=-1)
+    largest_TM = largest_TM.where(largest_TM.isfinite(), float("nan"))
+    inverse_TM = 127 / largest_TM
+    whole_TMH = (x_TMH * inverse_TM[..., None]).round()
+    usable_TM1 = inverse_TM.isfinite()[..., None]
+    return whole_TMH.where(usable_TM1, 0.0).to(torch.int8), largest_TM / 127
 
 
 def paged_attention(
@@ -60,6 +77,7 @@ def paged_attention(
     scale: float,
     max_query_len: int,  # noqa: ARG001
     max_seq_len: int,  # noqa: ARG001
+    scales: Tensor | None = None,
 ) -> Tensor:
     """softmax(scale · q kᵀ + mask) v (Vaswani et al. 2017, eq. 1), sequence by sequence, in float32."""
     block_size = k_cache.shape[2]
@@ -69,6 +87,9 @@ def paged_attention(
         rows = slice(starts[s], starts[s + 1])
         blocks = block_tables_SB[s, : -(-length // block_size)].long()
         k_MLH, v_MLH = (_gather(cache, blocks, length) for cache in (k_cache, v_cache))
+        if scales is not None:
+            scale_2ML1 = scales[blocks].permute(2, 1, 0, 3).flatten(2)[:, :, :length, None]
+            k_MLH, v_MLH = k_MLH * scale_2ML1[0], v_MLH * scale_2ML1[1]
         out_TNH[rows] = _causal(q_TNH[rows].float(), k_MLH, v_MLH, scale).to(q_TNH.dtype)
     return out_TNH
 

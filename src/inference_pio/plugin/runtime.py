@@ -29,7 +29,7 @@ class FormattedPrompt(str):
     __slots__ = ()
 
 
-KV_DTYPES = ("auto", "float32", "bfloat16")
+KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
 
 
@@ -43,7 +43,8 @@ class RuntimeOptions:
     block_size              tokens of one KV block
     speculation             tokens of one sequence that are guessed ahead in one step at most; 0: none
     kv_cache_memory_gb      KV memory in GB; None: from the memory that is free, at most 4 GiB
-    kv_cache_dtype          "float32", "bfloat16" or "auto": bfloat16 where weights are packed, else the model's dtype
+    kv_cache_dtype          "float32", "bfloat16", "int8" (whole numbers, one scale per token and head; beside float32
+                            activations on a CPU) or "auto": bfloat16 where weights are packed, else the model's dtype
     quantize                "int8" or "int4" (":64" and the like for the group size): weights with more bits are
                             rounded when they are loaded; None: as the checkpoint has them
     skip_tokenizer_init     token ids in, token ids out

@@ -17,6 +17,9 @@ _DTYPES = {
 }
 
 
+_KV_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+
+
 def resolve_device(asked: str) -> torch.device:
     """ "cpu", "cuda", "cuda:N" or "auto" (the first GPU if there is one).
 
@@ -61,9 +64,13 @@ def resolve_kv_dtype(asked: str, dtype: torch.dtype, device: torch.device, *, pa
     """
     if asked == "auto":
         return torch.bfloat16 if packed else dtype
-    kv_dtype = _DTYPES[asked]
+    kv_dtype = _KV_DTYPES[asked]
     if kv_dtype != dtype and (device.type != "cpu" or dtype != torch.float32):
-        raise ConfigError(f"kv_cache_dtype {asked} goes with float32 activations on a CPU, not with {dtype}")
+        activations = str(dtype).removeprefix("torch.")
+        raise ConfigError(
+            f"kv_cache_dtype {asked} goes with float32 activations on a CPU, not with {activations} on {device}: use "
+            f"kv_cache_dtype auto, or dtype float32 on device cpu"
+        )
     return kv_dtype
 
 

@@ -47,6 +47,7 @@ class Attention(nn.Module):
             self.scale,
             batch.max_query_len,
             batch.max_seq_len,
+            cache.scales,
         )
         y_TD: Tensor = self.o_proj(o_TNH.flatten(1))
         return y_TD

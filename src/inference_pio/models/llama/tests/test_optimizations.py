@@ -87,7 +87,7 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
     assert report["bias removal"]["status"] == "active"
     assert report["prefix caching"]["status"] == "dormant"
     assert report["fused layer norm"]["status"] == "active"
-    assert report["KV-cache compression"]["status"] == "not applicable"
+    assert report["KV-cache compression"]["status"] == "dormant"
     assert report["weight quantisation"]["status"] == "dormant", "float32 was asked for"
     assert report["tensor parallelism"]["reason"].endswith("divided over 1, 2, 4")
     for entry in report.values():

@@ -20,7 +20,15 @@ def rotate_and_store(
 ) -> Tensor:
     """qkv_TE is [T, (heads + 2 · kv_heads) · head_dim], queries first; returns turned queries [T, heads, head_dim]."""
     return ops.rope_and_cache(
-        qkv_TE, batch.positions, cos_sin, cache.k, cache.v, batch.slot_mapping, num_heads, num_kv_heads
+        qkv_TE,
+        batch.positions,
+        cos_sin,
+        cache.k,
+        cache.v,
+        batch.slot_mapping,
+        num_heads,
+        num_kv_heads,
+        cache.scales,
     )
 
 

@@ -110,7 +110,7 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
     report = {entry["name"]: entry for entry in plugin.get_optimization_report()}
     plugin.cleanup()
     assert {name: entry["status"] for name, entry in report.items() if entry["category"] != "attention"} == {
-        "KV-cache compression": "not applicable",
+        "KV-cache compression": "dormant",
         "weight quantisation": "dormant",
         "prefix caching": "dormant",
         "fused layer norm": "active",
