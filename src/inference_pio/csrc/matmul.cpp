@@ -10,7 +10,7 @@
 namespace pio {
 namespace {
 
-constexpr int64_t kActivationBytes = 384 << 10;  // activations of a block of tokens stay in a core's own cache
+constexpr int64_t kActivationBytes = 2400 << 10;  // activations of a block of tokens: a core reads them again for each unit
 constexpr int64_t kWeightBytes = 48 << 10;       // a thread takes about this much of a weight at a time
 constexpr int64_t kPieceCost = 64 << 20;          // and no more than some tens of microseconds, so that all end together
 constexpr int64_t kOwnActivations = 4096;     // numbers that each thread quantises for itself

@@ -12,7 +12,7 @@
 // Tokens that are multiplied together, their sums in registers: with two vectors of rows out of panels, with one vector
 // that is unpacked on the way.
 constexpr int kTokens = L == 16 ? 4 : 2, kStreamTokens = L == 16 ? 8 : 2;
-constexpr int kFewTokens = 2 * kStreamTokens;  // up to here a panel would be written and read for little
+constexpr int kFewTokens = 4 * kStreamTokens;  // up to here a panel would be written and read for little
 constexpr int kPanelColumns = 1024;            // columns that are unpacked at once
 
 PIO_INLINE int32_t word(const void* p) { return load_as<int32_t>(p); }
@@ -85,6 +85,9 @@ PIO_INLINE void multiply_blocks(Source (&source)[V], const Quantized& x, int64_t
     for (int t = 0; t < N; ++t)
 #pragma GCC unroll 4
       for (int v = 0; v < V; ++v) total[v][t] = load(place.part_of(t, v));
+  const int8_t* values[N];  // each token's, at the group
+#pragma GCC unroll 8
+  for (int t = 0; t < N; ++t) values[t] = x.values + t * x.value_stride + first * kBlock;
   for (int64_t group = first; group < last; group += kGroupBlocks) {
     ahead.go_on();
     vf sum[V][N] = {};
@@ -92,7 +95,6 @@ PIO_INLINE void multiply_blocks(Source (&source)[V], const Quantized& x, int64_t
       if constexpr (Source::reads)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) source[v].read(second);
-      const int8_t* values = x.values + block * kBlock;
       const int16_t *less = x.less + block, *halves = x.halves + 2 * block;
 #pragma GCC unroll 2
       for (int s = 0; s < K::subs; ++s) {
@@ -112,7 +114,7 @@ PIO_INLINE void multiply_blocks(Source (&source)[V], const Quantized& x, int64_t
           for (int v = 0; v < V; ++v) weights[v] = source[v].weights(j);
 #pragma GCC unroll 8
           for (int t = 0; t < N; ++t) {
-            const int32_t a = word(values + t * x.value_stride + 4 * j);
+            const int32_t a = word(values[t] + (second ? kBlock : 0) + 4 * j);
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) dots[v][t] = dot4<K::small>(dots[v][t], weights[v], a);
           }
@@ -133,6 +135,8 @@ PIO_INLINE void multiply_blocks(Source (&source)[V], const Quantized& x, int64_t
     };
     add_block(group, false);
     if (group + 1 < last) add_block(group + 1, true);
+#pragma GCC unroll 8
+    for (int t = 0; t < N; ++t) values[t] += kActivationGroup;
 #pragma GCC unroll 8
     for (int t = 0; t < N; ++t) {
       const vf scale = splat(x.scales[t * x.scale_stride + group / kGroupBlocks]);
