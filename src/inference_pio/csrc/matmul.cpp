@@ -11,7 +11,9 @@ namespace pio {
 namespace {
 
 constexpr int64_t kActivationBytes = 2400 << 10;  // activations of a block of tokens: a core reads them again for each unit
-constexpr int64_t kWeightBytes = 48 << 10;       // a thread takes about this much of a weight at a time
+// A thread takes so much of a weight at a time, or a part of 32. Of one token's product the processor reads a long stretch
+// best by itself: it has more lines under way than a program can ask for.
+constexpr int64_t kWeightBytes = 48 << 10, kLongStretch = 192 << 10, kNobodyAsks = -1;
 constexpr int64_t kPieceCost = 64 << 20;          // and no more than some tens of microseconds, so that all end together
 constexpr int64_t kOwnActivations = 4096;     // numbers that each thread quantises for itself
 struct Panels {};
@@ -36,7 +38,9 @@ class Product : public Work {
     const int64_t fitting = std::max<int64_t>(8, kActivationBytes / K_ / 8 * 8);
     tokens_ = std::clamp<int64_t>(T_, 1, std::min<int64_t>(fitting, 256));
     const int64_t worth = kPieceCost / (tokens_ * K_ * kUnitRows);
-    piece_ = std::max<int64_t>(1, std::min({kWeightBytes / unit_bytes, worth, units_ / 8}));
+    const int64_t stretch = std::max(kWeightBytes / unit_bytes, units_ / 32);
+    piece_ = std::max<int64_t>(1, std::min({stretch, worth, units_ / 8}));
+    long_ = piece_ * unit_bytes >= kLongStretch;
   }
 
   void run(const Team& team, uint8_t* scratch) const override {
@@ -49,7 +53,8 @@ class Product : public Work {
         const int64_t first = item / pieces * tokens_, count = std::min(tokens_, T_ - first);
         const int64_t unit = item % pieces * piece_, last = std::min(units_, unit + piece_);
         for (int64_t u = unit; u < last; ++u) {
-          const int64_t next = std::min(u + 1 + (u + 1 < last ? 0 : (team.size - 1) * piece_), units_ - 1);
+          const int64_t after = u + 1 + (u + 1 < last ? 0 : (team.size - 1) * piece_);
+          const int64_t next = T_ == 1 && long_ ? kNobodyAsks : std::min(after, units_ - 1);
           multiply(u, next, first, count, q.from(first), memory + edge, reinterpret_cast<float*>(memory));
         }
       }
@@ -59,7 +64,8 @@ class Product : public Work {
   int64_t cost() const override { return T_ * K_ * units_ * kUnitRows; }
 
  protected:
-  // Unit `unit` of the result for `count` tokens from `first` on; `next` is probably this thread's next one. `edge`
+  // Unit `unit` of the result for `count` tokens from `first` on; `next` is probably this thread's next one, or
+  // kNobodyAsks. `edge`
   // [count, kUnitRows] is for a unit that has more rows than the result.
   virtual void multiply(int64_t unit, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* scratch,
                         float* edge) const = 0;
@@ -101,6 +107,7 @@ class Product : public Work {
   }
 
   int64_t units_, tokens_, piece_;
+  bool long_;
 };
 
 class Linear final : public Product {
@@ -129,7 +136,7 @@ class Linear final : public Product {
     Unit unit{segment->weight.format, K_, rows > kGroupRows ? 2 : 1};
     for (int64_t g = 0; g < unit.count; ++g) {
       unit.groups[g] = segment->group(2 * index + g);
-      if (2 * next + 2 <= segment->weight.groups()) unit.upcoming[g] = segment->group(2 * next + g);
+      if (next >= 0 && 2 * next + 2 <= segment->weight.groups()) unit.upcoming[g] = segment->group(2 * next + g);
     }
     const float* bias = bias_ == nullptr ? nullptr : bias_ + row;
     multiply_rows(unit, q, count, {bias, bias == nullptr ? nullptr : bias + kGroupRows}, out_ + first * O_ + row, O_, rows,
@@ -158,7 +165,8 @@ class GatedLinear final : public Product {
   void multiply(int64_t group, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* scratch,
                 float* edge) const override {
     const int64_t I = gate_.weight.rows, row = group * kGroupRows, rows = std::min<int64_t>(kGroupRows, I - row);
-    Unit unit{gate_.weight.format, K_, 2, {gate_.group(group), up_.group(group)}, {gate_.group(next), up_.group(next)}};
+    Unit unit{gate_.weight.format, K_, 2, {gate_.group(group), up_.group(group)}};
+    if (next >= 0) unit.upcoming[0] = gate_.group(next), unit.upcoming[1] = up_.group(next);
     unit.gated = true;
     const float* bias = bias_ == nullptr ? nullptr : bias_ + row;
     multiply_rows(unit, q, count, {bias, bias == nullptr ? nullptr : bias + I}, out_ + first * I + row, I, rows, scratch, edge);
