@@ -24,7 +24,7 @@ import argparse
 import json
 import math
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -50,6 +50,7 @@ DATA = Path(__file__).parents[1] / "tests/data"
 GOLDEN = DATA / "parity/smollm2_greedy.json"
 TEXT = DATA / "text/coriolanus.txt"
 MOST, LEAST = 1.01, 0.95  # perplexity by that of float32; share of equal tokens
+GIVEN = "given the same tokens"
 WINDOW = 512
 # Where SmolLM2 bears two bits: parts of names.
 ONLY = {"Q2_K": ("ffn_gate", "ffn_up"), "IQ2_XXS": ("ffn_up",)}
@@ -116,8 +117,8 @@ def _loaded(path: Path, dtype: str) -> LoadedModel:
     return LoadedModel(plugin, str(path), [Workload(1, 64, 64)], dtype=dtype, text=True)
 
 
-def agreement(path: Path) -> tuple[float, float, float]:
-    """Shares of equal tokens: given the same tokens before; on its own; on its own up to the first difference."""
+def agreement(path: Path) -> dict[str, float]:
+    """Shares of equal tokens."""
     rows = json.loads(GOLDEN.read_text())["rows"]
     prompts, answers = ([row[part] for row in rows] for part in ("prompt", "answer"))
     with _loaded(path, "auto") as loaded:
@@ -131,28 +132,22 @@ def agreement(path: Path) -> tuple[float, float, float]:
         alone += sum(same)
         before += same.index(False) if False in same else len(same)
         total += len(same)
-    return given, alone / total, before / total
+    return {
+        GIVEN: given,
+        "on its own": alone / total,
+        "on its own, up to the first difference": before / total,
+    }
 
 
-def measure(formats: list[str], models: list[str], text: str, tokens: int) -> dict[str, Any]:
+def perplexities(formats: list[str], models: list[str], text: str, tokens: int) -> Iterator[dict[str, Any]]:
+    """A row for each kind of blocks, then one for each file, SmolLM2's own first."""
     small = resolve(SMALL).path
     with tempfile.TemporaryDirectory() as folder:
-        perplexity = [
-            _measured(SMALL, kind, encoded(kind, small, Path(folder) / "model.gguf"), text, tokens)
-            for kind in formats
-        ]
-    perplexity += [
-        _measured(model, "its file", resolve(model).path, text, tokens) for model in [SMALL, *models]
-    ]
-    given, alone, before = agreement(small)
-    return {
-        "perplexity": perplexity,
-        "agreement": {
-            "given the same tokens": given,
-            "on its own": alone,
-            "on its own, up to the first difference": before,
-        },
-    }
+        for kind in formats:
+            path = encoded(kind, small, Path(folder) / "model.gguf")
+            yield _measured(SMALL, kind, path, text, tokens)
+    for model in [SMALL, *models]:
+        yield _measured(model, "its file", resolve(model).path, text, tokens)
 
 
 def _measured(model: str, blocks: str, path: Path, text: str, tokens: int) -> dict[str, Any]:
@@ -168,19 +163,13 @@ def _measured(model: str, blocks: str, path: Path, text: str, tokens: int) -> di
     }
 
 
-def show(found: dict[str, Any]) -> None:
+def show_row(row: dict[str, Any]) -> None:
+    only = f" ({', '.join(row['only in'])}; others Q8_0)" if row["only in"] else ""
     print(
-        f"{'model':28} {'blocks':8} {'packed':>9} {'float32':>9} {'ratio':>8}  95 % interval      at most {MOST}"
+        f"{row['model']:28} {row['blocks']:8} {row['packed']:9.4f} {row['float32']:9.4f} {row['ratio']:8.5f}  "
+        f"{row['low']:.5f} – {row['high']:.5f}  {row['judgement']}{only}",
+        flush=True,
     )
-    for row in found["perplexity"]:
-        only = f" ({', '.join(row['only in'])}; others Q8_0)" if row["only in"] else ""
-        print(
-            f"{row['model']:28} {row['blocks']:8} {row['packed']:9.4f} {row['float32']:9.4f} {row['ratio']:8.5f}  "
-            f"{row['low']:.5f} – {row['high']:.5f}  {row['judgement']}{only}"
-        )
-    print(f"\ngreedy tokens of {SMALL} equal to float32's, 20 prompts × 64 tokens")
-    for how, share in found["agreement"].items():
-        print(f"  {how:40} {share:7.2%}")
 
 
 def main() -> None:
@@ -190,7 +179,7 @@ def main() -> None:
     parser.add_argument("--formats", default=",".join(KINDS), help="kinds of blocks, separated by commas")
     parser.add_argument("--models", default="", help="more models, in the blocks of their files")
     parser.add_argument("--text", type=Path, default=TEXT, help="a text file (default: Coriolanus in part)")
-    parser.add_argument("--tokens", type=int, default=1 << 20, help="of the text at most (default: all)")
+    parser.add_argument("--tokens", type=int, default=1_000_000, help="of the text at most (default: a million)")
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     formats, models = (
@@ -201,11 +190,23 @@ def main() -> None:
     if options.tokens < WINDOW:
         parser.error(f"--tokens is {options.tokens}, less than one window of {WINDOW}")
     text = options.text.read_text(encoding="utf-8")
-    found = measure(formats, models, text, options.tokens)
-    print(json.dumps(found, indent=1)) if options.json else show(found)
-    if found["agreement"]["given the same tokens"] < LEAST or any(
-        row["judgement"] == "above" for row in found["perplexity"]
-    ):
+    if not options.json:
+        print(
+            f"{'model':28} {'blocks':8} {'packed':>9} {'float32':>9} {'ratio':>8}  {'95 % interval':17}  at most {MOST}"
+        )
+    rows = []
+    for row in perplexities(formats, models, text, options.tokens):
+        rows.append(row)
+        if not options.json:
+            show_row(row)
+    equal = agreement(resolve(SMALL).path)
+    if options.json:
+        print(json.dumps({"perplexity": rows, "agreement": equal}, indent=1))
+    else:
+        print(f"\ngreedy tokens of {SMALL} equal to float32's, 20 prompts × 64 tokens")
+        for how, share in equal.items():
+            print(f"  {how:40} {share:7.2%}")
+    if equal[GIVEN] < LEAST or any(row["judgement"] == "above" for row in rows):
         raise SystemExit(1)
 
 
