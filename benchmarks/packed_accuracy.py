@@ -42,7 +42,7 @@ from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.progress_bar import Bar
 from inference_pio.runtime.opened import open_model
-from perplexity_ratio import PerplexityRatio
+from perplexity_ratio import LEAST_WINDOWS, PerplexityRatio
 from requantize import KINDS, requantize
 
 SMALL = "smollm2-135m-instruct"
@@ -73,7 +73,7 @@ def compare(path: Path, text: str, tokens: int, what: str) -> Comparison:
 
 
 def _likelihoods(path: Path, dtype: str, text: str, tokens: int, what: str) -> Tensor:
-    """Negative, in nats, of all tokens of all windows but each one's first."""
+    """[windows, tokens]: negative, in nats, of all tokens of a window but its first."""
     found = []
     with _loaded(path, dtype) as loaded:
         parts = windows(loaded.plugin.tokenize, text, tokens)
@@ -81,21 +81,22 @@ def _likelihoods(path: Path, dtype: str, text: str, tokens: int, what: str) -> T
             for part in parts:
                 found.append(accuracy.score(loaded, part).nll)
                 bar.advance()
-    return torch.cat(found)
+    return torch.stack(found)
 
 
 def windows(tokenize: Callable[[str], list[int]], text: str, tokens: int) -> list[list[int]]:
     """Of equal length, each with what the tokenizer puts before a text.
 
     Raises:
-        ValueError: there is not one whole window.
+        ValueError: there are too few of them to say how sure a ratio is.
     """
     start = tokenize("")
     ids = tokenize(text)[len(start) :][:tokens]
     each = WINDOW - len(start)
-    if len(ids) < each:
+    if len(ids) < LEAST_WINDOWS * each:
         raise ValueError(
-            f"{len(ids)} tokens are less than one window of {each}: give a longer --text or more --tokens"
+            f"{len(ids)} tokens are less than {LEAST_WINDOWS} windows of {each}: "
+            "give a longer --text or more --tokens"
         )
     return [start + ids[at : at + each] for at in range(0, len(ids) - each + 1, each)]
 
@@ -179,7 +180,9 @@ def main() -> None:
     parser.add_argument("--formats", default=",".join(KINDS), help="kinds of blocks, separated by commas")
     parser.add_argument("--models", default="", help="more models, in the blocks of their files")
     parser.add_argument("--text", type=Path, default=TEXT, help="a text file (default: Coriolanus in part)")
-    parser.add_argument("--tokens", type=int, default=1_000_000, help="of the text at most (default: a million)")
+    parser.add_argument(
+        "--tokens", type=int, default=1_000_000, help="of the text at most (default: a million)"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON")
     options = parser.parse_args()
     formats, models = (
@@ -187,8 +190,8 @@ def main() -> None:
     )
     if unknown := set(formats) - set(KINDS):
         parser.error(f"--formats knows {', '.join(KINDS)}, not {', '.join(sorted(unknown))}")
-    if options.tokens < WINDOW:
-        parser.error(f"--tokens is {options.tokens}, less than one window of {WINDOW}")
+    if options.tokens < LEAST_WINDOWS * WINDOW:
+        parser.error(f"--tokens is {options.tokens}, less than {LEAST_WINDOWS} windows of {WINDOW}")
     text = options.text.read_text(encoding="utf-8")
     if not options.json:
         print(
