@@ -5,21 +5,18 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from importlib import resources
 from pathlib import Path
 
 import pytest
 
 import packed_accuracy
 from inference_pio.ops import native
-from requantize import requantize
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.weights,
     pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING)),
 ]
-TEXT = resources.files("inference_pio.benchmarks").joinpath("sonnets.txt").read_text(encoding="utf-8")
 _LOAD = """
 import json, sys
 from pathlib import Path
@@ -36,15 +33,19 @@ print(json.dumps({"peak": int(status["VmHWM"].split()[0]) * 1024, "kv": kv}))
 
 def test_greedy_tokens_are_those_of_float32(smollm2_path: Path) -> None:
     """Given the same tokens before: on its own a model of this size leaves the path at the first near-tie."""
-    given, _, _ = packed_accuracy.agreement(smollm2_path)
-    assert given >= packed_accuracy.LEAST
+    assert packed_accuracy.agreement(smollm2_path)[packed_accuracy.GIVEN] >= packed_accuracy.LEAST
 
 
-def test_perplexity_is_that_of_the_same_blocks_in_float32(smollm2_path: Path, tmp_path: Path) -> None:
-    path = requantize(smollm2_path, tmp_path / "q4_1.gguf", lambda _: "Q4_1")
-    packed, exact = packed_accuracy.perplexities(path, TEXT, 2048)
-    assert packed != exact, "both ran in the same way"
-    assert packed <= packed_accuracy.MOST * exact
+@pytest.mark.parametrize("kind", ["Q4_1", "Q4_K"])
+def test_perplexity_is_that_of_the_same_blocks_in_float32(
+    kind: str, smollm2_path: Path, tmp_path: Path
+) -> None:
+    """A few windows, which can show a ratio above the bound, not one below it: the whole text takes minutes."""
+    path = packed_accuracy.encoded(kind, smollm2_path, tmp_path / "model.gguf")
+    found = packed_accuracy.compare(path, packed_accuracy.TEXT.read_text(encoding="utf-8"), 2048, kind)
+    assert found.packed != found.float32, "both ran in the same way"
+    assert found.ratio.against(packed_accuracy.MOST) != "above"
+    assert found.ratio.ratio <= 1.02
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="peak memory is read from /proc")
