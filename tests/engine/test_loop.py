@@ -193,3 +193,37 @@ def test_a_forked_process_is_told_so(loop):
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 2
     stream.cancel()
+
+
+def test_idle_time_claims_memory_and_a_request_does_not_wait_for_all_of_it(fake, monkeypatch):
+    claimed, go_on = [], threading.Event()
+
+    def pieces():
+        for i in range(100):
+            claimed.append(i)
+            if i == 3:
+                go_on.wait(10)
+            yield
+
+    core = fake.make_engine()
+    monkeypatch.setattr(core, "claim_memory", pieces)
+    loop = EngineLoop(core)
+    try:
+        wait_until(lambda: len(claimed) == 4)
+        stream = loop.submit(PROMPT, GREEDY)  # while a piece is being claimed
+        go_on.set()
+        assert fake.tokens_of(stream) == fake.greedy_reference(PROMPT, 20)
+        wait_until(lambda: len(claimed) == 100)
+    finally:
+        loop.close()
+
+
+def test_closing_does_not_wait_for_memory(fake, monkeypatch):
+    def pieces():
+        while True:
+            time.sleep(0.001)
+            yield
+
+    core = fake.make_engine()
+    monkeypatch.setattr(core, "claim_memory", pieces)
+    EngineLoop(core).close()
