@@ -46,7 +46,7 @@ class Packing:
         info = checkpoint.tensors[source]
         if info.dtype == kind:
             assert isinstance(checkpoint, HoldsBlocks)
-            codebook = _iq2_codebook() if kind == "IQ2_XXS" else ops.Blocks.codebook
+            codebook = iq2_codebook() if kind == "IQ2_XXS" else ops.Blocks.codebook
             return ops.Blocks(kind, checkpoint.read_blocks(source), info.shape[1], codebook)
         assert self.quantization is not None
         rows = quantize_rows(checkpoint.read(source, torch.float32), kind, self.quantization.group_size)
@@ -94,5 +94,5 @@ def _bits(kind: str) -> float:
     return 8 * found.block_bytes / found.block_size
 
 
-def _iq2_codebook() -> torch.Tensor:
+def iq2_codebook() -> torch.Tensor:
     return torch.bucketize(IQ2_GRID, _MAGNITUDES).to(torch.uint8)
