@@ -209,6 +209,9 @@ def test_idle_time_claims_memory_and_a_request_does_not_wait_for_all_of_it(fake,
     monkeypatch.setattr(core, "claim_memory", pieces)
     loop = EngineLoop(core)
     try:
+        time.sleep(0.05)
+        assert claimed == [], "the first request does not wait for idle work"
+        fake.tokens_of(loop.submit(PROMPT, GREEDY))
         wait_until(lambda: len(claimed) == 4)
         stream = loop.submit(PROMPT, GREEDY)  # while a piece is being claimed
         go_on.set()
@@ -226,4 +229,6 @@ def test_closing_does_not_wait_for_memory(fake, monkeypatch):
 
     core = fake.make_engine()
     monkeypatch.setattr(core, "claim_memory", pieces)
-    EngineLoop(core).close()
+    loop = EngineLoop(core)
+    fake.tokens_of(loop.submit(PROMPT, GREEDY))
+    loop.close()

@@ -10,12 +10,12 @@
 namespace pio {
 namespace {
 
-constexpr int64_t kActivationBytes = 2400 << 10;  // activations of a block of tokens: a core reads them again for each unit
+constexpr int64_t kActivationBytes = 2400 << 10;  // activations of a block of tokens: they are read again for each unit
 // A thread takes so much of a weight at a time, or a part of 32. Of one token's product the processor reads a long stretch
 // best by itself: it has more lines under way than a program can ask for.
 constexpr int64_t kWeightBytes = 48 << 10, kLongStretch = 192 << 10, kNobodyAsks = -1;
-constexpr int64_t kPieceCost = 64 << 20;          // and no more than some tens of microseconds, so that all end together
-constexpr int64_t kOwnActivations = 4096;     // numbers that each thread quantises for itself
+constexpr int64_t kPieceCost = 64 << 20;    // and no more than some tens of microseconds, so that all end together
+constexpr int64_t kOwnActivations = 4096;  // numbers that each thread quantises for itself
 struct Panels {};
 struct Activations {};
 
@@ -31,7 +31,7 @@ struct Segment {
 };
 
 // What all linear maps share: tokens are quantised, then cut into blocks; a thread takes some units of the weight's rows
-// for a block of tokens, and hands each unit's result [tokens, kUnitRows] to `put`.
+// for a block of tokens.
 class Product : public Work {
  public:
   Product(const float* x, int64_t T, int64_t K, int64_t units, int64_t unit_bytes) : x_(x), T_(T), K_(K), units_(units) {
@@ -65,8 +65,7 @@ class Product : public Work {
 
  protected:
   // Unit `unit` of the result for `count` tokens from `first` on; `next` is probably this thread's next one, or
-  // kNobodyAsks. `edge`
-  // [count, kUnitRows] is for a unit that has more rows than the result.
+  // kNobodyAsks. `edge` [count, kUnitRows] is for a unit that has more rows than the result.
   virtual void multiply(int64_t unit, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* scratch,
                         float* edge) const = 0;
 

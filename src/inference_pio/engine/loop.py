@@ -28,6 +28,7 @@ class EngineLoop:
     def __init__(self, core: EngineCore) -> None:
         self._core = core
         self._idle_work = core.claim_memory()
+        self._has_served = False  # what a first answer waits for is not the moment for idle work
         self._changed = threading.Condition()
         self._commands: deque[Callable[[], object]] = deque()
         self._mailboxes: dict[str, Mailbox] = {}
@@ -92,7 +93,8 @@ class EngineLoop:
     def _run(self) -> None:
         try:
             while self._wait():
-                for update in self._core.step():
+                updates, self._has_served = self._core.step(), True
+                for update in updates:
                     mailbox = self._mailboxes[update.request_id]
                     mailbox.put(update)
                     if mailbox.finished:
@@ -103,7 +105,7 @@ class EngineLoop:
 
     def _wait(self) -> bool:
         """Carry out commands, or sleep until there is something to do; False when it is time to end."""
-        while not self._is_due() and next(self._idle_work, _DONE) is not _DONE:
+        while self._has_served and not self._is_due() and next(self._idle_work, _DONE) is not _DONE:
             pass
         with self._changed:
             while not self._is_due():

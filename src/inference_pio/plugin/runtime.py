@@ -39,7 +39,8 @@ class RuntimeOptions:
 
     max_model_len           prompt and answer together, in tokens; None: what the model and the memory allow
     max_num_seqs            sequences that decode at once
-    max_num_batched_tokens  tokens of one step; longer prompts are cut into chunks
+    max_num_batched_tokens  tokens of one step; longer prompts are cut into chunks. 512 are enough for all a CPU can do,
+                            and what lies between two operations stays in its caches; a GPU may want more
     block_size              tokens of one KV block
     speculation             tokens of one sequence that are guessed ahead in one step at most; 0: none
     kv_cache_memory_gb      KV memory in GB; None: from the memory that is free, at most 4 GiB
@@ -54,7 +55,7 @@ class RuntimeOptions:
 
     max_model_len: int | None = None
     max_num_seqs: int = 64
-    max_num_batched_tokens: int = 2048
+    max_num_batched_tokens: int = 512
     block_size: int = 32
     speculation: int = 15
     kv_cache_memory_gb: float | None = None
