@@ -15,9 +15,8 @@ from peers.rows import Row
 from peers.worker import Launch, Worker
 from peers.workers.worker_protocol import Settings
 
-# An OpenMP runtime lets its threads spin for up to 200 ms after their work, in case there is more; our engine claims its
-# caches' memory after its first answer.
-_SETTLE_SECONDS = 1.0
+# An OpenMP runtime lets its threads spin for up to 200 ms after their work, in case there is more.
+_SETTLE_SECONDS = 0.4
 
 Tokens = list[list[int]]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from collections.abc import Sequence as Items
 from time import perf_counter
 
@@ -167,10 +167,6 @@ class EngineCore:
     def reset_prefix_cache(self) -> int:
         """Forget all cached prefixes; returns how many blocks held one. Running requests go on."""
         return self._blocks.forget()
-
-    def claim_memory(self) -> Iterator[None]:
-        """Work for idle time: the caches' memory, a piece at each step of the iterator."""
-        return self._runner.claim_memory()
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless every block and slot is accounted for; for tests."""

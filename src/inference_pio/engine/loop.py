@@ -15,8 +15,6 @@ from inference_pio.engine.updates import EngineStats
 from inference_pio.errors import EngineClosed, UsageError
 from inference_pio.sampling_params import SamplingParams
 
-_DONE = object()
-
 
 class EngineLoop:
     """Steps an `EngineCore` while it has work and sleeps while it has none.
@@ -27,8 +25,6 @@ class EngineLoop:
 
     def __init__(self, core: EngineCore) -> None:
         self._core = core
-        self._idle_work = core.claim_memory()
-        self._has_served = False  # what a first answer waits for is not the moment for idle work
         self._changed = threading.Condition()
         self._commands: deque[Callable[[], object]] = deque()
         self._mailboxes: dict[str, Mailbox] = {}
@@ -93,8 +89,7 @@ class EngineLoop:
     def _run(self) -> None:
         try:
             while self._wait():
-                updates, self._has_served = self._core.step(), True
-                for update in updates:
+                for update in self._core.step():
                     mailbox = self._mailboxes[update.request_id]
                     mailbox.put(update)
                     if mailbox.finished:
@@ -105,17 +100,12 @@ class EngineLoop:
 
     def _wait(self) -> bool:
         """Carry out commands, or sleep until there is something to do; False when it is time to end."""
-        while self._has_served and not self._is_due() and next(self._idle_work, _DONE) is not _DONE:
-            pass
         with self._changed:
-            while not self._is_due():
+            while not (self._commands or self._core.has_work or self._closing):
                 self._changed.wait()
             while self._commands and not self._closing:
                 self._commands.popleft()()
             return not self._closing
-
-    def _is_due(self) -> bool:
-        return bool(self._commands or self._core.has_work or self._closing)
 
     def _fail_all(self) -> None:
         with self._changed:

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from inference_pio.cache.pages import claim_pages
 from inference_pio.cache.specs import CacheSpec
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.replay import StepReplay
@@ -47,13 +46,6 @@ class ModelRunner:
         if logits.shape != expected:
             raise PluginError(f"the model gave logits of shape {tuple(logits.shape)}, expected {expected}")
         return logits
-
-    def claim_memory(self) -> Iterator[None]:
-        """Have the system give the caches' memory before it is needed, a piece at each step of the iterator."""
-        for cache in self._caches:  # what a cache is only its layer knows; its tensors are found all the same
-            for part in getattr(cache, "__dict__", {}).values():
-                if isinstance(part, Tensor):
-                    yield from claim_pages(part)
 
     def _forward(self, batch: ForwardBatch) -> Tensor:
         logits: Tensor = self._model(batch, self._caches)
