@@ -7,7 +7,8 @@
 // itself or out of a panel that holds it unpacked: results do not depend on batching.
 //
 // Of the instructions that count (byte dot products and float products share their units; sums and conversions have others
-// where a core is wide), dot products are 128 of 160 where each block has a scale, for two vectors and four tokens.
+// where a core is wide), dot products are 128 of 152 in the best case (a scale a block, minima in the unit of their row), for two vectors and
+// four tokens.
 
 // Tokens that are multiplied together, their sums in registers: with two vectors of rows out of panels, with one vector
 // that is unpacked on the way.
