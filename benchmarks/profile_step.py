@@ -171,7 +171,7 @@ def _wrap_engine(watch: Stopwatch, core: EngineCore) -> None:
 
 
 def profile(profiled: Profiled, workload: Workload, steps: int) -> float:
-    """Seconds of `steps` steps of this kind; the parts are in the watch. Decode steps are timed after all prefills."""
+    """Seconds of `steps` decode steps, timed after all prefills, or of whole prefills; the parts are in the watch."""
     core, watch = profiled.core, profiled.watch
     prefill_only = workload.output_len == 1
     total, done = 0.0, -3  # the first ones warm up
@@ -186,6 +186,8 @@ def profile(profiled: Profiled, workload: Workload, steps: int) -> float:
             _add(profiled, workload, done)
         start = time.perf_counter()
         core.step()
+        while prefill_only and core.has_work:  # a long prompt takes several steps
+            core.step()
         total += time.perf_counter() - start if done >= 0 else 0.0
         done += 1
     for number in range(workload.concurrency):
@@ -202,15 +204,15 @@ def _add(profiled: Profiled, workload: Workload, turn: int) -> None:
 
 
 def table_of(watch: Stopwatch, workload: Workload, steps: int, seconds: float) -> Table:
-    kind = "prefill" if workload.output_len == 1 else "decode"
+    kind = "prefill" if workload.output_len == 1 else "decode step"
     where = sorted({f"{choice.implementation}" for choice in ops.table() if choice.device == "cpu"})
     table = Table(
-        title=f"{kind} step, {workload.concurrency} sequence(s) of {workload.prompt_len} tokens, "
+        title=f"{kind}, {workload.concurrency} sequence(s) of {workload.prompt_len} tokens, "
         f"operations {', '.join(where)}: {1000 * seconds / steps:.2f} ms",
         title_justify="left",
         box=box.SIMPLE_HEAD,
     )
-    for name in ("part", "ms per step", "share", "calls per step"):
+    for name in ("part", "ms each", "share", "calls each"):
         table.add_column(name, justify="left" if name == "part" else "right")
     for name, spent in sorted(watch.seconds.items(), key=lambda item: -item[1]):
         table.add_row(

@@ -22,6 +22,5 @@ def technique() -> TechniqueFact:
         "memory",
         "dormant",
         exact=False,
-        reason="no configuration switches it on: the engine's option kv_cache_dtype int8 does, on a CPU: whole numbers "
-        "with one scale per token and head, about half of bfloat16",
+        reason="the engine's option kv_cache_dtype int8 switches it on, on a CPU: half of bfloat16's bytes",
     )
