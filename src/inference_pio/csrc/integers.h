@@ -6,14 +6,6 @@ typedef uint8_t vb __attribute__((vector_size(4 * L)));
 constexpr int kSlices = 16 / L;   // a register holds L of the 16 rows
 
 PIO_INLINE vi splat_int(int32_t x) { return x - vi{}; }
-// A number of 16 bits times a power of two in every lane. It is spread to all halves of lanes, as a broadcast from memory
-// does; shifting leaves bits of the lower half where zeros belong.
-template <int32_t Power>
-PIO_INLINE vi splat_times(const int16_t* x) {
-  typedef int16_t shorts __attribute__((vector_size(4 * L)));
-  return ((vi)(*x - shorts{}) >> (16 - __builtin_ctz(Power))) & -Power;
-}
-
 // The lowest byte of each lane, n at most.
 typedef int8_t lane_bytes __attribute__((vector_size(L)));
 PIO_INLINE void put_bytes(int8_t* to, vi x, int64_t n) {

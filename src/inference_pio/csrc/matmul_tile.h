@@ -50,6 +50,15 @@ PIO_INLINE void add_minima(vf& sum, const Source& source, const int16_t* less) {
   else sum = fma(taken, source.unit(), sum);
 }
 
+// What the format's offset takes from the products of a token with block half / 2, or with that half of it.
+template <class K>
+PIO_INLINE vi offset(const Quantized& x, int64_t token, int64_t half) {
+  const int64_t row = token * x.less_stride;
+  if constexpr (K::subs == 1) return splat_int(x.block_offsets[row + half / 2]) * (K::offset / kBlockOffset);
+  else if constexpr (K::offset < kHalfOffset) return splat_int(x.half_offsets[2 * row + half]) >> __builtin_ctz(kHalfOffset / K::offset);
+  else return splat_int(x.half_offsets[2 * row + half]) * (K::offset / kHalfOffset);
+}
+
 // The product of a unit's vectors of rows, from number `vector` on, with some tokens. A row's sum over the first columns
 // waits in `part` [tokens, kUnitRows], which is also where a gate waits for its up.
 struct Place {
@@ -96,14 +105,14 @@ PIO_INLINE void multiply_blocks(Source (&source)[V], const Quantized& x, int64_t
       if constexpr (Source::reads)
 #pragma GCC unroll 4
         for (int v = 0; v < V; ++v) source[v].read(second);
-      const int16_t *less = x.less + block, *halves = x.halves + 2 * block;
+      const int16_t* halves = x.halves + 2 * block;
 #pragma GCC unroll 2
       for (int s = 0; s < K::subs; ++s) {
         vi dots[V][N] = {};
         if constexpr (K::offset != 0) {
 #pragma GCC unroll 8
           for (int t = 0; t < N; ++t) {
-            const vi taken = splat_times<K::offset>(K::subs == 1 ? less + t * x.less_stride : halves + 2 * t * x.less_stride + s);
+            const vi taken = offset<K>(x, t, 2 * block + s);
 #pragma GCC unroll 4
             for (int v = 0; v < V; ++v) dots[v][t] = taken;
           }

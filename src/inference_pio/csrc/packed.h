@@ -105,17 +105,20 @@ struct Packed {
 
 // Activations as the product reads them: signed bytes with one scale per kActivationGroup columns. Minima and offsets
 // are the same for all columns of a block, so that they are multiplied with the block's sum: it stands here with its
-// sign turned, of each 16 columns and of each 32. Rows begin at multiples of 64 bytes.
+// sign turned, of each 16 columns and of each 32; for minima in 16 bits, that two go into a lane, for offsets in 32 and
+// times the offset that needs no more work. Rows begin at multiples of 64 bytes.
 constexpr int kActivationGroup = 64;
+constexpr int kBlockOffset = 8, kHalfOffset = 32;
 struct Quantized {
   int8_t* values;          // [tokens, value_stride]
   int16_t *less, *halves;  // [tokens, less_stride], one per block; [tokens, 2 * less_stride], one per 16 columns
-  float* scales;           // [tokens, scale_stride]
+  int32_t *block_offsets, *half_offsets;  // the same, times kBlockOffset and kHalfOffset
+  float* scales;                          // [tokens, scale_stride]
   int64_t value_stride, less_stride, scale_stride;
 
   static int64_t up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
   static int64_t bytes(int64_t tokens, int64_t columns) {
-    return tokens * (up(columns, 64) + up(columns / kBlock, 32) * 6 +
+    return tokens * (up(columns, 64) + up(columns / kBlock, 32) * 18 +
                      up(up(columns, kActivationGroup) / kActivationGroup, 16) * 4);
   }
   static Quantized at(uint8_t* memory, int64_t tokens, int64_t columns) {
@@ -126,7 +129,9 @@ struct Quantized {
     x.values = reinterpret_cast<int8_t*>(memory);
     x.less = reinterpret_cast<int16_t*>(memory + tokens * x.value_stride);
     x.halves = x.less + tokens * x.less_stride;
-    x.scales = reinterpret_cast<float*>(x.halves + 2 * tokens * x.less_stride);
+    x.block_offsets = reinterpret_cast<int32_t*>(x.halves + 2 * tokens * x.less_stride);
+    x.half_offsets = x.block_offsets + tokens * x.less_stride;
+    x.scales = reinterpret_cast<float*>(x.half_offsets + 2 * tokens * x.less_stride);
     return x;
   }
   Quantized from(int64_t token) const {
@@ -134,6 +139,8 @@ struct Quantized {
     x.values += token * value_stride;
     x.less += token * less_stride;
     x.halves += token * 2 * less_stride;
+    x.block_offsets += token * less_stride;
+    x.half_offsets += token * 2 * less_stride;
     x.scales += token * scale_stride;
     return x;
   }
