@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -26,10 +27,13 @@ def build_batch(
 
     A sequence gets a token when this step computes the last of its known ones. One with drafts has a row of logits
     for each of them besides, and is not computed beyond them. `tables` is `BlockManager.tables`.
-    The work per token is numpy's; Python's is per sequence.
+    A short step is all overhead, and the model has driven everything else out of the caches: lists and their ranges,
+    which Python uses anyway, and few arrays.
     """
     flat: list[int] = []
-    meta: list[tuple[int, int, int]] = []
+    positions: list[int] = []
+    rows: list[int] = []  # of the cache, that the tokens write
+    query_start, seq_lens, slots = [0], [], []
     sampled: list[Sequence] = []
     last: list[int] = []
     for sequence, num_scheduled_tokens in scheduled.items():
@@ -43,15 +47,16 @@ def build_batch(
             if guesses := drafts.get(sequence):
                 last += range(len(flat), len(flat) + len(guesses))
                 flat += guesses
-                num_scheduled_tokens += len(guesses)
-        meta.append((sequence.slot, start, num_scheduled_tokens))
-    slots, starts, counts = np.array(meta, dtype=np.int64).T
-    query_start = np.zeros(len(meta) + 1, dtype=np.int32)
-    np.cumsum(counts, out=query_start[1:])
-    positions = np.arange(len(flat)) + np.repeat(starts - query_start[:-1], counts)
-    block_of_token = tables[np.repeat(slots, counts), positions // block_size].astype(np.int64)
-    seq_lens = (starts + counts).astype(np.int32)
-    max_seq_len = int(seq_lens.max())
+                end += len(guesses)
+        positions += range(start, end)
+        for at in range(start - start % block_size, end, block_size):
+            row = sequence.block_table[at // block_size] * block_size - at
+            rows += range(row + max(start, at), row + min(end, at + block_size))
+        query_start.append(len(flat))
+        seq_lens.append(end)
+        slots.append(sequence.slot)
+    token_ids, position_of_token, row_of_token = np.array((flat, positions, rows), dtype=np.int64)
+    max_seq_len = max(seq_lens)
     num_columns = -(-max_seq_len // block_size)
 
     is_cpu = device.type == "cpu"  # of a step's milliseconds even a `to` without effect takes some
@@ -61,15 +66,15 @@ def build_batch(
         return made if is_cpu else made.to(device, non_blocking=True)
 
     batch = ForwardBatch(
-        token_ids=tensor(np.array(flat, dtype=np.int64)),
-        positions=tensor(positions),
-        query_start=tensor(query_start),
-        seq_lens=tensor(seq_lens),
+        token_ids=tensor(token_ids),
+        positions=tensor(position_of_token),
+        query_start=tensor(np.array(query_start, dtype=np.int32)),
+        seq_lens=tensor(np.array(seq_lens, dtype=np.int32)),
         block_tables=tensor(tables[slots, :num_columns]),
-        slot_mapping=tensor(block_of_token * block_size + positions % block_size),
-        state_slots=tensor(slots.copy()) if with_state else None,
+        slot_mapping=tensor(row_of_token),
+        state_slots=tensor(np.array(slots, dtype=np.int64)) if with_state else None,
         last_token=tensor(np.array(last, dtype=np.int64)),
-        max_query_len=int(counts.max()),
+        max_query_len=max(end - start for start, end in pairwise(query_start)),
         max_seq_len=max_seq_len,
     )
     return batch, sampled
