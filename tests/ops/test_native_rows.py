@@ -17,12 +17,13 @@ dtypes = st.sampled_from([torch.float32, torch.bfloat16])
 some = settings(max_examples=12, deadline=None)
 
 
-def agree(run, dtype):
+def agree(run, dtype, size=1e-2):
+    """`size` is that of numbers whose errors count as much as their own size."""
     got = run()
     with ops.use("reference"):
         want = run()
     for a, b in zip(got, want, strict=True):
-        torch.testing.assert_close(a.float(), b.float(), rtol=BOUND[dtype], atol=BOUND[dtype] * 1e-2)
+        torch.testing.assert_close(a.float(), b.float(), rtol=BOUND[dtype], atol=BOUND[dtype] * size)
 
 
 @some
@@ -31,8 +32,9 @@ def test_norms_and_activation(rows, width, dtype, seed):
     rng = torch.Generator().manual_seed(seed)
     x, residual = (torch.randn(rows, width, generator=rng).to(dtype) for _ in range(2))
     weight = torch.randn(width, generator=rng).to(dtype)
-    agree(lambda: [ops.rms_norm(x, weight, 1e-5)], dtype)
-    agree(lambda: ops.add_rms_norm(x, residual.clone(), weight, 1e-5), dtype)
+    for offset in (0.0, 1.0):
+        agree(lambda: [ops.rms_norm(x, weight, 1e-5, offset)], dtype)
+        agree(lambda: ops.add_rms_norm(x, residual.clone(), weight, 1e-5, offset), dtype)
     agree(lambda: [ops.silu_and_mul(torch.cat((x * 8, residual), dim=1))], dtype)
 
 
@@ -50,12 +52,18 @@ def test_norms_and_activation(rows, width, dtype, seed):
             (torch.float32, torch.int8),
         ]
     ),
+    still=st.sampled_from([0, 1, 17, 40]),
+    offset=st.sampled_from([None, 0.0, 1.0]),
 )
-def test_rope_and_cache(tokens, half, heads, block_size, dtypes):
+def test_rope_and_cache(tokens, half, heads, block_size, dtypes, still, offset):
+    """`still` pairs of a head are not turned; `offset` is that of norms of heads, or there are none."""
     dtype, cache_dtype = dtypes
     rng = torch.Generator().manual_seed(half)
     num_heads, num_kv_heads = heads
-    qkv = torch.randn(tokens, (num_heads + 2 * num_kv_heads) * 2 * half, generator=rng).to(dtype)
+    size = 2 * (half + still)
+    qkv = torch.randn(tokens, (num_heads + 2 * num_kv_heads) * size, generator=rng).to(dtype)
+    weights = torch.randn(2, size, generator=rng).to(dtype)
+    norms = None if offset is None else ops.HeadNorms(*weights, 1e-6, offset)
     angles = torch.randn(50, half, generator=rng)
     table = torch.cat((angles.cos(), angles.sin()), dim=1)
     positions = torch.randint(0, 50, (tokens,), generator=rng)
@@ -64,16 +72,17 @@ def test_rope_and_cache(tokens, half, heads, block_size, dtypes):
     keys = []
 
     def run():
-        shape = (6, num_kv_heads, block_size, 2 * half)
+        shape = (6, num_kv_heads, block_size, size)
         caches = [torch.full(shape, 7, dtype=cache_dtype) for _ in range(2)]
         scales = torch.full((*shape[:2], 2, block_size), 7.0) if cache_dtype == torch.int8 else None
-        q = ops.rope_and_cache(qkv, positions, table, *caches, slots, num_heads, num_kv_heads, scales)
+        q = ops.rope_and_cache(qkv, positions, table, *caches, slots, num_heads, num_kv_heads, scales, norms)
         if scales is None:
             return [q, *caches]
         keys.append(caches[0].int())
         return [q, caches[1], scales]
 
-    agree(run, torch.float32 if cache_dtype == torch.int8 else cache_dtype)
+    # A turned value is a difference of two, whose errors it has.
+    agree(run, torch.float32 if cache_dtype == torch.int8 else cache_dtype, size=1.0 if norms else 1e-2)
     if keys:  # a turned key may fall to the other side of a half
         assert (keys[0] - keys[1]).abs().max() <= 1
 

@@ -5,12 +5,21 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
+from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import (
     LlamaMLP,
     LlamaRMSNorm,
     LlamaRotaryEmbedding,
     apply_rotary_pos_emb,
+)
+from transformers.models.qwen3_next.configuration_qwen3_next import Qwen3NextConfig
+from transformers.models.qwen3_next.modeling_qwen3_next import (
+    Qwen3NextAttention,
+    Qwen3NextRotaryEmbedding,
+)
+from transformers.models.qwen3_next.modeling_qwen3_next import (
+    apply_rotary_pos_emb as turned_in_part,
 )
 
 from inference_pio.ops import reference
@@ -32,6 +41,14 @@ def test_add_rms_norm_adds_before_it_normalises(dtype):
     y, total = reference.add_rms_norm(x, residual, weight[0], 1e-5)
     assert torch.equal(total, residual + x)
     assert torch.equal(y, reference.rms_norm(residual + x, weight[0], 1e-5))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_rms_norm_with_an_offset_is_gemmas_bit_for_bit(dtype):
+    x, weight = torch.randn(5, 48).to(dtype), torch.randn(48).to(dtype)
+    norm = Gemma3RMSNorm(48, eps=1e-6)
+    norm.weight.data = weight
+    assert torch.equal(reference.rms_norm(x, weight, 1e-6, 1.0), norm(x))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -63,6 +80,37 @@ def test_rotation_and_cache_agree_with_transformers():
         torch.testing.assert_close(k_cache[slot // 8, :, slot % 8], want_k[0, :, t], rtol=1e-6, atol=1e-6)
         assert torch.equal(v_cache[slot // 8, :, slot % 8], parts[2][0, :, t])
     assert int((k_cache.abs().sum((1, 3)) > 0).sum()) == tokens
+
+
+def test_heads_are_normalised_then_turned_in_part_as_qwen3_next_does():
+    config = Qwen3NextConfig(
+        hidden_size=64, num_attention_heads=4, num_key_value_heads=2, head_dim=16, partial_rotary_factor=0.25
+    )
+    attention, rotary = Qwen3NextAttention(config, layer_idx=3), Qwen3NextRotaryEmbedding(config)
+    for norm in (attention.q_norm, attention.k_norm):
+        norm.weight.data = torch.randn(16)
+    positions = torch.randperm(40)[:7]
+    cos, sin = rotary(torch.zeros(1), torch.arange(40)[None])
+    table = torch.cat((cos[0, :, : cos.shape[2] // 2], sin[0, :, : sin.shape[2] // 2]), dim=-1)
+    assert table.shape == (40, 4)
+    qkv = torch.randn(7, 8 * 16)
+    k_cache, v_cache = torch.zeros(5, 2, 8, 16), torch.zeros(5, 2, 8, 16)
+    norms = reference.HeadNorms(
+        attention.q_norm.weight.data, attention.k_norm.weight.data, config.rms_norm_eps, offset=1.0
+    )
+    q = reference.rope_and_cache(
+        qkv, positions, table, k_cache, v_cache, torch.arange(7), 4, 2, norms=norms
+    )
+
+    queries, keys, _ = qkv.view(1, 7, 8, 16).split((4, 2, 2), dim=2)
+    want_q, want_k = turned_in_part(
+        attention.q_norm(queries).transpose(1, 2),
+        attention.k_norm(keys).transpose(1, 2),
+        cos[:, positions],
+        sin[:, positions],
+    )
+    torch.testing.assert_close(q, want_q[0].transpose(0, 1).detach(), rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(k_cache[0, :, :7], want_k[0].detach(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2), (4, 1)])

@@ -48,6 +48,11 @@ struct State {
   float* acc;  // [rows, padded head_dim]
 };
 
+// Of x / sqrt(mean(x²) + eps) · (offset + weight).
+struct NormNumbers {
+  float eps = 0.0f, offset = 0.0f;
+};
+
 // One or two groups of a weight's rows, and where their product goes: that of token t to out + t * stride, all rows of
 // the groups. `gated`: the groups are of gate and up, and silu(gate) · up goes there, kGroupRows numbers a token.
 struct Unit {
@@ -66,7 +71,7 @@ struct Kernels {
   int64_t lanes;
 
   // Rows [0, rows) of D values; residual null: y = norm(x); else residual += x and y = norm(residual).
-  void (*rms_norm)(DType, void* y, const void* x, void* residual, const void* weight, float eps, int64_t rows,
+  void (*rms_norm)(DType, void* y, const void* x, void* residual, const void* weight, const NormNumbers&, int64_t rows,
                    int64_t D);
   void (*silu_and_mul)(DType, void* y, const void* gate, const void* up, int64_t n);
   void (*row_max)(DType, const void* x, int64_t n, float* largest, int64_t* place);

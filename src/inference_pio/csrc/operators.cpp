@@ -22,13 +22,14 @@ static std::string use_isa(std::string name) {
 
 STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def("use_isa(str name) -> str");
-  m.def("rms_norm(Tensor x, Tensor weight, float eps) -> Tensor");
-  m.def("add_rms_norm(Tensor x, Tensor(a!) residual, Tensor weight, float eps) -> Tensor");
+  m.def("rms_norm(Tensor x, Tensor weight, float eps, float offset) -> Tensor");
+  m.def("add_rms_norm(Tensor x, Tensor(a!) residual, Tensor weight, float eps, float offset) -> Tensor");
   m.def("silu_and_mul(Tensor x) -> Tensor");
   m.def("row_max(Tensor x) -> (Tensor, Tensor)");
   m.def(
       "rope_and_cache(Tensor qkv, Tensor positions, Tensor cos_sin, Tensor(a!) k_cache, Tensor(b!) v_cache, "
-      "Tensor slot_mapping, int num_heads, int num_kv_heads, Tensor(c!)? scales) -> Tensor");
+      "Tensor slot_mapping, int num_heads, int num_kv_heads, Tensor(c!)? scales, Tensor? q_norm, Tensor? k_norm, "
+      "float eps, float offset) -> Tensor");
   m.def(
       "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start, "
       "Tensor seq_lens, float scale, Tensor? scales) -> Tensor");

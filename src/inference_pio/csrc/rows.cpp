@@ -14,14 +14,14 @@ void share_rows(const Team& team, int64_t rows, const std::function<void(int64_t
 
 class Norm final : public Work {
  public:
-  Norm(DType type, void* y, const void* x, void* residual, const void* weight, float eps, int64_t T, int64_t D)
-      : type_(type), y_(y), x_(x), residual_(residual), weight_(weight), eps_(eps), T_(T), D_(D) {}
+  Norm(DType type, void* y, const void* x, void* residual, const void* weight, NormNumbers numbers, int64_t T, int64_t D)
+      : type_(type), y_(y), x_(x), residual_(residual), weight_(weight), numbers_(numbers), T_(T), D_(D) {}
   void run(const Team& team, uint8_t*) const override {
     share_rows(team, T_, [&](int64_t begin, int64_t end) {
       const int64_t at = begin * D_ * bytes_of(type_);
       char* residual = static_cast<char*>(residual_);
       kernels().rms_norm(type_, static_cast<char*>(y_) + at, static_cast<const char*>(x_) + at,
-                         residual == nullptr ? nullptr : residual + at, weight_, eps_, end - begin, D_);
+                         residual == nullptr ? nullptr : residual + at, weight_, numbers_, end - begin, D_);
     });
   }
   int64_t cost() const override { return 2 * T_ * D_; }
@@ -34,7 +34,7 @@ class Norm final : public Work {
   const void* x_;
   void* residual_;
   const void* weight_;
-  float eps_;
+  NormNumbers numbers_;
   int64_t T_, D_;
 };
 
@@ -102,12 +102,14 @@ struct RopeMemory {};
 class RopeAndCache final : public Work {
  public:
   DType type, cache_type;
-  int64_t T, N, M, H, positions_in_table, blocks, block_size;
+  int64_t T, N, M, H, R, positions_in_table, blocks, block_size;  // R of a head's H values are turned
   void* q;
   const void* qkv;
   void *k, *v;
   float* scales;  // of an i8 cache: [blocks, M, 2, block_size]
   const float* cos_sin;
+  const void *q_norm, *k_norm;  // weights [H], or null
+  NormNumbers norm_numbers;
   const int64_t *positions, *slots;
 
   void prepare() override {
@@ -126,31 +128,41 @@ class RopeAndCache final : public Work {
  private:
   void token(int64_t t) const {
     const int64_t size = bytes_of(type), cache_size = bytes_of(cache_type);
-    const float *cos = cos_sin + positions[t] * H, *sin = cos + H / 2;
+    const float *cos = cos_sin + positions[t] * R, *sin = cos + R / 2;
+    uint8_t* scratch = scratch_of<RopeMemory>(2 * H * sizeof(float));
+    void* normed = scratch + H * sizeof(float);
+    const auto turn = [&](DType to, void* y, const void* x, const void* weight) {
+      if (weight != nullptr) kernels().rms_norm(type, normed, x, nullptr, weight, norm_numbers, 1, H), x = normed;
+      kernels().rope(to, y, type, x, cos, sin, R);
+      if (R < H)
+        kernels().convert(to, static_cast<char*>(y) + R * bytes_of(to), type, static_cast<const char*>(x) + R * size, H - R);
+    };
     const char* row = static_cast<const char*>(qkv) + t * (N + 2 * M) * H * size;
     const auto head = [&](int64_t h) { return row + h * H * size; };
     const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
     for (int64_t h = 0; h < N; ++h)
-      kernels().rope(type, static_cast<char*>(q) + (t * N + h) * H * size, type, head(h), cos, sin, H);
+      turn(type, static_cast<char*>(q) + (t * N + h) * H * size, head(h), q_norm);
     for (int64_t m = 0; m < M; ++m) {
       const int64_t at = ((block * M + m) * block_size + offset) * H * cache_size;
       char *key = static_cast<char*>(k) + at, *value = static_cast<char*>(v) + at;
       if (cache_type == DType::i8) {
-        float* turned = reinterpret_cast<float*>(scratch_of<RopeMemory>(H * sizeof(float)));
+        float* turned = reinterpret_cast<float*>(scratch);
         float* scale = scales + (block * M + m) * 2 * block_size + offset;
-        kernels().rope(DType::f32, turned, type, head(N + m), cos, sin, H);
+        turn(DType::f32, turned, head(N + m), k_norm);
         kernels().quantize_head(turned, H, reinterpret_cast<int8_t*>(key), scale);
         kernels().quantize_head(reinterpret_cast<const float*>(head(N + M + m)), H, reinterpret_cast<int8_t*>(value),
                                 scale + block_size);
         continue;
       }
-      kernels().rope(cache_type, key, type, head(N + m), cos, sin, H);
+      turn(cache_type, key, head(N + m), k_norm);
       kernels().convert(cache_type, value, type, head(N + M + m), H);
     }
   }
 };
 
-Tensor norm(const Tensor& x, const Tensor* residual, const Tensor& weight, double eps) {
+NormNumbers numbers_of(double eps, double offset) { return {static_cast<float>(eps), static_cast<float>(offset)}; }
+
+Tensor norm(const Tensor& x, const Tensor* residual, const Tensor& weight, NormNumbers numbers) {
   check_layout(x, "x", 2);
   check_layout(weight, "weight", 1);
   check_size(weight, "weight", 0, x.size(1));
@@ -158,19 +170,21 @@ Tensor norm(const Tensor& x, const Tensor* residual, const Tensor& weight, doubl
   const DType type = dtype_of(x, "x");
   Tensor y = empty_like(x, {x.size(0), x.size(1)});
   launch(std::make_shared<Norm>(type, y.data_ptr(), x.data_ptr(), residual == nullptr ? nullptr : residual->data_ptr(),
-                                weight.data_ptr(), static_cast<float>(eps), x.size(0), x.size(1)));
+                                weight.data_ptr(), numbers, x.size(0), x.size(1)));
   return y;
 }
 
 }  // namespace
 
-Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps) { return norm(x, nullptr, weight, eps); }
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double offset) {
+  return norm(x, nullptr, weight, numbers_of(eps, offset));
+}
 
-Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps) {
+Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double offset) {
   check_layout(residual, "residual", 2);
   check_type(residual, "residual", x.scalar_type());
   for (int dim : {0, 1}) check_size(residual, "residual", dim, x.size(dim));
-  return norm(x, &residual, weight, eps);
+  return norm(x, &residual, weight, numbers_of(eps, offset));
 }
 
 Tensor silu_and_mul(const Tensor& x) {
@@ -194,12 +208,15 @@ std::tuple<Tensor, Tensor> row_max(const Tensor& x) {
 
 Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& cos_sin, const Tensor& k_cache,
                       const Tensor& v_cache, const Tensor& slot_mapping, int64_t N, int64_t M,
-                      std::optional<Tensor> scales) {
+                      std::optional<Tensor> scales, std::optional<Tensor> q_norm, std::optional<Tensor> k_norm,
+                      double eps, double offset) {
   check_layout(qkv, "qkv", 2);
   check_layout(cos_sin, "cos_sin", 2);
   check_type(cos_sin, "cos_sin", ScalarType::Float);
-  const int64_t T = qkv.size(0), H = cos_sin.size(1);
+  check_layout(k_cache, "cache", 4);
+  const int64_t T = qkv.size(0), H = k_cache.size(3), R = cos_sin.size(1);
   STD_TORCH_CHECK(N > 0 && M > 0 && H % 2 == 0, "num_heads and num_kv_heads are positive and head_dim is even");
+  STD_TORCH_CHECK(R % 2 == 0 && R <= H, "cos_sin has ", R, " columns, expected an even number up to head_dim ", H);
   check_size(qkv, "qkv", 1, (N + 2 * M) * H);
   const DType type = dtype_of(qkv, "qkv"), cache_type = check_caches(k_cache, v_cache, scales, type, H);
   check_size(k_cache, "cache", 1, M);
@@ -208,14 +225,24 @@ Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& 
     check_type(*indices, name, ScalarType::Long);
     check_size(*indices, name, 0, T);
   }
+  STD_TORCH_CHECK(q_norm.has_value() == k_norm.has_value(), "norms of queries and keys come together");
+  for (const auto& [weight, name] : {std::pair{&q_norm, "q_norm"}, std::pair{&k_norm, "k_norm"}}) {
+    if (!weight->has_value()) continue;
+    check_layout(**weight, name, 1);
+    check_type(**weight, name, qkv.scalar_type());
+    check_size(**weight, name, 0, H);
+  }
   Tensor q = empty_like(qkv, {T, N, H});
   auto work = std::make_shared<RopeAndCache>();
   work->type = type, work->cache_type = cache_type;
-  work->T = T, work->N = N, work->M = M, work->H = H;
+  work->T = T, work->N = N, work->M = M, work->H = H, work->R = R;
   work->positions_in_table = cos_sin.size(0), work->blocks = k_cache.size(0), work->block_size = k_cache.size(2);
   work->q = q.data_ptr(), work->qkv = qkv.data_ptr();
   work->k = k_cache.data_ptr(), work->v = v_cache.data_ptr(), work->scales = floats_or_null(scales);
   work->cos_sin = static_cast<const float*>(cos_sin.data_ptr());
+  work->q_norm = q_norm.has_value() ? q_norm->data_ptr() : nullptr;
+  work->k_norm = k_norm.has_value() ? k_norm->data_ptr() : nullptr;
+  work->norm_numbers = numbers_of(eps, offset);
   work->positions = static_cast<const int64_t*>(positions.data_ptr());
   work->slots = static_cast<const int64_t*>(slot_mapping.data_ptr());
   launch(std::move(work));

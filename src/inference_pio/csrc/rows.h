@@ -9,8 +9,8 @@ PIO_INLINE void each_vector(int64_t n, Body body) {
 }
 
 template <class T>
-static void rms_norm_of(void* y_, const void* x_, void* residual_, const void* weight_, float eps, int64_t rows,
-                        int64_t D) {
+static void rms_norm_of(void* y_, const void* x_, void* residual_, const void* weight_, const NormNumbers& numbers,
+                        int64_t rows, int64_t D) {
   const T* weight = static_cast<const T*>(weight_);
   for (int64_t r = 0; r < rows; ++r) {
     T* y = static_cast<T*>(y_) + r * D;
@@ -30,10 +30,15 @@ static void rms_norm_of(void* y_, const void* x_, void* residual_, const void* w
         squares += value * value;
       });
     }
-    const float inverse = 1.0f / __builtin_sqrtf(sum_of(squares) / static_cast<float>(D) + eps);
-    each_vector<T>(D, [&](int64_t i, auto get, auto set) {
-      set(y + i, round_to(get(x + i) * inverse, T{}) * get(weight + i));
-    });
+    const float inverse = 1.0f / __builtin_sqrtf(sum_of(squares) / static_cast<float>(D) + numbers.eps);
+    if (numbers.offset == 0.0f)
+      each_vector<T>(D, [&](int64_t i, auto get, auto set) {
+        set(y + i, round_to(get(x + i) * inverse, T{}) * get(weight + i));
+      });
+    else  // zero-centred weights: rounded once
+      each_vector<T>(D, [&](int64_t i, auto get, auto set) {
+        set(y + i, rounded(get(x + i) * inverse) * (get(weight + i) + numbers.offset));
+      });
   }
 }
 
@@ -130,9 +135,9 @@ static void row_max(DType t, const void* x, int64_t n, float* largest, int64_t* 
   (t == DType::f32 ? row_max_of<float> : row_max_of<bf16>)(x, n, largest, place);
 }
 
-static void rms_norm(DType t, void* y, const void* x, void* residual, const void* weight, float eps, int64_t rows,
-                     int64_t D) {
-  (t == DType::f32 ? rms_norm_of<float> : rms_norm_of<bf16>)(y, x, residual, weight, eps, rows, D);
+static void rms_norm(DType t, void* y, const void* x, void* residual, const void* weight, const NormNumbers& numbers,
+                     int64_t rows, int64_t D) {
+  (t == DType::f32 ? rms_norm_of<float> : rms_norm_of<bf16>)(y, x, residual, weight, numbers, rows, D);
 }
 static void silu_and_mul(DType t, void* y, const void* gate, const void* up, int64_t n) {
   (t == DType::f32 ? silu_and_mul_of<float> : silu_and_mul_of<bf16>)(y, gate, up, n);

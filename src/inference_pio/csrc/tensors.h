@@ -93,13 +93,14 @@ inline float* floats_or_null(const std::optional<Tensor>& x) {
 
 const Kernels& kernels();
 
-Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps);
-Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps);
+Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double offset);
+Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double offset);
 Tensor silu_and_mul(const Tensor& x);
 std::tuple<Tensor, Tensor> row_max(const Tensor& x);
 Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& cos_sin, const Tensor& k_cache,
                       const Tensor& v_cache, const Tensor& slot_mapping, int64_t num_heads, int64_t num_kv_heads,
-                      std::optional<Tensor> scales);
+                      std::optional<Tensor> scales, std::optional<Tensor> q_norm, std::optional<Tensor> k_norm,
+                      double eps, double offset);
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
                        const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales);
 void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to);

@@ -9,22 +9,22 @@ from inference_pio import ops
 
 
 class RMSNorm(nn.Module):
-    """x / sqrt(mean(x²) + eps) · weight, statistics in float32."""
+    """x / sqrt(mean(x²) + eps) · (offset + weight), statistics in float32."""
 
-    def __init__(self, hidden_size: int, eps: float) -> None:
+    def __init__(self, hidden_size: int, eps: float, *, offset: float = 0.0) -> None:
         super().__init__()
-        self.eps = eps
+        self.eps, self.offset = eps, offset
         self.weight = nn.Parameter(torch.empty(hidden_size), requires_grad=False)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        return ops.rms_norm(x_TD, self.weight, self.eps)
+        return ops.rms_norm(x_TD, self.weight, self.eps, self.offset)
 
 
 class ResidualNorm(RMSNorm):
     """Adds what a block made to the residual stream and normalises the sum, in one pass where `fused`."""
 
-    def __init__(self, hidden_size: int, eps: float, *, fused: bool) -> None:
-        super().__init__(hidden_size, eps)
+    def __init__(self, hidden_size: int, eps: float, *, fused: bool, offset: float = 0.0) -> None:
+        super().__init__(hidden_size, eps, offset=offset)
         self._add = self._fused if fused else self._separate
 
     def add(self, x_TD: Tensor | None, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
@@ -34,7 +34,7 @@ class ResidualNorm(RMSNorm):
         return (self(residual_TD), residual_TD) if x_TD is None else self._add(x_TD, residual_TD)
 
     def _fused(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
-        return ops.add_rms_norm(x_TD, residual_TD, self.weight, self.eps)
+        return ops.add_rms_norm(x_TD, residual_TD, self.weight, self.eps, self.offset)
 
     def _separate(self, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
         residual_TD = residual_TD + x_TD

@@ -11,6 +11,7 @@ from typing import cast
 from torch import Tensor
 
 from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
+from inference_pio.ops.experts import experts
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight
 from inference_pio.ops.quantized import (
     Blocks,
@@ -22,12 +23,14 @@ from inference_pio.ops.quantized import (
     quantized_gated_linear,
 )
 from inference_pio.ops.recording import CannotRecord, RecordedStep
+from inference_pio.ops.reference import HeadNorms
 from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
 from inference_pio.ops.slab import Slab
 
 __all__ = [
     "Blocks",
     "CannotRecord",
+    "HeadNorms",
     "OpChoice",
     "PackedWeight",
     "QuantizedWeight",
@@ -36,6 +39,7 @@ __all__ = [
     "add_rms_norm",
     "can_pack",
     "cos_sin_table",
+    "experts",
     "gated_linear",
     "inverse_frequencies",
     "linear",
@@ -53,20 +57,23 @@ __all__ = [
 ]
 
 
-def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x²) + eps) · weight (Zhang and Sennrich 2019, eq. 4), [T, D] in x's dtype.
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · (offset + weight) (Zhang and Sennrich 2019, eq. 4), [T, D] in x's dtype.
 
-    Statistics in float32; the normalised value is rounded to x's dtype before the weight multiplies it.
+    Statistics in float32. The normalised value is rounded to x's dtype before the weight multiplies it; with an offset
+    (zero-centred weights, as Gemma has them) all of it is float32, rounded once.
     """
-    return cast(Tensor, pick("rms_norm", x_TD)(x_TD, weight_D, eps))
+    return cast(Tensor, pick("rms_norm", x_TD)(x_TD, weight_D, eps, offset))
 
 
-def add_rms_norm(x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(
+    x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0
+) -> tuple[Tensor, Tensor]:
     """(rms_norm(residual + x), residual + x), the sum rounded to x's dtype first.
 
     The residual may be updated in place: use the returned one and nothing else from here on.
     """
-    return cast(tuple[Tensor, Tensor], pick("add_rms_norm", x_TD)(x_TD, residual_TD, weight_D, eps))
+    return cast(tuple[Tensor, Tensor], pick("add_rms_norm", x_TD)(x_TD, residual_TD, weight_D, eps, offset))
 
 
 def rope_and_cache(
@@ -79,12 +86,14 @@ def rope_and_cache(
     num_heads: int,
     num_kv_heads: int,
     scales: Tensor | None = None,
+    norms: HeadNorms | None = None,
 ) -> Tensor:
     """Rotated queries [T, N, H]; rotated keys and the values go into the cache.
 
-    qkv is [T, (N + 2M)·H]. The rotation turns (x[i], x[i + H/2]) by the angle of the token's position (Su et
-    al. 2021, eq. 34, halves layout), in float32 and rounded once; row p of cos_sin (float32) holds cos in its
-    first H/2 columns, sin in its last. Caches are [blocks, M, block_size, H] in qkv's dtype; a slot is
+    qkv is [T, (N + 2M)·H]. `norms` come first, where a model has them: each head's queries and keys by `rms_norm`. The
+    rotation turns (x[i], x[i + R/2]) by the angle of the token's position (Su et al. 2021, eq. 34, halves layout), in
+    float32 and rounded once; row p of cos_sin (float32 [positions, R]) holds cos in its first R/2 columns, sin in its
+    last. R may be less than H: the rest of a head stays as it is. Caches are [blocks, M, block_size, H] in qkv's dtype; a slot is
     block · block_size + offset. positions and slot_mapping are int64 [T].
 
     Beside float32 activations caches may be bfloat16 or, with `scales`, int8: a head's key or value becomes whole
@@ -93,7 +102,7 @@ def rope_and_cache(
     """
     rotate = pick("rope_and_cache", qkv_TE)
     caches = (k_cache, v_cache, slot_mapping_T)
-    return cast(Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales))
+    return cast(Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales, norms))
 
 
 def paged_attention(

@@ -13,6 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from inference_pio.ops.reference import HeadNorms
+
 DTYPES = frozenset({torch.float32, torch.bfloat16})
 _NAMES = (
     "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul", "row_max",
@@ -22,13 +24,15 @@ _NAMES = (
 ISA_SWITCH = "INFERENCE_PIO_ISA"
 
 
-def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    return _call("rms_norm", x_TD.contiguous(), weight_D, eps)
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) -> Tensor:
+    return _call("rms_norm", x_TD.contiguous(), weight_D, eps, offset)
 
 
-def add_rms_norm(x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(
+    x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0
+) -> tuple[Tensor, Tensor]:
     residual_TD = residual_TD.contiguous()
-    return _call("add_rms_norm", x_TD.contiguous(), residual_TD, weight_D, eps), residual_TD
+    return _call("add_rms_norm", x_TD.contiguous(), residual_TD, weight_D, eps, offset), residual_TD
 
 
 def rope_and_cache(
@@ -41,7 +45,9 @@ def rope_and_cache(
     num_heads: int,
     num_kv_heads: int,
     scales: Tensor | None = None,
+    norms: HeadNorms | None = None,
 ) -> Tensor:
+    q_norm_H, k_norm_H, eps, offset = norms or (None, None, 0.0, 0.0)
     return _call(
         "rope_and_cache",
         qkv_TE.contiguous(),
@@ -53,6 +59,10 @@ def rope_and_cache(
         num_heads,
         num_kv_heads,
         scales,
+        q_norm_H,
+        k_norm_H,
+        eps,
+        offset,
     )
 
 

@@ -6,29 +6,48 @@ I intermediate size, B blocks per sequence.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 
-def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x²) + eps) · weight (Zhang and Sennrich 2019, eq. 4), statistics in float32."""
+class HeadNorms(NamedTuple):
+    """RMSNorm of each head's queries and keys, weights [H] and numbers as `rms_norm` takes them."""
+
+    q_H: Tensor
+    k_H: Tensor
+    eps: float
+    offset: float = 0.0
+
+
+def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · (offset + weight) (Zhang and Sennrich 2019, eq. 4), statistics in float32."""
     x32_TD = x_TD.float()
-    inverse_T1 = torch.rsqrt(x32_TD.square().mean(dim=-1, keepdim=True) + eps)
-    return weight_D * (x32_TD * inverse_T1).to(x_TD.dtype)
+    x32_TD = x32_TD * torch.rsqrt(x32_TD.square().mean(dim=-1, keepdim=True) + eps)
+    if offset:
+        return (x32_TD * (offset + weight_D.float())).to(x_TD.dtype)
+    return weight_D * x32_TD.to(x_TD.dtype)
 
 
-def add_rms_norm(x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float) -> tuple[Tensor, Tensor]:
+def add_rms_norm(
+    x_TD: Tensor, residual_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0
+) -> tuple[Tensor, Tensor]:
     residual_TD = residual_TD + x_TD
-    return rms_norm(residual_TD, weight_D, eps), residual_TD
+    return rms_norm(residual_TD, weight_D, eps, offset), residual_TD
 
 
 def apply_rope(x_TNH: Tensor, positions_T: Tensor, cos_sin_PH: Tensor) -> Tensor:
-    """Turns (x[i], x[i + H/2]) by the angle of the position (Su et al. 2021, eq. 34, halves layout)."""
+    """Turns (x[i], x[i + R/2]) by the angle of the position (Su et al. 2021, eq. 34, halves layout).
+
+    R is the width of the table; what a head has beyond it stays as it is.
+    """
+    width = cos_sin_PH.shape[1]
     cos_T1h, sin_T1h = cos_sin_PH[positions_T].float().unsqueeze(1).chunk(2, dim=-1)
-    first, second = x_TNH.float().chunk(2, dim=-1)
+    first, second = x_TNH[..., :width].float().chunk(2, dim=-1)
     rotated = torch.cat((first * cos_T1h - second * sin_T1h, second * cos_T1h + first * sin_T1h), dim=-1)
-    return rotated.to(x_TNH.dtype)
+    return torch.cat((rotated.to(x_TNH.dtype), x_TNH[..., width:]), dim=-1)
 
 
 def rope_and_cache(
@@ -41,9 +60,13 @@ def rope_and_cache(
     num_heads: int,
     num_kv_heads: int,
     scales: Tensor | None = None,
+    norms: HeadNorms | None = None,
 ) -> Tensor:
     heads = qkv_TE.reshape(qkv_TE.shape[0], num_heads + 2 * num_kv_heads, -1)
     q_TNH, k_TMH, v_TMH = torch.split(heads, [num_heads, num_kv_heads, num_kv_heads], dim=1)
+    if norms is not None:
+        q_TNH = rms_norm(q_TNH, norms.q_H, norms.eps, norms.offset)
+        k_TMH = rms_norm(k_TMH, norms.k_H, norms.eps, norms.offset)
     block_size = k_cache.shape[2]
     block_T, offset_T = slot_mapping_T // block_size, slot_mapping_T % block_size
     kept = ((k_cache, apply_rope(k_TMH, positions_T, cos_sin_PH)), (v_cache, v_TMH))

@@ -1,0 +1,32 @@
+"""The experts of a mixture."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from inference_pio import ops
+from inference_pio.parallel import Shard
+
+
+class Experts(nn.Module):
+    """Σ over a token's experts of weight · down(silu(gate(x)) · up(x)).
+
+    Each rank holds a part of every expert's intermediate features; the ranks' results are summed. Parameters are
+    stacked: gate_up_proj [experts, 2 · intermediate, hidden], the gate's rows first, down_proj [experts, hidden,
+    intermediate]. A weight map stacks and merges them out of one tensor per expert (`WeightMap.stack`, `merge`).
+    """
+
+    def __init__(self, num_experts: int, hidden_size: int, intermediate_size: int, shard: Shard) -> None:
+        super().__init__()
+        self.shard = shard
+        width = shard.part(intermediate_size)
+        self.gate_up_proj = nn.Parameter(
+            torch.empty(num_experts, 2 * width, hidden_size), requires_grad=False
+        )
+        self.down_proj = nn.Parameter(torch.empty(num_experts, hidden_size, width), requires_grad=False)
+
+    def forward(self, x_TD: Tensor, chosen_TK: Tensor, weights_TK: Tensor) -> Tensor:
+        """chosen [T, K] int64 and weights [T, K] float32, as the model's router gives them."""
+        y_TD = ops.experts(x_TD, self.gate_up_proj, self.down_proj, chosen_TK, weights_TK)
+        return self.shard.group.all_reduce(y_TD, self.shard.rank)
