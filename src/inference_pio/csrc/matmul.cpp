@@ -11,10 +11,13 @@ namespace pio {
 namespace {
 
 constexpr int64_t kActivationBytes = 2400 << 10;  // activations of a block of tokens: they are read again for each unit
-// A thread takes so much of a weight at a time, or a part of 32. Of one token's product the processor reads a long stretch
-// best by itself: it has more lines under way than a program can ask for.
-constexpr int64_t kWeightBytes = 48 << 10, kLongStretch = 192 << 10, kNobodyAsks = -1;
-constexpr int64_t kPieceCost = 64 << 20;    // and no more than some tens of microseconds, so that all end together
+// A thread first takes a long stretch of its own, its share of all but this part of the units; those go, in so many pieces,
+// to whoever is through sooner.
+constexpr int64_t kLeftPart = 16, kPieces = 32;
+// A product of so few tokens is as fast as its weight is read, and the processor reads a stretch of this length best by
+// itself: it has more lines under way than a program can ask for.
+constexpr int64_t kReadingTokens = 2, kLongStretch = 64 << 10;
+constexpr int64_t kNobodyAsks = -1;
 constexpr int64_t kOwnActivations = 4096;  // numbers that each thread quantises for itself
 struct Panels {};
 struct Activations {};
@@ -34,29 +37,24 @@ struct Segment {
 // for a block of tokens.
 class Product : public Work {
  public:
-  Product(const float* x, int64_t T, int64_t K, int64_t units, int64_t unit_bytes) : x_(x), T_(T), K_(K), units_(units) {
+  Product(const float* x, int64_t T, int64_t K, int64_t units, int64_t unit_bytes)
+      : x_(x), T_(T), K_(K), units_(units), unit_bytes_(unit_bytes) {
     const int64_t fitting = std::max<int64_t>(8, kActivationBytes / K_ / 8 * 8);
     tokens_ = std::clamp<int64_t>(T_, 1, std::min<int64_t>(fitting, 256));
-    const int64_t worth = kPieceCost / (tokens_ * K_ * kUnitRows);
-    const int64_t stretch = std::max(kWeightBytes / unit_bytes, units_ / 32);
-    piece_ = std::max<int64_t>(1, std::min({stretch, worth, units_ / 8}));
-    long_ = piece_ * unit_bytes >= kLongStretch;
   }
 
   void run(const Team& team, uint8_t* scratch) const override {
     const Quantized q = quantized(team, scratch);
-    const int64_t blocks = (T_ + tokens_ - 1) / tokens_, pieces = (units_ + piece_ - 1) / piece_;
+    const int64_t count = (T_ + tokens_ - 1) / tokens_ * units_;  // of units, for each block of tokens
+    const int64_t stretch = std::max<int64_t>(1, (count - count / kLeftPart) / team.size);
     const int64_t edge = 4 * kUnitRows * tokens_;
     uint8_t* memory = scratch_of<Panels>(edge + kernels().unit_scratch_bytes(tokens_));
-    team.share(blocks * pieces, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t item = begin; item < end; ++item) {
-        const int64_t first = item / pieces * tokens_, count = std::min(tokens_, T_ - first);
-        const int64_t unit = item % pieces * piece_, last = std::min(units_, unit + piece_);
-        for (int64_t u = unit; u < last; ++u) {
-          const int64_t after = u + 1 + (u + 1 < last ? 0 : (team.size - 1) * piece_);
-          const int64_t next = T_ == 1 && long_ ? kNobodyAsks : std::min(after, units_ - 1);
-          multiply(u, next, first, count, q.from(first), memory + edge, reinterpret_cast<float*>(memory));
-        }
+    team.share(count, stretch, std::max<int64_t>(1, count / (kLeftPart * kPieces)), [&](int64_t begin, int64_t end) {
+      const bool asks = T_ > kReadingTokens || (end - begin) * unit_bytes_ < kLongStretch;
+      for (int64_t i = begin; i < end; ++i) {
+        const int64_t first = i / units_ * tokens_, unit = i % units_;
+        multiply(unit, asks ? std::min(unit + 1, units_ - 1) : kNobodyAsks, first, std::min(tokens_, T_ - first),
+                 q.from(first), memory + edge, reinterpret_cast<float*>(memory));
       }
     });
   }
@@ -105,8 +103,7 @@ class Product : public Work {
     return q;
   }
 
-  int64_t units_, tokens_, piece_;
-  bool long_;
+  int64_t units_, unit_bytes_, tokens_;
 };
 
 class Linear final : public Product {

@@ -62,13 +62,21 @@ struct Team {
 
   void wait() const { meeting->wait(size); }
 
-  // f(begin, end) for pieces of [0, count): the first one is the thread's by its number, then each takes the next when it
-  // is free. Two such loops must have a `wait` between them.
+  // f(begin, end) for pieces of [0, count): the first one, of `first`, is the thread's by its number, then each takes the
+  // next when it is free. Two such loops must have a `wait` between them.
+  template <class F>
+  void share(int64_t count, int64_t first, int64_t piece, const F& f) const {
+    if (size == 1) return count > 0 ? f(int64_t{0}, count) : void();
+    int64_t begin = id * first, end = begin + first;
+    while (begin < count) {
+      f(begin, std::min(count, end));
+      begin = size * first + meeting->take(piece);
+      end = begin + piece;
+    }
+  }
   template <class F>
   void share(int64_t count, int64_t piece, const F& f) const {
-    if (size == 1) return count > 0 ? f(int64_t{0}, count) : void();
-    for (int64_t begin = id * piece; begin < count; begin = size * piece + meeting->take(piece))
-      f(begin, std::min(count, begin + piece));
+    share(count, piece, piece, f);
   }
 };
 
