@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
@@ -49,9 +50,7 @@ def build_batch(
                 flat += guesses
                 end += len(guesses)
         positions += range(start, end)
-        for at in range(start - start % block_size, end, block_size):
-            row = sequence.block_table[at // block_size] * block_size - at
-            rows += range(row + max(start, at), row + min(end, at + block_size))
+        rows += _rows(sequence.block_table, start, end, block_size)
         query_start.append(len(flat))
         seq_lens.append(end)
         slots.append(sequence.slot)
@@ -59,11 +58,9 @@ def build_batch(
     max_seq_len = max(seq_lens)
     num_columns = -(-max_seq_len // block_size)
 
-    is_cpu = device.type == "cpu"  # of a step's milliseconds even a `to` without effect takes some
-
     def tensor(values: NDArray[Any]) -> Tensor:
-        made = torch.from_numpy(values)
-        return made if is_cpu else made.to(device, non_blocking=True)
+        made = torch.from_numpy(values)  # of a step's milliseconds even a `to` without effect takes some
+        return made if device.type == "cpu" else made.to(device, non_blocking=True)
 
     batch = ForwardBatch(
         token_ids=tensor(token_ids),
@@ -78,3 +75,10 @@ def build_batch(
         max_seq_len=max_seq_len,
     )
     return batch, sampled
+
+
+def _rows(blocks: list[int], start: int, end: int, block_size: int) -> Iterator[int]:
+    """Rows of the cache for positions [start, end) of the sequence that holds these blocks."""
+    for at in range(start - start % block_size, end, block_size):
+        row = blocks[at // block_size] * block_size - at
+        yield from range(row + max(start, at), row + min(end, at + block_size))
