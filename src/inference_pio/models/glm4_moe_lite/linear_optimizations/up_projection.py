@@ -1,0 +1,33 @@
+"""The weight that makes keys and values from latents, taken apart once so that attention can use either half alone."""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+
+from inference_pio import ops
+
+
+class UpProjection(nn.Module):
+    """Rows of the checkpoint's kv_b_proj are, head by head, those of its key and below them those of its value.
+
+    After loading `weight` is gone: its two parts hold it.
+    """
+
+    def __init__(self, num_heads: int, key_dim: int, value_dim: int, latent_dim: int) -> None:
+        super().__init__()
+        self.num_heads, self.key_dim, self.value_dim = num_heads, key_dim, value_dim
+        rows = num_heads * (key_dim + value_dim)
+        self.weight: nn.Parameter | None = nn.Parameter(torch.empty(rows, latent_dim), requires_grad=False)
+        self._parts: ops.UpProjections | None = None
+
+    def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002
+        assert self.weight is not None
+        heads = self.weight.data.unflatten(0, (self.num_heads, -1))
+        keys, values = heads.split([self.key_dim, self.value_dim], dim=1)
+        self._parts = ops.UpProjections(keys.contiguous(), values.contiguous())
+        self.weight = None
+
+    def parts(self) -> ops.UpProjections:
+        assert self._parts is not None, "weights are not loaded"
+        return self._parts
