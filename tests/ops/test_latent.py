@@ -38,17 +38,19 @@ class Case:
         k_up, v_up = (part.double() for part in self.up)
         made = []
         for s, rows in enumerate(self.rows):
-            start, end = self.sequences.query_start_S1[s : s + 2].tolist()
+            start, end = self.sequences.query_start[s : s + 2].tolist()
             latent, turned = rows.double().split([k_up.shape[2], rows.shape[1] - k_up.shape[2]], dim=1)
-            for number, query in enumerate(self.q[start:end].double()):
-                seen = len(rows) - (end - start) + number + 1
-                heads = []
-                for n in range(len(k_up)):
-                    keys = torch.cat((latent[:seen] @ k_up[n].T, turned[:seen]), dim=1)
-                    weights = (keys @ query[n] * self.scale).softmax(0)
-                    heads.append(weights @ (latent[:seen] @ v_up[n].T))
-                made.append(torch.stack(heads))
-        return torch.stack(made)
+            first = len(rows) - (end - start)
+            heads = []
+            for query, k_head, v_head in zip(self.q[start:end].double().unbind(1), k_up, v_up, strict=True):
+                keys, values = torch.cat((latent @ k_head.T, turned), dim=1), latent @ v_head.T
+                rows_of_head = []
+                for number, one in enumerate(query):
+                    seen = slice(0, first + number + 1)
+                    rows_of_head.append((keys[seen] @ one * self.scale).softmax(0) @ values[seen])
+                heads.append(torch.stack(rows_of_head))
+            made.append(torch.stack(heads, dim=1))
+        return torch.cat(made)
 
 
 def case(
@@ -144,12 +146,10 @@ def test_as_many_heads_at_once_as_memory_is_meant_for() -> None:
 
 def test_some_sequences_of_a_call() -> None:
     one = case(queries=(1, 9, 3, 40), lengths=(33, 9, 20, 55))
-    whole = ops.absorbed_attention(
-        one.q, one.up, one.cache, one.sequences, one.scale, ops.paged_attention
-    )
+    whole = ops.absorbed_attention(one.q, one.up, one.cache, one.sequences, one.scale, ops.paged_attention)
     rows, some = one.sequences.some([3, 1])
     assert rows.tolist() == [*range(13, 53), *range(1, 10)]
-    assert some.query_start_S1.tolist() == [0, 40, 49]
+    assert some.query_start.tolist() == [0, 40, 49]
     assert (some.max_query_len, some.max_seq_len) == (40, 55)
     found = ops.absorbed_attention(one.q[rows], one.up, one.cache, some, one.scale, ops.paged_attention)
     torch.testing.assert_close(found, whole[rows])

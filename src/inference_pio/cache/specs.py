@@ -100,7 +100,9 @@ class PagedLatent:
 
     def __post_init__(self) -> None:
         if self.dtype == torch.int8:
-            raise ConfigError("a latent cache is not kept in int8: use kv_cache_dtype auto, bfloat16 or float32")
+            raise ConfigError(
+                "a latent cache is not kept in int8: use kv_cache_dtype auto, bfloat16 or float32"
+            )
 
     def bytes_per_token(self) -> int:
         return (self.latent_dim + self.rope_dim) * self.dtype.itemsize

@@ -26,33 +26,39 @@ Turn = Callable[[Tensor, Tensor, Tensor], Tensor]  # as `turn_pairs`
 
 
 class UpProjections(NamedTuple):
-    """What makes a head's key and value from a latent c: k_NPC · c and v_NVC · c."""
+    """What makes the key and value of head n from a latent c: keys[n] · c and values[n] · c.
 
-    k_NPC: Tensor
-    v_NVC: Tensor
+    [N, P, C] and [N, V, C].
+    """
+
+    keys: Tensor
+    values: Tensor
 
 
 class Sequences(NamedTuple):
-    """Which rows of a call belong to which sequence, and where its tokens lie: as `paged_attention` takes them."""
+    """Which rows of a call belong to which sequence, and where its tokens lie: as `paged_attention` takes them.
 
-    block_tables_SB: Tensor
-    query_start_S1: Tensor
-    seq_lens_S: Tensor
+    block_tables [S, B], query_start [S + 1] and seq_lens [S], int32.
+    """
+
+    block_tables: Tensor
+    query_start: Tensor
+    seq_lens: Tensor
     max_query_len: int
     max_seq_len: int
 
     def some(self, chosen: list[int]) -> tuple[Tensor, Sequences]:
         """Numbers of the rows of these sequences, and the sequences as a call of their own."""
-        starts, lengths = self.query_start_S1.tolist(), self.seq_lens_S.tolist()
+        starts, lengths = self.query_start.tolist(), self.seq_lens.tolist()
         spans = [range(starts[s], starts[s + 1]) for s in chosen]
-        device = self.seq_lens_S.device
+        device = self.seq_lens.device
         counts = torch.tensor([0, *map(len, spans)], dtype=torch.int32, device=device)
         rows = torch.tensor([row for span in spans for row in span], device=device)
         here = torch.tensor(chosen, device=device)
         return rows, Sequences(
-            self.block_tables_SB[here],
+            self.block_tables[here],
             counts.cumsum(0, dtype=torch.int32),
-            self.seq_lens_S[here],
+            self.seq_lens[here],
             max(map(len, spans)),
             max(lengths[s] for s in chosen),
         )
@@ -100,13 +106,13 @@ def absorbed_attention(
     q · (k_up c) = (k_upᵀ q) · c, and Σ w (v_up c) = v_up (Σ w c): attention of queries of W values over rows that are
     keys and values at once, with one key/value head. The rotary part of the weighted sum is not used.
     """
-    latent_dim = up.k_NPC.shape[2]
-    q_TNP, q_TNR = q_TNH.split([up.k_NPC.shape[1], q_TNH.shape[2] - up.k_NPC.shape[1]], dim=-1)
-    q_TNC = torch.bmm(q_TNP.transpose(0, 1), up.k_NPC).transpose(0, 1)
+    latent_dim = up.keys.shape[2]
+    q_TNP, q_TNR = q_TNH.split([up.keys.shape[1], q_TNH.shape[2] - up.keys.shape[1]], dim=-1)
+    q_TNC = torch.bmm(q_TNP.transpose(0, 1), up.keys).transpose(0, 1)
     rows = cache_BKW.unsqueeze(1)
     sum_TNW = attend(torch.cat((q_TNC, q_TNR), dim=-1), rows, rows, *sequences[:3], scale, *sequences[3:])
     sum_NTC = sum_TNW[..., :latent_dim].transpose(0, 1)
-    return torch.bmm(sum_NTC, up.v_NVC.transpose(1, 2)).transpose(0, 1)
+    return torch.bmm(sum_NTC, up.values.transpose(1, 2)).transpose(0, 1)
 
 
 def expanded_attention(
@@ -122,10 +128,10 @@ def expanded_attention(
 
     Keys and values stand beside the cache for a moment, of so many heads at once as fit in `most_bytes`, one at least.
     """
-    o_TNV = q_TNH.new_empty(*q_TNH.shape[:2], up.v_NVC.shape[1])
-    starts = sequences.query_start_S1.tolist()
-    for s, length in enumerate(sequences.seq_lens_S.tolist()):
-        blocks = sequences.block_tables_SB[s, : -(-length // cache_BKW.shape[1])].long()
+    o_TNV = q_TNH.new_empty(*q_TNH.shape[:2], up.values.shape[1])
+    starts = sequences.query_start.tolist()
+    for s, length in enumerate(sequences.seq_lens.tolist()):
+        blocks = sequences.block_tables[s, : -(-length // cache_BKW.shape[1])].long()
         rows_LW = cache_BKW[blocks].flatten(0, 1)[:length].to(q_TNH.dtype)
         queries = slice(starts[s], starts[s + 1])
         _expand_and_attend(o_TNV[queries], q_TNH[queries], up, rows_LW, scale, attend, most_bytes)
@@ -159,7 +165,7 @@ def _expand_and_attend(
 
 def _keys_and_values(up: UpProjections, heads: slice, rows_LW: Tensor) -> tuple[Tensor, Tensor]:
     """[M, L, H] and [M, L, V] of M heads (eq. 10, 11 and 17)."""
-    k_MPC, v_MVC = up.k_NPC[heads], up.v_NVC[heads]
+    k_MPC, v_MVC = up.keys[heads], up.values[heads]
     latent_LC, key_LR = rows_LW.split([k_MPC.shape[2], rows_LW.shape[1] - k_MPC.shape[2]], dim=1)
     made_MLP, v_MLV = (
         F.linear(latent_LC, x.flatten(0, 1)).unflatten(1, x.shape[:2]).transpose(0, 1) for x in (k_MPC, v_MVC)

@@ -7,6 +7,6 @@ MANIFEST = Manifest(
     api_version=1,
     architectures=("Glm4MoeLiteForCausalLM",),
     plugin="inference_pio.models.glm4_moe_lite.plugin:Glm4MoeLitePlugin",
-    description="GLM-4.7-Flash: latent attention, interleaved rotary positions, experts by sigmoid scores, shared expert",
+    description="GLM-4.7-Flash: latent attention, interleaved rotary positions, sigmoid router, shared expert",
     capabilities=Capabilities(chat=True, tensor_parallel=True),
 )

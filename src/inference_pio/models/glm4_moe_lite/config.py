@@ -109,7 +109,7 @@ class Glm4MoeLiteConfig(BaseModelConfig):
                     rope_theta=theta,
                     rope_interleave=read.flag("rope_interleave", default=True),
                     attention_bias=read.flag("attention_bias", default=False),
-                    q_lora_rank=read.integer("q_lora_rank") if "q_lora_rank" in read else None,
+                    q_lora_rank=_low_rank(read),
                     kv_lora_rank=read.integer("kv_lora_rank"),
                     qk_nope_head_dim=read.integer("qk_nope_head_dim"),
                     qk_rope_head_dim=read.integer("qk_rope_head_dim"),
@@ -166,13 +166,20 @@ def _rope_theta(read: ConfigReader) -> float:
     with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
         theta = rope.number("rope_theta", default=theta)
         if (factor := rope.number("partial_rotary_factor", default=1.0)) != 1:
-            rope.refuse(f"{factor} is not supported: all of a rotary key turns", where="partial_rotary_factor")
+            rope.refuse(
+                f"{factor} is not supported: all of a rotary key turns", where="partial_rotary_factor"
+            )
         kind = rope.text("rope_type", default=stated.get("type", "default"))
         if kind != "default":
             rope.refuse(
                 f"{kind!r} is not supported; GLM-4.7-Flash is published with default", where="rope_type"
             )
     return theta
+
+
+def _low_rank(read: ConfigReader) -> int | None:
+    stated = read.optional("q_lora_rank")
+    return None if stated is None else read.integer("q_lora_rank")
 
 
 def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:

@@ -33,7 +33,12 @@ class DecoderLayer(nn.Module):
         self.mlp = feed_forward(config, layer, shard)
 
     def attend(
-        self, x_TD: Tensor | None, residual_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: LatentCache
+        self,
+        x_TD: Tensor | None,
+        residual_TD: Tensor,
+        batch: ForwardBatch,
+        cos_sin: Tensor,
+        cache: LatentCache,
     ) -> tuple[Tensor, Tensor]:
         x_TD, residual_TD = self.input_layernorm.add(x_TD, residual_TD)
         return self.self_attn(x_TD, batch, cos_sin, cache), residual_TD

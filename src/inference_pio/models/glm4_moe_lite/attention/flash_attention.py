@@ -17,7 +17,9 @@ from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
 from inference_pio.plugin.facts import TechniqueFact
 
 EXPANSION_BYTES = 64 * 2**20  # of keys and values that stand beside the cache for a moment
-Pays = Callable[[int, int], bool]  # whether so many queries of a sequence of that length pay for its keys and values
+Pays = Callable[
+    [int, int], bool
+]  # whether so many queries of a sequence of that length pay for its keys and values
 
 
 def prefill_attention(config: Glm4MoeLiteConfig, pays: Pays) -> Attend:
@@ -33,12 +35,12 @@ def prefill_attention(config: Glm4MoeLiteConfig, pays: Pays) -> Attend:
     def each_in_its_form(
         q_TNH: Tensor, up: ops.UpProjections, cache: LatentCache, sequences: ops.Sequences, scale: float
     ) -> Tensor:
-        queries = sequences.query_start_S1.diff().tolist()
-        lengths = sequences.seq_lens_S.tolist()
+        queries = sequences.query_start.diff().tolist()
+        lengths = sequences.seq_lens.tolist()
         forms: dict[Attend, list[int]] = {expanded: [], absorbed: []}
         for s, (count, length) in enumerate(zip(queries, lengths, strict=True)):
             forms[expanded if pays(count, length) else absorbed].append(s)
-        o_TNV = q_TNH.new_empty(*q_TNH.shape[:2], up.v_NVC.shape[1])
+        o_TNV = q_TNH.new_empty(*q_TNH.shape[:2], up.values.shape[1])
         for form, chosen in forms.items():
             if len(chosen) == len(queries):
                 return form(q_TNH, up, cache, sequences, scale)

@@ -85,6 +85,6 @@ def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
         "attention",
         "active",
         exact=True,
-        reason=f"in decoding {config.num_attention_heads} heads share one latent of {config.kv_lora_rank} values and one "
-        f"rotary key of {config.qk_rope_head_dim}, read once for all of them",
+        reason=f"in decoding {config.num_attention_heads} heads share one latent of {config.kv_lora_rank} values and "
+        f"one rotary key of {config.qk_rope_head_dim}, read once for all of them",
     )

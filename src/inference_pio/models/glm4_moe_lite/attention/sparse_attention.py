@@ -11,6 +11,6 @@ def technique() -> TechniqueFact:
         "attention",
         "not applicable",
         exact=False,
-        reason="every layer was trained with dense attention (its larger relative glm_moe_dsa has an indexer that selects "
-        "tokens); selecting pages would be an approximation, and no quality bound guards approximations yet",
+        reason="every layer was trained with dense attention (its larger relative glm_moe_dsa has an indexer that "
+        "selects tokens); selecting pages would be an approximation, and no quality bound guards approximations yet",
     )

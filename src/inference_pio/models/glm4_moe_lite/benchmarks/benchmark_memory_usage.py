@@ -1,4 +1,4 @@
-"""GLM-4.7-Flash, memory: weights, cache of latents and the peak of the process, against the plan made from the files' headers."""
+"""GLM-4.7-Flash, memory: weights, latents and the peak of the process, against the plan made from the headers."""
 
 from __future__ import annotations
 

@@ -30,6 +30,6 @@ def technique() -> TechniqueFact:
         "hardware",
         "dormant",
         exact=True,
-        reason="attention over latents and norms are native on a CPU; rotary positions and the cache write run in torch, "
-        "on a GPU everything does",
+        reason="attention over latents and norms are native on a CPU; rotary positions and the cache write run in "
+        "torch, on a GPU everything does",
     )

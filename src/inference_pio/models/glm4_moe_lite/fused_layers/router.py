@@ -24,9 +24,7 @@ class Router(nn.Module):
         self.weight = nn.Parameter(
             torch.empty(config.n_routed_experts, config.hidden_size), requires_grad=False
         )
-        self.e_score_correction_bias = nn.Parameter(
-            torch.empty(config.n_routed_experts), requires_grad=False
-        )
+        self.e_score_correction_bias = nn.Parameter(torch.empty(config.n_routed_experts), requires_grad=False)
         self.per_token, self.factor = config.num_experts_per_tok, config.routed_scaling_factor
         self.groups, self.groups_per_token = config.n_group, config.topk_group
         self._allowed = _everywhere if self.groups == 1 else self._in_the_best_groups

@@ -26,6 +26,6 @@ def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
         "memory",
         "active",
         exact=True,
-        reason=f"the architecture's own: {config.latent_width} values a token and layer stand for the {expanded} of keys "
-        f"and values; int8 on top is refused, a latent and a rotary key would share one scale",
+        reason=f"the architecture's own: {config.latent_width} values a token and layer stand for the {expanded} of "
+        f"keys and values; int8 on top is refused, a latent and a rotary key would share one scale",
     )

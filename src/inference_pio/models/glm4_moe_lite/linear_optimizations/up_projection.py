@@ -19,15 +19,19 @@ class UpProjection(nn.Module):
         self.num_heads, self.key_dim, self.value_dim = num_heads, key_dim, value_dim
         rows = num_heads * (key_dim + value_dim)
         self.weight: nn.Parameter | None = nn.Parameter(torch.empty(rows, latent_dim), requires_grad=False)
-        self._parts: ops.UpProjections | None = None
+        self.keys: nn.Parameter | None = None
+        self.values: nn.Parameter | None = None
 
     def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002
         assert self.weight is not None
         heads = self.weight.data.unflatten(0, (self.num_heads, -1))
-        keys, values = heads.split([self.key_dim, self.value_dim], dim=1)
-        self._parts = ops.UpProjections(keys.contiguous(), values.contiguous())
-        self.weight = None
+        keys, values = (
+            nn.Parameter(part.contiguous(), requires_grad=False)
+            for part in heads.split([self.key_dim, self.value_dim], dim=1)
+        )
+        self.keys, self.values, self.weight = keys, values, None
 
     def parts(self) -> ops.UpProjections:
-        assert self._parts is not None, "weights are not loaded"
-        return self._parts
+        assert self.keys is not None, "weights are not loaded"
+        assert self.values is not None
+        return ops.UpProjections(self.keys, self.values)

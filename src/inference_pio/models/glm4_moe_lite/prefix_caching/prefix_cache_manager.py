@@ -23,7 +23,7 @@ def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
         "memory",
         "active" if config.use_prefix_caching else "dormant",
         exact=True,
-        reason=f"full blocks of latents are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones are kept"
+        reason=f"blocks full of latents are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused are kept"
         if config.use_prefix_caching
         else "use_prefix_caching is off",
     )

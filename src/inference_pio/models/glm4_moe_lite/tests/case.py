@@ -75,7 +75,7 @@ TINY: Mapping[str, Raw] = {
         "v_head_dim": 8,
         "vocab_size": 276,
     },
-    # Rows are so wide beside what a key and a value take that making these never pays; the dense layer is in the middle.
+    # Rows are so narrow beside a key and a value that making these never pays; the dense layer is in the middle.
     "halves": {
         **{key: value for key, value in _SMALL.items() if key != "first_k_dense_replace"},
         "kv_lora_rank": 16,
@@ -110,8 +110,8 @@ def render_chat(template: str, messages: Sequence[Mapping[str, str]], variables:
 def by_transformers(raw: Raw) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of a safetensors checkpoint of this configuration, as its class writes it.
 
-    The class holds experts stacked and merged, a checkpoint one by one. It has no multi-token prediction layer: those of
-    a checkpoint are a sparse layer and what DeepSeek-V3's have (`eh_proj`, `enorm`, `hnorm`, `shared_head`).
+    The class holds experts stacked and merged, a checkpoint one by one. It has no multi-token prediction layer: that of
+    a checkpoint is a sparse layer and what DeepSeek-V3's has (`eh_proj`, `enorm`, `hnorm`, `shared_head`).
     """
     import torch
     from transformers import Glm4MoeLiteForCausalLM

@@ -69,9 +69,7 @@ def test_sequences_of_a_step_take_different_forms(subject: Subject) -> None:
     bare.restart()
     run([(1, 0, 50), (2, 0, 58)])
     together = run([(1, 50, 52), (0, 0, 60), (2, 58, 60)])
-    for part, expected in zip(
-        together.split([2, 60, 2]), (alone[50:52], alone, alone[58:60]), strict=True
-    ):
+    for part, expected in zip(together.split([2, 60, 2]), (alone[50:52], alone, alone[58:60]), strict=True):
         assert_close(part, expected, "a sequence in company")
 
 

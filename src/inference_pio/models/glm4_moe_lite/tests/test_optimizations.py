@@ -56,13 +56,24 @@ def test_where_expanding_pays() -> None:
         up = 512 * (192 + 256)
         return length * up + pairs * (256 + 256), queries * up + pairs * (576 + 576)
 
-    for queries, length in ((1, 1), (2, 2), (300, 300), (512, 2512), (256, 2256), (1, 900), (64, 90), (700, 9000)):
+    for queries, length in (
+        (1, 1),
+        (2, 2),
+        (300, 300),
+        (512, 2512),
+        (256, 2256),
+        (1, 900),
+        (64, 90),
+        (700, 9000),
+    ):
         expanded, absorbed = multiplications(queries, length)
         assert pays(queries, length) == (expanded < absorbed), (queries, length)
     assert pays(512, 2512)
     assert not pays(256, 2256)
     assert pays(16384, 16384)
-    assert not pays(16385, 16385), "keys and values of one head are more than 64 MiB can hold with their copies"
+    assert not pays(16385, 16385), (
+        "keys and values of one head are more than 64 MiB can hold with their copies"
+    )
 
 
 def test_every_branch_is_reached_by_a_tiny_model() -> None:
