@@ -153,8 +153,9 @@ def _expand_and_attend(
     size = max(key_dim, value_dim)
     # Keys and values, and what each is copied from.
     at_once = max(1, most_bytes // (4 * length * size * q_QNH.element_size()))
-    here = {"dtype": torch.int32, "device": q_QNH.device}
-    table, start, known = (torch.tensor(x, **here) for x in ([[0]], [0, queries], [length]))
+    table, start, known = (
+        torch.tensor(x, dtype=torch.int32, device=q_QNH.device) for x in ([[0]], [0, queries], [length])
+    )
     for first in range(0, heads, at_once):
         some = slice(first, min(first + at_once, heads))
         k_MLH, v_MLV = _keys_and_values(up, some, rows_LW)

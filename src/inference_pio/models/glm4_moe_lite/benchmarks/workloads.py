@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager
 
 from torch import nn
 
@@ -11,26 +10,12 @@ from inference_pio import ops
 from inference_pio.benchmarks.every_row import every_row
 from inference_pio.benchmarks.workload import Suite, Technique, Workload
 from inference_pio.models.glm4_moe_lite import MANIFEST
-from inference_pio.models.glm4_moe_lite.attention.multi_query_attention import Attention
+from inference_pio.models.glm4_moe_lite.specific_optimizations.switch_point import never_expanded
 from inference_pio.ops import native
 
 
 def _in_torch(model: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG001
     return ops.use("reference")
-
-
-@contextmanager
-def never_expanded(model: nn.Module) -> Iterator[None]:
-    """Prefill meets the latents as decoding does."""
-    layers = [module for module in model.modules() if isinstance(module, Attention)]
-    before = [layer.prefill for layer in layers]
-    for layer in layers:
-        layer.prefill = layer.decode
-    try:
-        yield
-    finally:
-        for layer, prefill in zip(layers, before, strict=True):
-            layer.prefill = prefill
 
 
 PREFILL = Workload(prompt_len=512, output_len=1)

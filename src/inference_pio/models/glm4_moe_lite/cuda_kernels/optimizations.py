@@ -10,7 +10,7 @@ from torch import Tensor
 from inference_pio import ops
 from inference_pio.cache.specs import LatentCache
 from inference_pio.layers import RMSNorm
-from inference_pio.models.glm4_moe_lite.rotary_embeddings.rotary_embedding import Turn
+from inference_pio.ops.latent import Turn
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.facts import TechniqueFact
 

@@ -22,8 +22,8 @@ class MoE(nn.Module):
         self.shared_experts = MLP(config.hidden_size, config.n_shared_experts * width, shard)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        routed_TD: Tensor = self.experts(x_TD, *self.gate(x_TD))
-        return routed_TD + self.shared_experts(x_TD)
+        y_TD: Tensor = self.experts(x_TD, *self.gate(x_TD)) + self.shared_experts(x_TD)
+        return y_TD
 
 
 def feed_forward(config: Glm4MoeLiteConfig, layer: int, shard: Shard) -> MLP | MoE:

@@ -43,7 +43,8 @@ class Router(nn.Module):
         worth_TG = biased_TGe.topk(2, dim=-1).values.sum(dim=-1)
         best_TG = worth_TG.topk(self.groups_per_token, dim=-1).indices
         out_TG = torch.ones_like(worth_TG, dtype=torch.bool).scatter(1, best_TG, False)
-        return biased_TGe.masked_fill(out_TG[..., None], float("-inf")).flatten(1)
+        allowed_TE: Tensor = biased_TGe.masked_fill(out_TG[..., None], float("-inf")).flatten(1)
+        return allowed_TE
 
 
 def _everywhere(biased_TE: Tensor) -> Tensor:

@@ -5,15 +5,12 @@ Rotary positions: Su et al. 2021; decoupled from what a latent holds: DeepSeek-A
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from inference_pio import ops
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
-
-Turn = Callable[[Tensor, Tensor, Tensor], Tensor]  # [T, N, R], positions, table -> [T, N, R]
+from inference_pio.ops.latent import Turn
 
 
 def turning(config: Glm4MoeLiteConfig) -> Turn:

@@ -10,7 +10,13 @@ In GLM-4.7-Flash a first chunk of any size is expanded; behind 2,000 tokens a ch
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from torch import nn
+
 from inference_pio.models.glm4_moe_lite.attention.flash_attention import EXPANSION_BYTES, Pays
+from inference_pio.models.glm4_moe_lite.attention.multi_query_attention import Attention
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
 
 _FLOAT_BYTES = 4
@@ -30,3 +36,17 @@ def expansion_pays(config: Glm4MoeLiteConfig) -> Pays:
         return length <= longest and (length - queries) * made < pairs * saved
 
     return pays
+
+
+@contextmanager
+def never_expanded(model: nn.Module) -> Iterator[None]:
+    """A loaded model without this saving: prefill meets the latents as decoding does."""
+    layers = [module for module in model.modules() if isinstance(module, Attention)]
+    before = [layer.prefill for layer in layers]
+    for layer in layers:
+        layer.prefill = layer.decode
+    try:
+        yield
+    finally:
+        for layer, prefill in zip(layers, before, strict=True):
+            layer.prefill = prefill

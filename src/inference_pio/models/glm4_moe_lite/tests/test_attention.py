@@ -38,6 +38,18 @@ def test_one_layer(subject: Subject, tiny: str, form: str) -> None:
     assert_close(bare.caches[0].rows.flatten(0, 1)[slots], rows, f"{tiny}: latents and rotary keys")
 
 
+def test_norms_of_latents_add_what_transformers_adds(subject: Subject) -> None:
+    """Inputs so small that the eps of these norms shows: it is not `rms_norm_eps`."""
+    x = torch.randn(20, 64, generator=torch.Generator().manual_seed(1)) * 1e-3
+    expected, rows = _by_transformers(subject.reference("low-rank").model, x)
+    bare = BareModel(subject.plugin(), subject.checkpoint("low-rank"))
+    attention, cos_sin = bare.model.model.layers[0].self_attn, bare.model.model.rotary_emb.cos_sin
+    assert_close(attention(x, bare.batch([(0, [0] * 20)]), cos_sin, bare.caches[0]), expected, "output")
+    slots = [bare._table(0)[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for p in range(20)]
+    assert_close(bare.caches[0].rows.flatten(0, 1)[slots], rows, "latents and rotary keys")
+    assert rows[:, :32].square().mean() < 0.9, "the inputs are too large to show an eps"
+
+
 def _by_transformers(model: Any, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Output [T, D] of the first layer's attention, and what it caches: latents and turned keys side by side."""
     from transformers import DynamicCache

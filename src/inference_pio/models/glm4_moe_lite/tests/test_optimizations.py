@@ -14,10 +14,12 @@ from inference_pio.conformance.bare_model import BareModel
 from inference_pio.conformance.numbers import assert_close, token_ids
 from inference_pio.conformance.subject import Subject
 from inference_pio.layers import Linear
-from inference_pio.models.glm4_moe_lite.benchmarks.workloads import never_expanded
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
 from inference_pio.models.glm4_moe_lite.linear_optimizations.bias_removal import BiasRemoval
-from inference_pio.models.glm4_moe_lite.specific_optimizations.switch_point import expansion_pays
+from inference_pio.models.glm4_moe_lite.specific_optimizations.switch_point import (
+    expansion_pays,
+    never_expanded,
+)
 from inference_pio.models.glm4_moe_lite.tests.case import TINY
 from inference_pio.models.glm4_moe_lite.tests.reference import TransformersGlm
 
