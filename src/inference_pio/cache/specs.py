@@ -16,12 +16,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from inference_pio.errors import ConfigError
+
 _SCALE = torch.float32
 
 
 @runtime_checkable
 class CacheSpec(Protocol):
-    """The seam: paged KV now; a latent cache and recurrent state are further implementations of the same methods."""
+    """The seam: paged KV and latents now; recurrent state is a further implementation of the same methods."""
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of one sequence takes; 0 for layers with state only."""
@@ -71,6 +73,47 @@ class PagedKV:
         if self.dtype != torch.int8:
             return KVCache(k, v)
         return KVCache(k, v, _zeros((num_blocks, self.num_kv_heads, 2, block_size), _SCALE, device))
+
+
+@dataclass(frozen=True)
+class LatentCache:
+    """One row per token for all heads, in blocks: rows is [num_blocks, block_size, latent_dim + rope_dim].
+
+    A row is the token's latent and, behind it, the rotary key that all heads share. A token's slot is
+    `block * block_size + offset`. Seen as [num_blocks, 1, block_size, width] the rows are keys and values of one head.
+    """
+
+    rows: Tensor
+
+
+@dataclass(frozen=True)
+class PagedLatent:
+    """What latent attention keeps of every token, in blocks.
+
+    Raises:
+        ConfigError: int8, in which a latent and a rotary key would have to share one scale.
+    """
+
+    latent_dim: int
+    rope_dim: int
+    dtype: torch.dtype
+
+    def __post_init__(self) -> None:
+        if self.dtype == torch.int8:
+            raise ConfigError(
+                "a latent cache is not kept in int8: use kv_cache_dtype auto, bfloat16 or float32"
+            )
+
+    def bytes_per_token(self) -> int:
+        return (self.latent_dim + self.rope_dim) * self.dtype.itemsize
+
+    def bytes_per_sequence(self) -> int:
+        return 0
+
+    def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> LatentCache:  # noqa: ARG002
+        return LatentCache(
+            _zeros((num_blocks, block_size, self.latent_dim + self.rope_dim), self.dtype, device)
+        )
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

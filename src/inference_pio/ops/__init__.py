@@ -12,6 +12,14 @@ from torch import Tensor
 
 from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
 from inference_pio.ops.experts import experts
+from inference_pio.ops.latent import (
+    Sequences,
+    UpProjections,
+    absorbed_attention,
+    expanded_attention,
+    store_latents,
+    turn_pairs,
+)
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight
 from inference_pio.ops.quantized import (
     Blocks,
@@ -35,10 +43,14 @@ __all__ = [
     "PackedWeight",
     "QuantizedWeight",
     "RecordedStep",
+    "Sequences",
     "Slab",
+    "UpProjections",
+    "absorbed_attention",
     "add_rms_norm",
     "can_pack",
     "cos_sin_table",
+    "expanded_attention",
     "experts",
     "gated_linear",
     "inverse_frequencies",
@@ -52,7 +64,9 @@ __all__ = [
     "rope_and_cache",
     "row_max",
     "silu_and_mul",
+    "store_latents",
     "table",
+    "turn_pairs",
     "use",
 ]
 

@@ -1,0 +1,15 @@
+"""GLM-4.7-Flash, memory: weights, latents and the peak of the process, against the plan made from the headers."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from inference_pio.benchmarks import memory
+from inference_pio.benchmarks.command import main
+from inference_pio.models.glm4_moe_lite.benchmarks.workloads import SUITE
+
+measure = partial(memory.measure, SUITE)
+
+if __name__ == "__main__":
+    sys.exit(main(measure, __doc__))

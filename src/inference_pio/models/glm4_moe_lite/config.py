@@ -1,0 +1,221 @@
+"""What a glm4_moe_lite checkpoint states, read strictly from config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference_pio.config import BaseModelConfig, ConfigReader
+
+DENSE, SPARSE = "dense", "sparse"
+_IGNORED = {
+    "architectures": "chose this plugin",
+    "model_type": "chose this plugin",
+    "transformers_version": "about the writer",
+    "_name_or_path": "about the writer",
+    "torch_dtype": "the weights say it themselves",
+    "dtype": "the weights say it themselves",
+    "initializer_range": "training",
+    "attention_dropout": "training",
+    "output_router_logits": "training",
+    "pretraining_tp": "how the training was divided over devices",
+    "ep_size": "how the training was divided over devices",
+    "use_cache": "generation always uses the cache",
+    "eos_token_id": "the tokenizer's files say it",
+    "bos_token_id": "the tokenizer's files say it",
+    "auto_map": "code out of checkpoints is never run",
+}
+# Keys of related architectures that this one answers in one way only: key -> (the answer, what another would mean).
+_FIXED = {
+    "hidden_act": ("silu", "the gate of experts and dense layers is silu"),
+    "topk_method": ("noaux_tc", "experts are chosen by scores with a correction bias, within groups"),
+    "scoring_func": ("sigmoid", "the router's scores are sigmoids"),
+    "moe_layer_freq": (1, "every layer behind the dense ones has experts"),
+    "partial_rotary_factor": (1.0, "all of a rotary key turns"),
+}
+_PUBLISHED_LAYERS = 47
+
+
+@dataclass
+class Glm4MoeLiteConfig(BaseModelConfig):
+    """A glm4_moe_lite. The defaults are GLM-4.7-Flash.
+
+    q_lora_rank           width between a query's two projections; None: there is one
+    kv_lora_rank          width of a latent
+    qk_nope_head_dim      a head's key as far as it is made from the latent
+    qk_rope_head_dim      the rotary key that all heads share
+    rope_interleave       neighbours turn together, not halves
+    mlp_layer_types       "dense" or "sparse" for each layer
+    n_group, topk_group   experts lie in so many groups, and are chosen from the best so many of them
+    num_nextn_predict_layers  layers behind the last that predict further tokens
+    """
+
+    model_path: str = "zai-org/GLM-4.7-Flash"
+    torch_dtype: Any = "auto"
+    hidden_size: int = 2048
+    num_attention_heads: int = 20
+    num_hidden_layers: int = _PUBLISHED_LAYERS
+    max_position_embeddings: int = 202752
+    intermediate_size: int = 10240
+    vocab_size: int = 154880
+    rms_norm_eps: float = 1e-5
+    rope_theta: float = 1_000_000.0
+    rope_interleave: bool = True
+    attention_bias: bool = False
+    q_lora_rank: int | None = 768
+    kv_lora_rank: int = 512
+    qk_nope_head_dim: int = 192
+    qk_rope_head_dim: int = 64
+    v_head_dim: int = 256
+    mlp_layer_types: tuple[str, ...] = (DENSE,) + (SPARSE,) * (_PUBLISHED_LAYERS - 1)
+    moe_intermediate_size: int = 1536
+    n_routed_experts: int = 64
+    n_shared_experts: int = 1
+    num_experts_per_tok: int = 4
+    n_group: int = 1
+    topk_group: int = 1
+    norm_topk_prob: bool = True
+    routed_scaling_factor: float = 1.8
+    num_nextn_predict_layers: int = 1
+    tie_word_embeddings: bool = False
+
+    @property
+    def qk_head_dim(self) -> int:
+        return self.qk_nope_head_dim + self.qk_rope_head_dim
+
+    @property
+    def latent_width(self) -> int:
+        """Of what a token leaves in the cache: its latent and its rotary key."""
+        return self.kv_lora_rank + self.qk_rope_head_dim
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], path: str) -> Glm4MoeLiteConfig:
+        """From a parsed config.json."""
+        with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
+            _refuse_relatives(read, raw)
+            layers = read.integer("num_hidden_layers", high=10_000)
+            theta = _rope_theta(read)
+            return _checked(
+                read,
+                cls(
+                    hidden_size=read.integer("hidden_size"),
+                    num_attention_heads=read.integer("num_attention_heads"),
+                    num_hidden_layers=layers,
+                    max_position_embeddings=read.integer("max_position_embeddings"),
+                    intermediate_size=read.integer("intermediate_size"),
+                    vocab_size=read.integer("vocab_size"),
+                    rms_norm_eps=read.number("rms_norm_eps", default=1e-5),
+                    rope_theta=theta,
+                    rope_interleave=read.flag("rope_interleave", default=True),
+                    attention_bias=read.flag("attention_bias", default=False),
+                    q_lora_rank=_low_rank(read),
+                    kv_lora_rank=read.integer("kv_lora_rank"),
+                    qk_nope_head_dim=read.integer("qk_nope_head_dim"),
+                    qk_rope_head_dim=read.integer("qk_rope_head_dim"),
+                    v_head_dim=read.integer("v_head_dim"),
+                    mlp_layer_types=_layer_types(read, layers),
+                    moe_intermediate_size=read.integer("moe_intermediate_size"),
+                    n_routed_experts=read.integer("n_routed_experts"),
+                    n_shared_experts=read.integer("n_shared_experts"),
+                    num_experts_per_tok=read.integer("num_experts_per_tok"),
+                    n_group=read.integer("n_group", default=1),
+                    topk_group=read.integer("topk_group", default=1),
+                    norm_topk_prob=read.flag("norm_topk_prob", default=True),
+                    routed_scaling_factor=read.number("routed_scaling_factor", default=1.8),
+                    num_nextn_predict_layers=read.integer(
+                        "num_nextn_predict_layers", default=0, low=0, high=100
+                    ),
+                    tie_word_embeddings=read.flag("tie_word_embeddings", default=False),
+                    pad_token_id=_pad_token_id(read),
+                ),
+            )
+
+
+def _refuse_relatives(read: ConfigReader, raw: Mapping[str, Any]) -> None:
+    """What DeepSeek's family of configurations could say and this architecture does not do."""
+    for key, (answer, meaning) in _FIXED.items():
+        value = read.optional(key)
+        if value is not None and value != answer:
+            read.refuse(f"{value!r} is not supported: {meaning} ({answer!r})", where=key)
+    if "quantization_config" in read:
+        read.refuse("quantised safetensors are not supported", where="quantization_config")
+    heads = raw.get("num_attention_heads")
+    for key, stated in (
+        ("num_key_value_heads", heads),
+        ("head_dim", raw.get("qk_rope_head_dim")),
+        ("qk_head_dim", _sum(raw.get("qk_nope_head_dim"), raw.get("qk_rope_head_dim"))),
+    ):
+        value = read.optional(key)
+        if value is not None and value != stated:
+            read.refuse(f"{value!r} contradicts the other sizes, by which it is {stated!r}", where=key)
+
+
+def _sum(left: Any, right: Any) -> int | None:
+    return left + right if isinstance(left, int) and isinstance(right, int) else None
+
+
+def _rope_theta(read: ConfigReader) -> float:
+    """Both spellings: `rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (before)."""
+    if "rope_parameters" in read and "rope_scaling" in read:
+        read.refuse("rope_parameters say it as well; keep one of the two", where="rope_scaling")
+    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
+    read.optional("rope_scaling")
+    theta = read.number("rope_theta", default=10_000.0)
+    ignored = {"type": "the old name of rope_type"}
+    with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
+        theta = rope.number("rope_theta", default=theta)
+        if (factor := rope.number("partial_rotary_factor", default=1.0)) != 1:
+            rope.refuse(
+                f"{factor} is not supported: all of a rotary key turns", where="partial_rotary_factor"
+            )
+        kind = rope.text("rope_type", default=stated.get("type", "default"))
+        if kind != "default":
+            rope.refuse(
+                f"{kind!r} is not supported; GLM-4.7-Flash is published with default", where="rope_type"
+            )
+    return theta
+
+
+def _low_rank(read: ConfigReader) -> int | None:
+    stated = read.optional("q_lora_rank")
+    return None if stated is None else read.integer("q_lora_rank")
+
+
+def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:
+    """From either key, or both where they agree; the first layer is dense where neither is there."""
+    stated = read.optional("mlp_layer_types")
+    first = read.integer("first_k_dense_replace", low=0, default=1)
+    counted = tuple(DENSE if layer < first else SPARSE for layer in range(layers))
+    if stated is None:
+        return counted
+    if not isinstance(stated, list) or len(stated) != layers or not set(stated) <= {DENSE, SPARSE}:
+        read.refuse(f"must be {layers} times {DENSE} or {SPARSE}, is {stated!r}", where="mlp_layer_types")
+    if "first_k_dense_replace" in read and tuple(stated) != counted:
+        read.refuse(f"{first} contradicts mlp_layer_types", where="first_k_dense_replace")
+    return tuple(stated)
+
+
+def _checked(read: ConfigReader, config: Glm4MoeLiteConfig) -> Glm4MoeLiteConfig:
+    for key in ("qk_rope_head_dim", "kv_lora_rank"):
+        if getattr(config, key) % 2:
+            read.refuse(
+                f"{getattr(config, key)} is odd; rotary positions and attention take pairs", where=key
+            )
+    experts, groups = config.n_routed_experts, config.n_group
+    if experts % groups or (groups > 1 and experts // groups < 2):
+        read.refuse(f"{experts} experts cannot lie in {groups} groups of at least two", where="n_group")
+    if config.topk_group > groups:
+        read.refuse(f"{config.topk_group} of {groups} groups cannot be chosen", where="topk_group")
+    reachable = config.topk_group * (experts // groups)
+    if config.num_experts_per_tok > reachable:
+        read.refuse(
+            f"{config.num_experts_per_tok} experts cannot be chosen from the {reachable} of {config.topk_group} groups",
+            where="num_experts_per_tok",
+        )
+    return config
+
+
+def _pad_token_id(read: ConfigReader) -> int | None:
+    value = read.optional("pad_token_id")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,35 @@
+"""A token's row in the cache: norm of the latent, turn of the rotary key, and the write.
+
+`ops.store_latents` holds the implementation; this file says in which layout glm4_moe_lite uses it.
+"""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from inference_pio import ops
+from inference_pio.cache.specs import LatentCache
+from inference_pio.layers import RMSNorm
+from inference_pio.ops.latent import Turn
+from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.facts import TechniqueFact
+
+
+def store_latents(
+    kv_TW: Tensor, norm: RMSNorm, batch: ForwardBatch, cos_sin: Tensor, cache: LatentCache, turn: Turn
+) -> None:
+    """kv_TW is [T, kv_lora_rank + qk_rope_head_dim], latents first, as the down-projection gives them."""
+    ops.store_latents(
+        kv_TW, norm.weight, norm.eps, batch.positions, cos_sin, cache.rows, batch.slot_mapping, turn
+    )
+
+
+def technique() -> TechniqueFact:
+    return TechniqueFact(
+        "CUDA kernels",
+        "hardware",
+        "dormant",
+        exact=True,
+        reason="attention over latents and norms are native on a CPU; rotary positions and the cache write run in "
+        "torch, on a GPU everything does",
+    )

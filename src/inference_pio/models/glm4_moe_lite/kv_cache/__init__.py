@@ -1,0 +1,1 @@
+"""What glm4_moe_lite remembers."""

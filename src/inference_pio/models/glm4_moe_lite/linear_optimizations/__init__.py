@@ -1,0 +1,1 @@
+"""How glm4_moe_lite's linear weights lie in memory."""

@@ -1,0 +1,1 @@
+"""How glm4_moe_lite is divided over ranks."""

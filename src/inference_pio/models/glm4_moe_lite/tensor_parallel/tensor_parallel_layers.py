@@ -1,0 +1,75 @@
+"""Heads and intermediate features are divided; what leads to latents, routers and norms are replicated.
+
+Every head reads the same latents, so each rank computes and caches all of them, and divides what comes behind. Experts
+are divided by their intermediate features: every rank has a part of each. GLM-4.7-Flash has 20 heads and experts of
+1,536 features: 1, 2 or 4 ranks. The heads alone would divide by 5, 10 and 20 as well.
+"""
+
+from __future__ import annotations
+
+from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
+from inference_pio.plugin.facts import ShardPlan, ShardRule, TechniqueFact
+
+_MAX_RANKS = 64
+_LAYER = "model.layers.*."
+
+
+def shard_plan(config: Glm4MoeLiteConfig) -> ShardPlan:
+    vocabulary = ShardRule("vocab", config.vocab_size)
+    rules = {
+        "model.embed_tokens.weight": vocabulary,
+        "lm_head.weight": vocabulary,
+        "model.norm.weight": ShardRule("replicate"),
+    }
+    rules.update(_attention(config.num_attention_heads))
+    widths = {
+        "mlp": config.intermediate_size,
+        "mlp.experts.*": config.moe_intermediate_size,
+        "mlp.shared_experts": config.n_shared_experts * config.moe_intermediate_size,
+    }
+    for block, width in widths.items():
+        for name, kind in (("gate_proj", "column"), ("up_proj", "column"), ("down_proj", "row")):
+            rules[f"{_LAYER}{block}.{name}.weight"] = ShardRule(kind, width)  # type: ignore[arg-type]
+    return ShardPlan(rules, tuple(size for size in range(1, _MAX_RANKS + 1) if _legal(config, size)))
+
+
+def _attention(heads: int) -> dict[str, ShardRule]:
+    """Rules of everything in a layer that is not one of its three feed-forward blocks."""
+    column, row, replicate = ShardRule("column", heads), ShardRule("row", heads), ShardRule("replicate")
+    rules = {
+        "self_attn.q_proj.weight": column,
+        "self_attn.q_b_proj.weight": column,
+        "self_attn.kv_b_proj.weight": column,
+        "self_attn.o_proj.weight": row,
+        "self_attn.o_proj.bias": row,
+    }
+    replicated = (
+        *("self_attn.q_a_proj.weight", "self_attn.q_a_proj.bias", "self_attn.q_a_layernorm.weight"),
+        *("self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_a_proj_with_mqa.bias"),
+        *("self_attn.kv_a_layernorm.weight", "mlp.gate.weight", "mlp.gate.e_score_correction_bias"),
+        *("input_layernorm.weight", "post_attention_layernorm.weight"),
+    )
+    rules.update(dict.fromkeys(replicated, replicate))
+    return {f"{_LAYER}{name}": rule for name, rule in rules.items()}
+
+
+def _legal(config: Glm4MoeLiteConfig, size: int) -> bool:
+    """Heads, features of dense layers and of experts, and vocabulary divide evenly."""
+    whole = (
+        config.num_attention_heads,
+        config.intermediate_size,
+        config.moe_intermediate_size,
+        config.vocab_size,
+    )
+    return all(total % size == 0 for total in whole)
+
+
+def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
+    sizes = ", ".join(map(str, shard_plan(config).legal_sizes))
+    return TechniqueFact(
+        "tensor parallelism",
+        "hardware",
+        "dormant",
+        exact=True,
+        reason=f"one rank runs; this model can be divided over {sizes}",
+    )
