@@ -152,8 +152,6 @@ def test_the_registry_finds_llama_in_both_formats() -> None:
     registry = default_registry()
     assert registry.for_checkpoint({"architectures": ["LlamaForCausalLM"]}, "x").name == "llama"
     assert registry.for_checkpoint({"general.architecture": "llama"}, "x").name == "llama"
-    with pytest.raises(PluginError, match="did you mean 'llama'"):
-        create_plugin("lama")
 
 
 def test_infer_takes_texts_and_token_ids(tiny_path: Path) -> None:
