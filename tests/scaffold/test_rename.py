@@ -40,7 +40,7 @@ def llama() -> Renaming:
         ('x = "inference_pio.models.llama.plugin:LlamaPlugin"\n', 'x = "inference_pio_my_model.plugin:MyModelPlugin"\n'),
         ('x = "llama3", "smollm2-135m", "Llama-3.2-1B", "llama-spm", "tiny-llama", "a/llama.cpp"\n', None),
         ("# Llama 3, Llama (Touvron 2023), llama.cpp, LLAMA\n", None),
-        ("# a llama; Llama's way\n", "# a my_model; MyModel's way\n"),
+        ("# a llama of llamas; Llama's way\n", "# a my_model of my_models; MyModel's way\n"),
         ("# convert_hf_to_gguf.py's LlamaModel.permute, transformers.LlamaModel\n", None),
     ],
 )  # fmt: skip

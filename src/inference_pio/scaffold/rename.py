@@ -76,7 +76,7 @@ class Renaming:
             text = re.sub(rf"(?<!\w){old}(?!\w)", new, text)
         for word in self.words:
             # Not within the name of something else: qwen2_vl, qwen2.5, smol-llama, llama.cpp.
-            text = re.sub(rf"(?<![\w.-]){word}(?![\w-]|\.cpp|\.\d)", self.names.plugin, text)
+            text = re.sub(rf"(?<![\w.-]){word}(s?)(?![\w-]|\.cpp|\.\d)", rf"{self.names.plugin}\1", text)
         for stem in self.stems:
             # Where it stands for the plugin ("Llama, throughput"), not in "Llama 3", "Llama-2", "Llama (Touvron …".
             text = re.sub(rf"(?<![\w.-]){stem}(?![\w-]|\.\w| ?\d| \()", self.names.stem, text)

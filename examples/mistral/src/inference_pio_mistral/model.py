@@ -1,4 +1,4 @@
-"""Llama (Touvron et al. 2023; Llama 3: Grattafiori et al. 2024)."""
+"""Mistral (Jiang et al. 2023): a llama whose layers look back as far as a window."""
 
 from __future__ import annotations
 

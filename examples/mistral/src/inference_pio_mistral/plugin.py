@@ -19,8 +19,7 @@ from inference_pio_mistral.config import MistralConfig
 from inference_pio_mistral.cuda_kernels import optimizations
 from inference_pio_mistral.fused_layers import fused_layer_norm
 from inference_pio_mistral.kv_cache import compression_techniques
-from inference_pio_mistral.linear_optimizations import weight_layout
-from inference_pio_mistral.linear_optimizations.bias_removal import BiasRemoval
+from inference_pio_mistral.linear_optimizations import bias_removal, weight_layout
 from inference_pio_mistral.model import MistralForCausalLM
 from inference_pio_mistral.prefix_caching import prefix_cache_manager
 from inference_pio_mistral.tensor_parallel import tensor_parallel_layers
@@ -32,10 +31,11 @@ if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
     from inference_pio.parallel import Shard
     from inference_pio.plugin.manifest import Manifest
+    from inference_pio.plugin.optimization import OptimizationInterface
 
 
 class MistralPlugin(ModelPlugin):
-    """Llama 2, Llama 3.x, SmolLM2."""
+    """Mistral 7B, Mistral Nemo."""
 
     manifest: ClassVar[Manifest] = MANIFEST
     config_class: ClassVar[type[BaseModelConfig]] = MistralConfig
@@ -58,24 +58,22 @@ class MistralPlugin(ModelPlugin):
     def prefix_policy(self, config: MistralConfig) -> PrefixPolicy:
         return prefix_cache_manager.prefix_policy(config)
 
-    def chat_format(self, config: MistralConfig) -> ChatFormat:  # noqa: ARG002
-        return ChatFormat(
-            end_of_turn=("<|im_end|>", "<|eot_id|>", "<|eom_id|>"),
-            template_variables={"date_string": prefix_cache_manager.PINNED_DATE},
-        )
+    def chat_format(self, config: MistralConfig) -> ChatFormat:
+        return ChatFormat()  # an answer ends with the end of text, which every checkpoint names
 
-    def optimizations(self, config: MistralConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
-        return (BiasRemoval(),)
+    def optimizations(self, config: MistralConfig) -> tuple[OptimizationInterface, ...]:
+        return ()  # nothing acts on loaded weights
 
     def techniques(self, config: MistralConfig) -> tuple[TechniqueFact, ...]:
         return (
             flash_attention.technique(config),
             sparse_attention.technique(),
             paged_attention.technique(config),
-            sliding_window_attention.technique(),
+            sliding_window_attention.technique(config),
             multi_query_attention.technique(config),
             compression_techniques.technique(),
-            weight_layout.technique(config),
+            weight_layout.technique(),
+            bias_removal.technique(),
             prefix_cache_manager.technique(config),
             fused_layer_norm.technique(config),
             optimizations.technique(),

@@ -18,7 +18,7 @@ from inference_pio_mistral.cuda_kernels.optimizations import rotate_and_store
 
 
 class Attention(nn.Module):
-    """Causal self-attention with rotary positions over a paged cache."""
+    """Causal self-attention with rotary positions over a paged cache, within a window where the model has one."""
 
     def __init__(self, config: MistralConfig, shard: Shard) -> None:
         super().__init__()
@@ -26,11 +26,10 @@ class Attention(nn.Module):
         self.num_kv_heads = shard.part(config.num_key_value_heads)
         self.head_dim = config.head_dim
         self.scale = config.head_dim**-0.5
+        self.window = config.sliding_window
         width = self.num_heads * self.head_dim
-        self.qkv_proj = Linear(
-            config.hidden_size, width + 2 * self.num_kv_heads * self.head_dim, bias=config.attention_bias
-        )
-        self.o_proj = RowParallelLinear(width, config.hidden_size, shard, bias=config.attention_bias)
+        self.qkv_proj = Linear(config.hidden_size, width + 2 * self.num_kv_heads * self.head_dim)
+        self.o_proj = RowParallelLinear(width, config.hidden_size, shard)
         self.prefill, self.decode = prefill_attention(config), decode_attention(config)
 
     def forward(self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache) -> Tensor:
@@ -48,6 +47,7 @@ class Attention(nn.Module):
             batch.max_query_len,
             batch.max_seq_len,
             cache.scales,
+            window=self.window,
         )
         y_TD: Tensor = self.o_proj(o_TNH.flatten(1))
         return y_TD

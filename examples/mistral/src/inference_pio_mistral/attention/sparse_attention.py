@@ -11,6 +11,6 @@ def technique() -> TechniqueFact:
         "attention",
         "not applicable",
         exact=False,
-        reason="mistral was trained with dense attention in every layer; selecting pages would be an approximation, "
-        "and no quality bound guards approximations yet",
+        reason="within its window a token attends to every other; selecting pages would be an approximation, and no "
+        "quality bound guards approximations yet",
     )

@@ -1,4 +1,4 @@
-"""Mistral, speed for one user: prefill of 1024 tokens, time to the first token, decoding of one sequence."""
+"""Mistral, speed for one user: prefill of 256 tokens, time to the first token, decoding of one sequence."""
 
 from __future__ import annotations
 

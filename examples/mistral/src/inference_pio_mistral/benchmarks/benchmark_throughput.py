@@ -1,4 +1,4 @@
-"""Mistral, throughput: tokens per second of 32 sequences of 256 + 128 tokens at once."""
+"""Mistral, throughput: tokens per second of 4 sequences of 256 + 32 tokens at once."""
 
 from __future__ import annotations
 

@@ -15,8 +15,8 @@ class MLP(nn.Module):
     def __init__(self, config: MistralConfig, shard: Shard) -> None:
         super().__init__()
         width = shard.part(config.intermediate_size)
-        self.gate_up_proj = GatedLinear(config.hidden_size, width, bias=config.mlp_bias)
-        self.down_proj = RowParallelLinear(width, config.hidden_size, shard, bias=config.mlp_bias)
+        self.gate_up_proj = GatedLinear(config.hidden_size, width)
+        self.down_proj = RowParallelLinear(width, config.hidden_size, shard)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         y_TD: Tensor = self.down_proj(self.gate_up_proj(x_TD))

@@ -1,18 +1,15 @@
-"""Equal tokens at equal positions have equal keys and values, as long as positions are turned alike."""
+"""Equal tokens at equal positions have equal keys and values, as long as positions are turned alike and, from the
+second layer on, the window is the same."""
 
 from __future__ import annotations
 
 from inference_pio.plugin.facts import PrefixPolicy, TechniqueFact
 from inference_pio_mistral.config import MistralConfig
 
-# Llama 3.x templates print the date of the day into the system turn, which would make every prefix expire at midnight
-# and answers irreproducible. This is the date that the template itself falls back to.
-PINNED_DATE = "26 Jul 2024"
-
 
 def prefix_policy(config: MistralConfig) -> PrefixPolicy:
     """Whatever changes keys and values for equal token ids goes into the hash."""
-    return PrefixPolicy(seed=("mistral", repr(config.rope), str(config.torch_dtype)))
+    return PrefixPolicy(seed=("mistral", repr(config.rope), str(config.sliding_window), str(config.torch_dtype)))
 
 
 def technique(config: MistralConfig) -> TechniqueFact:

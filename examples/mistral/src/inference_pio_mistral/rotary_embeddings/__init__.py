@@ -1,1 +1,1 @@
-"""Rotary positions of mistral: default, and Llama 3's scaling by wavelength."""
+"""Rotary positions of mistral."""

@@ -1,9 +1,8 @@
 """Rows that nobody reads are not computed.
 
 Only the last token of each sequence needs logits, so behind the last layer's attention all other rows are dropped:
-the last feed-forward block, the final norm and the head run on R rows instead of T. For SmolLM2-135M, whose head is a
-fifth of all weights, this is the larger part of a fifth of a prefill; `benchmarks/benchmark_optimization_impact.py`
-measures it.
+the last feed-forward block, the final norm and the head run on R rows instead of T. `benchmarks/benchmark_optimization_impact.py`
+measures what that saves of a prefill.
 """
 
 from __future__ import annotations

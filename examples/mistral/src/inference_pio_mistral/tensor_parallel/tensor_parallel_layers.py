@@ -27,9 +27,8 @@ def shard_plan(config: MistralConfig) -> ShardPlan:
         ("mlp.up_proj", ShardRule("column", config.intermediate_size)),
         ("mlp.down_proj", ShardRule("row", config.intermediate_size)),
     ):
-        rules[f"{layer}{name}.weight"] = rules[f"{layer}{name}.bias"] = rule
+        rules[f"{layer}{name}.weight"] = rule
     rules[f"{layer}input_layernorm.weight"] = rules[f"{layer}post_attention_layernorm.weight"] = replicate
-    rules["model.rotary_emb.freq_factors"] = replicate
     return ShardPlan(rules, tuple(size for size in range(1, _MAX_RANKS + 1) if _legal(config, size)))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -12,13 +11,6 @@ from inference_pio.conformance.case import HeaderFacts, PluginCase, Raw, Referen
 from inference_pio.conformance.tiny_tokenizer import CHAT_TEMPLATE, VOCAB_SIZE
 from inference_pio_mistral.config import RopeConfig
 
-_LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 32,
-}
 _SMALL: Raw = {
     "architectures": ["MistralForCausalLM"],
     "model_type": "mistral",
@@ -30,97 +22,70 @@ _SMALL: Raw = {
     "num_hidden_layers": 2,
     "num_key_value_heads": 2,
     "rms_norm_eps": 1e-5,
+    "rope_theta": 10_000.0,
+    "sliding_window": None,
     "tie_word_embeddings": False,
     "vocab_size": VOCAB_SIZE,
 }
+# The suite's prompts have 87 tokens: every window here is shorter, and none ends where a block of the cache does.
 TINY: Mapping[str, Raw] = {
-    "grouped": {**_SMALL, "rope_parameters": {"rope_theta": 10_000.0, "rope_type": "default"}},
-    "multi-head": {**_SMALL, "num_key_value_heads": 4, "rope_theta": 500_000.0, "tie_word_embeddings": True},
-    "multi-query": {**_SMALL, "num_key_value_heads": 1, "head_dim": 32, "num_hidden_layers": 3},
-    "llama3": {**_SMALL, "rope_parameters": {**_LLAMA3, "rope_theta": 10_000.0}},
-    "llama3-as-before": {**_SMALL, "rope_theta": 10_000.0, "rope_scaling": _LLAMA3},
-    "biased": {**_SMALL, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True},
+    "window": {**_SMALL, "sliding_window": 24},
+    "no-window": {**_SMALL, "tie_word_embeddings": True},
+    "narrow": {**_SMALL, "num_hidden_layers": 3, "num_key_value_heads": 4, "sliding_window": 5},
+    "itself-alone": {**_SMALL, "sliding_window": 1},
+    # As in Mistral Nemo, a head is wider than its part of the hidden states.
+    "wide-heads": {
+        **{key: value for key, value in _SMALL.items() if key != "rope_theta"},
+        "head_dim": 32,
+        "num_key_value_heads": 1,
+        "rope_parameters": {"rope_theta": 1_000_000.0, "rope_type": "default"},
+        "sliding_window": 70,
+    },
     "thirds": {
         **_SMALL,
         "hidden_size": 96,
         "num_attention_heads": 6,
         "num_key_value_heads": 3,
+        "sliding_window": 17,
         "vocab_size": 273,
-        "attention_bias": True,
-        "mlp_bias": True,
     },
 }
 
-_LLAMA_3_2_1B: Raw = {
-    **_SMALL,
-    "attention_bias": False,
-    "attention_dropout": 0.0,
-    "bos_token_id": 128000,
-    "eos_token_id": [128001, 128008, 128009],
-    "head_dim": 64,
-    "hidden_size": 2048,
-    "initializer_range": 0.02,
-    "intermediate_size": 8192,
-    "max_position_embeddings": 131072,
-    "mlp_bias": False,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 16,
-    "num_key_value_heads": 8,
-    "pretraining_tp": 1,
-    "rope_scaling": {**_LLAMA3, "factor": 32.0, "original_max_position_embeddings": 8192},
-    "rope_theta": 500_000.0,
-    "tie_word_embeddings": True,
-    "torch_dtype": "bfloat16",
-    "transformers_version": "4.45.0.dev0",
-    "use_cache": True,
-    "vocab_size": 128256,
-}
-_LLAMA_3_1_8B: Raw = {
-    **_LLAMA_3_2_1B,
-    "head_dim": None,
-    "hidden_size": 4096,
-    "intermediate_size": 14336,
-    "num_hidden_layers": 32,
-    "rope_scaling": {**_LLAMA3, "original_max_position_embeddings": 8192},
-    "tie_word_embeddings": False,
-}
-_LLAMA_2_7B: Raw = {
-    **_SMALL,
-    "hidden_size": 4096,
-    "intermediate_size": 11008,
-    "max_position_embeddings": 4096,
-    "num_attention_heads": 32,
-    "num_hidden_layers": 32,
-    "num_key_value_heads": 32,
-    "pretraining_tp": 1,
-    "rope_scaling": None,
-    "vocab_size": 32000,
-}
-_SMOLLM2_135M: Raw = {
+# As config.json of each says.
+_MISTRAL_7B_V0_1: Raw = {
     **_SMALL,
     "bos_token_id": 1,
     "eos_token_id": 2,
-    "hidden_size": 576,
-    "intermediate_size": 1536,
-    "is_llama_config": True,
-    "max_position_embeddings": 8192,
-    "num_attention_heads": 9,
-    "num_hidden_layers": 30,
-    "num_key_value_heads": 3,
-    "pad_token_id": 2,
-    "rope_interleaved": False,
-    "rope_scaling": None,
-    "rope_theta": 100_000,
-    "tie_word_embeddings": True,
-    "vocab_size": 49152,
+    "hidden_size": 4096,
+    "initializer_range": 0.02,
+    "intermediate_size": 14336,
+    "max_position_embeddings": 32768,
+    "num_attention_heads": 32,
+    "num_hidden_layers": 32,
+    "num_key_value_heads": 8,
+    "sliding_window": 4096,
+    "torch_dtype": "bfloat16",
+    "transformers_version": "4.34.0.dev0",
+    "use_cache": True,
+    "vocab_size": 32000,
 }
-SMOLLM2_CHAT = (
-    "{% for message in messages %}{% if loop.first and messages[0]['role'] != 'system' %}"
-    "{{ '<|im_start|>system\nYou are a helpful AI assistant named SmolLM, trained by Hugging Face<|im_end|>\n' }}"
-    "{% endif %}{{'<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>' + '\n'}}{% endfor %}"
-    "{% if add_generation_prompt %}{{ '<|im_start|>assistant\n' }}{% endif %}"
-)
-SMOLLM2_GGUF = json.loads((Path(__file__).parent / "smollm2-135m-instruct.header.json").read_text())
+_MISTRAL_7B_V0_3: Raw = {
+    **_MISTRAL_7B_V0_1,
+    "attention_dropout": 0.0,
+    "rope_theta": 1_000_000.0,
+    "sliding_window": None,
+    "transformers_version": "4.42.0.dev0",
+    "vocab_size": 32768,
+}
+_NEMO_12B: Raw = {
+    **_MISTRAL_7B_V0_3,
+    "head_dim": 128,
+    "hidden_size": 5120,
+    "max_position_embeddings": 131072,
+    "num_hidden_layers": 40,
+    "vocab_size": 131072,
+}
+NEMO_CHAT = (Path(__file__).parent / "mistral-nemo-instruct-2407.jinja").read_text(encoding="utf-8")
 
 
 def reference(raw: Raw) -> ReferenceModel:
@@ -142,17 +107,13 @@ def render_chat(template: str, messages: Sequence[Mapping[str, str]], variables:
 def _by_transformers(raw: Raw) -> Mapping[str, tuple[int, ...]]:
     """Names and shapes of a safetensors checkpoint of this configuration; a tied head is not stored."""
     import torch
-    from transformers import LlamaForCausalLM
+    from transformers import MistralForCausalLM
 
     from inference_pio_mistral.tests.reference import reference_config
 
     with torch.device("meta"):
-        model = LlamaForCausalLM(reference_config(raw))
+        model = MistralForCausalLM(reference_config(raw))
     return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
-
-
-def _smollm2_gguf() -> Mapping[str, tuple[int, ...]]:
-    return {name: tuple(shape) for name, shape in SMOLLM2_GGUF["tensors"].items()}
 
 
 def _safetensors(raw: Raw) -> HeaderFacts:
@@ -169,40 +130,29 @@ CASE = PluginCase(
             "architectures",
             "attention_dropout",
             "bos_token_id",
-            "dtype",
             "eos_token_id",
             "initializer_range",
-            "is_llama_config",
             "model_type",
-            "pretraining_tp",
-            "rope_interleaved",
             "torch_dtype",
-            "transformers.js_config",
             "transformers_version",
             "use_cache",
         }
     ),
     checkpoints={
-        "SmolLM2-135M-Instruct Q4_1": HeaderFacts(SMOLLM2_GGUF["metadata"], _smollm2_gguf, "gguf"),
-        "SmolLM2-135M": _safetensors(_SMOLLM2_135M),
-        "Llama-2-7b": _safetensors(_LLAMA_2_7B),
-        "Llama-3.1-8B": _safetensors(_LLAMA_3_1_8B),
-        "Llama-3.2-1B": _safetensors(_LLAMA_3_2_1B),
+        "Mistral-7B-v0.1": _safetensors(_MISTRAL_7B_V0_1),
+        "Mistral-7B-v0.3": _safetensors(_MISTRAL_7B_V0_3),
+        "Mistral-Nemo-Base-2407": _safetensors(_NEMO_12B),
     },
-    # With 4 ranks "grouped" has fewer KV heads than ranks.
-    shards={"grouped": (2, 4), "biased": (2,), "thirds": (3,)},
-    refused_ranks={"grouped": (3, 8), "thirds": (2, 4)},
+    # With 4 ranks "window" has fewer KV heads than ranks.
+    shards={"window": (2, 4), "thirds": (3,)},
+    refused_ranks={"window": (3, 8), "thirds": (2, 4)},
     not_interchangeable=(
-        ({"rope": RopeConfig()}, {"rope": RopeConfig(theta=500_000.0)}),
-        ({"rope": RopeConfig()}, {"rope": RopeConfig(rope_type="llama3", factor=8.0)}),
-        (
-            {"rope": RopeConfig(rope_type="llama3", factor=8.0)},
-            {"rope": RopeConfig(rope_type="llama3", factor=32.0)},
-        ),
+        ({"rope": RopeConfig()}, {"rope": RopeConfig(theta=10_000.0)}),
+        ({"sliding_window": 4096}, {"sliding_window": None}),
+        ({"sliding_window": 24}, {"sliding_window": 25}),
         ({"torch_dtype": "float32"}, {"torch_dtype": "bfloat16"}),
     ),
     render_chat=render_chat,
-    gguf=frozenset(TINY),
     rope_keys=("rope_parameters", "rope_scaling"),
-    chat={"SmolLM2": SMOLLM2_CHAT, "ChatML": CHAT_TEMPLATE},
+    chat={"Mistral-Nemo-Instruct-2407": NEMO_CHAT, "ChatML": CHAT_TEMPLATE},
 )

@@ -1,4 +1,4 @@
-"""Tiny llamas, written once a session."""
+"""Tiny mistrals, written once a session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def subject(tmp_path_factory: pytest.TempPathFactory) -> Subject:
 @pytest.fixture(scope="session")
 def tiny_path(subject: Subject) -> Path:
     """A directory with config.json, safetensors and a tokenizer."""
-    return subject.checkpoint("grouped")
+    return subject.checkpoint("window")
 
 
 @pytest.fixture(scope="session")

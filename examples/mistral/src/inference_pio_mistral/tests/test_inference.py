@@ -14,10 +14,11 @@ from inference_pio_mistral.tests.case import TINY
 _GREEDY = SamplingParams(temperature=0.0, max_tokens=24, ignore_eos=True, logprobs=5)
 
 
-@pytest.mark.parametrize("tiny", ["grouped", "multi-query", "llama3", "biased"])
+@pytest.mark.parametrize("tiny", ["window", "narrow", "wide-heads", "no-window"])
 def test_greedy_continuation(subject: Subject, tiny: str) -> None:
-    prompts = [token_ids(length, TINY[tiny]["vocab_size"], length) for length in (1, 17, 60)]
-    path = str(subject.checkpoint(tiny, "gguf"))
+    """From prompts shorter and longer than the window; the short ones outgrow it."""
+    prompts = [token_ids(length, TINY[tiny]["vocab_size"], length) for length in (1, 17, 90)]
+    path = str(subject.checkpoint(tiny))
     with LLM(path, dtype="float32", skip_tokenizer_init=True, kv_cache_memory_gb=0.01) as llm:
         results = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], _GREEDY)
     for prompt, result in zip(prompts, results, strict=True):
@@ -27,7 +28,7 @@ def test_greedy_continuation(subject: Subject, tiny: str) -> None:
 def test_logprobs_are_those_of_the_model(subject: Subject, tiny_llm: LLM) -> None:
     prompt = token_ids(9, 272)
     answer = tiny_llm.generate({"prompt_token_ids": prompt}, _GREEDY)[0].outputs[0]
-    expected = subject.reference("grouped").logits([*prompt, *answer.token_ids]).log_softmax(-1)[8:-1]
+    expected = subject.reference("window").logits([*prompt, *answer.token_ids]).log_softmax(-1)[8:-1]
     assert answer.logprobs is not None
     for chosen, scores, row in zip(answer.token_ids, answer.logprobs, expected, strict=True):
         best = row.topk(5)
@@ -43,10 +44,10 @@ def test_half_precision_stays_near(subject: Subject, dtype: str) -> None:
     """The distribution in 16 bits is that in 32 up to rounding: total variation under 5 % at every position."""
     prompt = token_ids(50, 272)
     params = SamplingParams(temperature=0.0, max_tokens=1, logprobs=20)
-    path = str(subject.checkpoint("grouped"))
+    path = str(subject.checkpoint("window"))
     with LLM(path, dtype=dtype, skip_tokenizer_init=True, kv_cache_memory_gb=0.01) as llm:
         found = llm.generate([{"prompt_token_ids": prompt[:end]} for end in range(1, 50)], params)
-    expected = subject.reference("grouped").logits(prompt).softmax(-1)
+    expected = subject.reference("window").logits(prompt).softmax(-1)
     for row, result in zip(expected, found, strict=False):
         scores = (result.outputs[0].logprobs or [{}])[0]
         distance = sum(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
@@ -12,17 +11,13 @@ from inference_pio import create_plugin
 from inference_pio.conformance.bare_model import BareModel
 from inference_pio.conformance.numbers import assert_close, token_ids
 from inference_pio.conformance.subject import Subject
-from inference_pio.layers import Linear
 from inference_pio_mistral.config import MistralConfig
-from inference_pio_mistral.linear_optimizations.bias_removal import BiasRemoval
-from inference_pio_mistral.tests.case import TINY
-from inference_pio_mistral.tests.reference import TransformersMistral
 
 _PROMPT = token_ids(70, 272)
 
 
 @pytest.mark.parametrize("flag", ["use_flash_attention_2", "use_paged_attention", "use_fused_layer_norm"])
-@pytest.mark.parametrize("tiny", ["grouped", "biased"])
+@pytest.mark.parametrize("tiny", ["window", "no-window"])
 def test_a_flag_changes_how_and_not_what(subject: Subject, flag: str, tiny: str) -> None:
     path = subject.checkpoint(tiny)
     results = []
@@ -33,35 +28,8 @@ def test_a_flag_changes_how_and_not_what(subject: Subject, flag: str, tiny: str)
     assert_close(results[0], results[1], f"{tiny} without {flag}")
 
 
-def _biases(model: Any) -> int:
-    return sum(module.bias is not None for module in model.modules() if isinstance(module, Linear))
-
-
-def test_zero_biases_are_removed_and_nothing_changes(subject: Subject, tmp_path: Path) -> None:
-    reference = TransformersMistral(TINY["biased"])
-    with torch.no_grad():
-        for name, parameter in reference.model.named_parameters():
-            if name.endswith("bias"):
-                parameter.zero_()
-    path = reference.save(tmp_path, "safetensors")
-    option = {"use_bias_removal_optimization": False}
-    kept = BareModel(subject.plugin(), path, options=option)
-    removed = BareModel(subject.plugin(), path)
-    assert _biases(kept.model) == 4 * TINY["biased"]["num_hidden_layers"]
-    assert _biases(removed.model) == 0
-    assert torch.equal(kept.prefill(_PROMPT), removed.prefill(_PROMPT))
-    assert BiasRemoval().get_report(removed.model)["status"] == "active"
-    assert BiasRemoval().get_report(kept.model)["reason"].startswith("8 biases are kept")
-
-
-def test_biases_that_are_not_zero_stay(subject: Subject) -> None:
-    model = BareModel(subject.plugin(), subject.checkpoint("biased")).model
-    assert _biases(model) == 4 * TINY["biased"]["num_hidden_layers"]
-    assert BiasRemoval().get_report(model)["status"] == "dormant"
-
-
 def test_rows_that_nobody_needs_are_not_computed(subject: Subject) -> None:
-    path = subject.checkpoint("grouped")
+    path = subject.checkpoint("window")
     whole = BareModel(subject.plugin(), path, sequences=2)
     pieces = [(0, _PROMPT[:33]), (1, _PROMPT[33:])]
     every = whole.run(pieces)
@@ -80,15 +48,15 @@ def test_rows_that_nobody_needs_are_not_computed(subject: Subject) -> None:
 def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
     config = MistralConfig(model_path=str(tiny_path), torch_dtype="float32", use_prefix_caching=False)
     plugin = create_plugin("mistral", config=config)
-    assert "bias removal" not in {entry["name"] for entry in plugin.get_optimization_report()}
     plugin.load_model()
     report = {entry["name"]: entry for entry in plugin.get_optimization_report()}
     plugin.cleanup()
-    assert report["bias removal"]["status"] == "active"
+    assert report["bias removal"]["status"] == "not applicable"
+    assert report["sliding-window attention"]["status"] == "active"
     assert report["prefix caching"]["status"] == "dormant"
     assert report["fused layer norm"]["status"] == "active"
     assert report["KV-cache compression"]["status"] == "dormant"
-    assert report["weight quantisation"]["status"] == "dormant", "float32 was asked for"
+    assert report["weight quantisation"]["status"] == "dormant"
     assert report["tensor parallelism"]["reason"].endswith("divided over 1, 2, 4")
     for entry in report.values():
         assert {"name", "category", "status", "exact", "reason"} <= set(entry)

@@ -148,10 +148,11 @@ def test_the_security_report_says_what_is_held_and_what_is_not(tiny_path: Path) 
     assert torch.get_num_threads() == threads
 
 
-def test_the_registry_finds_mistral_in_both_formats() -> None:
+def test_the_registry_finds_mistral() -> None:
     registry = default_registry()
     assert registry.for_checkpoint({"architectures": ["MistralForCausalLM"]}, "x").name == "mistral"
-    assert registry.for_checkpoint({"general.architecture": "mistral"}, "x").name == "mistral"
+    assert registry.for_checkpoint({"model_type": "mistral"}, "x").name == "mistral"
+    assert registry.get("mistral").origin == "inference-pio-mistral"
 
 
 def test_infer_takes_texts_and_token_ids(tiny_path: Path) -> None:
