@@ -21,7 +21,8 @@ from support.hub_server import LocalHub, serve
 
 
 @pytest.mark.parametrize(
-    "arguments", [["--help"], ["--version"], ["plugins"], ["models", "list"], ["run", "--help"], ["new-model", "--help"]]
+    "arguments",
+    [["--help"], ["--version"], ["plugins"], ["models", "list"], ["run", "--help"], ["new-model", "--help"]],
 )
 def test_light_verbs_import_no_torch_and_are_fast(arguments: list[str], home: Path) -> None:  # noqa: ARG001
     code = (

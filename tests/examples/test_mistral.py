@@ -30,18 +30,32 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, str]:
     pip = ["install", "--quiet", "--no-deps", "--no-build-isolation", "--target", str(target), str(source)]
     alone = {**os.environ, "PIP_NO_INDEX": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     done = subprocess.run(
-        [sys.executable, "-m", "pip", *pip], capture_output=True, text=True, check=False, env=alone, timeout=300
+        [sys.executable, "-m", "pip", *pip],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=alone,
+        timeout=300,
     )
     assert done.returncode == 0, done.stderr
     shutil.rmtree(source)
     assert (target / "inference_pio_mistral" / "tests" / "mistral-nemo-instruct-2407.jinja").is_file()
     paths = (str(target), str(Path(inference_pio.__file__).parents[1]))
-    return {**os.environ, "PYTHONPATH": os.pathsep.join(paths), "MISTRAL": str(target / "inference_pio_mistral")}
+    return {
+        **os.environ,
+        "PYTHONPATH": os.pathsep.join(paths),
+        "MISTRAL": str(target / "inference_pio_mistral"),
+    }
 
 
 def run(environment: Mapping[str, str], *arguments: str) -> Run:
     return subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, check=False, env=environment, timeout=900
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=environment,
+        timeout=900,
     )
 
 
@@ -89,6 +103,8 @@ def test_the_page_names_files_that_are_there() -> None:
     page = (ROOT / "docs" / "adding_a_model.md").read_text()
     named = set(re.findall(r"`([\w/]+\.(?:py|toml|jinja|md))`", page))
     package = EXAMPLE / "src" / "inference_pio_mistral"
-    missing = [name for name in sorted(named) if not (package / name).exists() and not (EXAMPLE / name).exists()]
+    missing = [
+        name for name in sorted(named) if not (package / name).exists() and not (EXAMPLE / name).exists()
+    ]
     assert {"config.py", "tests/reference.py", "pyproject.toml"} <= named
     assert missing == []

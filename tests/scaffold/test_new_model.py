@@ -1,4 +1,4 @@
-"""A new plugin's package: complete, on its own, registered by its entry point alone, and right from the first minute."""
+"""A new plugin's package: complete, on its own, registered by its entry point alone, right from the start."""
 
 from __future__ import annotations
 
@@ -42,10 +42,9 @@ def test_every_plugin_can_be_a_source(make: Make, source: str) -> None:
     assert registered.origin == "inference-pio-ninth"
     assert registered.manifest.plugin.startswith("inference_pio_ninth.plugin:Ninth")
     assert set(registered.manifest.architectures).isdisjoint(origin.architectures)
-    plugin = create_plugin("ninth")
-    assert [fact.name for fact in plugin.techniques(plugin.config)] == [
-        fact.name for fact in (theirs := create_plugin(source)).techniques(theirs.config)
-    ]
+    plugin, theirs = create_plugin("ninth"), create_plugin(source)
+    stated = [[fact.name for fact in each.techniques(each.config)] for each in (plugin, theirs)]
+    assert stated[0] == stated[1]
     subject = Subject.of("ninth", folder / "checkpoints", collected={})
     assert subject.case.name == "ninth"
     assert default_registry().for_checkpoint(subject.case.tiny[subject.case.typical], "x").name == "ninth"
@@ -62,7 +61,9 @@ def test_the_copy_keeps_the_contract_but_for_its_reference(make: Make, name: str
     assert wrong.verdict == "failed"
     assert f"ForCausalLM and the plugin claims {stem}ForCausalLM" in wrong.why
     assert {outcome.verdict for outcome in found.values()} == {"passed", "not applicable"}, found
-    assert [outcome.name for outcome in found.values() if outcome.verdict == "not applicable"] == ["C2-claims"]
+    assert [outcome.name for outcome in found.values() if outcome.verdict == "not applicable"] == [
+        "C2-claims"
+    ]
 
 
 @pytest.mark.slow
@@ -159,14 +160,18 @@ def test_sources_that_cannot_be_copied(tmp_path: Path, monkeypatch: pytest.Monke
     facts = {"api_version": 1, "architectures": ("LoneForCausalLM",), "description": ""}
     lone = Manifest(name="lone", plugin="lone:Plugin", **facts)
     monkeypatch.setattr(registry, "get", lambda _name: type("Found", (), {"manifest": lone, "origin": "x"}))
-    with pytest.raises(PluginError, match="'lone' cannot be copied: lone:Plugin is not in a package of files"):
+    with pytest.raises(
+        PluginError, match="'lone' cannot be copied: lone:Plugin is not in a package of files"
+    ):
         new_package("mistral", "lone", tmp_path, registry)
     odd = tmp_path / "odd_package"
     odd.mkdir()
     (odd / "__init__.py").write_text("import odd_package.plugin\nimport odd_package\n")
     monkeypatch.syspath_prepend(str(tmp_path))
     manifest = Manifest(name="odd", plugin="odd_package.plugin:Plugin", **facts)
-    monkeypatch.setattr(registry, "get", lambda _name: type("Found", (), {"manifest": manifest, "origin": "x"}))
+    monkeypatch.setattr(
+        registry, "get", lambda _name: type("Found", (), {"manifest": manifest, "origin": "x"})
+    )
     new_package("mistral", "odd", tmp_path, registry)
     text = (tmp_path / "mistral" / "src" / "inference_pio_mistral" / "__init__.py").read_text()
     assert text == "import inference_pio_mistral.plugin\nimport inference_pio_mistral\n"

@@ -25,7 +25,10 @@ def llama() -> Renaming:
 @pytest.mark.parametrize(
     ("code", "renamed"),
     [
-        ("from inference_pio.models.llama.config import LlamaConfig\n", "from inference_pio_my_model.config import MyModelConfig\n"),
+        (
+            "from inference_pio.models.llama.config import LlamaConfig\n",
+            "from inference_pio_my_model.config import MyModelConfig\n",
+        ),
         ("import transformers\nx = transformers.LlamaConfig\n", None),
         ("from transformers import LlamaForCausalLM\nx = LlamaForCausalLM()\n", None),
         ("from transformers.models.llama.modeling_llama import LlamaModel\ny = LlamaModel\n", None),
@@ -34,16 +37,22 @@ def llama() -> Renaming:
         ("def test_it_finds_llama_here(): pass\n", "def test_it_finds_my_model_here(): pass\n"),
         ("def test_as_llama_cpp_does(): pass\n", None),
         ("llama = 1\n_llama3 = 2\n", None),
-        ('x = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}\n', 'x = {"architectures": ["MyModelForCausalLM"], "model_type": "my_model"}\n'),
+        (
+            'x = {"architectures": ["LlamaForCausalLM"], "model_type": "llama"}\n',
+            'x = {"architectures": ["MyModelForCausalLM"], "model_type": "my_model"}\n',
+        ),
         ('x = key.removeprefix("llama.")\n', 'x = key.removeprefix("my_model.")\n'),
         ('x = f"llama.{key}"\n', 'x = f"my_model.{key}"\n'),
-        ('x = "inference_pio.models.llama.plugin:LlamaPlugin"\n', 'x = "inference_pio_my_model.plugin:MyModelPlugin"\n'),
+        (
+            'x = "inference_pio.models.llama.plugin:LlamaPlugin"\n',
+            'x = "inference_pio_my_model.plugin:MyModelPlugin"\n',
+        ),
         ('x = "llama3", "smollm2-135m", "Llama-3.2-1B", "llama-spm", "tiny-llama", "a/llama.cpp"\n', None),
         ("# Llama 3, Llama (Touvron 2023), llama.cpp, LLAMA\n", None),
         ("# a llama of llamas; Llama's way\n", "# a my_model of my_models; MyModel's way\n"),
         ("# convert_hf_to_gguf.py's LlamaModel.permute, transformers.LlamaModel\n", None),
     ],
-)  # fmt: skip
+)
 def test_python(llama: Renaming, code: str, renamed: str | None) -> None:
     assert llama.python(code) == (code if renamed is None else renamed)
 

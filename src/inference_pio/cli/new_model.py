@@ -15,13 +15,16 @@ from inference_pio.scaffold.package import new_package
 def new_model(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="The new plugin: a-z, 0-9 and _; `model_type` of its config.json."),
+        typer.Argument(
+            metavar="NAME", help="The new plugin: a-z, 0-9 and _; `model_type` of its config.json."
+        ),
     ],
     source: Annotated[
         str, typer.Option("--from", metavar="PLUGIN", help="The plugin nearest to it: its code is copied.")
     ],
     into: Annotated[
-        Path, typer.Option("--into", metavar="FOLDER", help="Where the folder NAME is made.", show_default=False)
+        Path,
+        typer.Option("--into", metavar="FOLDER", help="Where the folder NAME is made.", show_default=False),
     ] = Path(),
 ) -> None:
     """Write a package for a new architecture, copied from a plugin under new names."""

@@ -25,7 +25,7 @@ from inference_pio.plugin.registry import Registered, default_registry
 
 if TYPE_CHECKING:
     from inference_pio.conformance.checks import Check
-    from inference_pio.conformance.verdict import Outcome
+    from inference_pio.conformance.verdict import Outcome, Verdict
 
 _INDENT = " " * 21
 
@@ -60,7 +60,9 @@ def verify(
     with TemporaryDirectory(prefix="inference-pio-verify-") as workdir:
         subject = Subject.of(plugin, Path(workdir), collected)
         found, out = [], sys.stdout
-        with redirect_stdout(sys.stderr):  # whatever a plugin or its reference prints: stdout is the verdict's
+        with redirect_stdout(
+            sys.stderr
+        ):  # whatever a plugin or its reference prints: stdout is the verdict's
             for outcome in verdict.outcomes(subject, checks):
                 found.append(outcome)
                 if not as_json:
@@ -129,9 +131,11 @@ def _show(outcome: Outcome, out: TextIO) -> None:
         print(f"{_INDENT}{one_line(outcome.why)}", file=out, flush=True)
 
 
-def _summary(registered: Registered, counts: Counter[str], total: int) -> str:
+def _summary(registered: Registered, counts: Counter[Verdict], total: int) -> str:
     name = f"{registered.manifest.name} ({registered.origin})"
-    told = ", ".join(f"{counts[word]} {word}" for word in ("failed", "not run", "not applicable") if counts[word])
+    told = ", ".join(
+        f"{counts[word]} {word}" for word in ("failed", "not run", "not applicable") if counts[word]
+    )
     passed = f"{counts['passed']} of {total} checks passed" + (f", {told}" if told else "")
     if counts["failed"]:
         return f"{name} does not keep the contract: {passed}."

@@ -29,7 +29,9 @@ class Check:
 
     number: str
     run: Callable[[Subject], None]
-    needs: Literal["", "checkpoints", "shards", "refused_ranks", "not_interchangeable", "chat", "collected"] = ""
+    needs: Literal[
+        "", "checkpoints", "shards", "refused_ranks", "not_interchangeable", "chat", "collected"
+    ] = ""
 
     @property
     def name(self) -> str:

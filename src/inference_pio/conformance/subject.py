@@ -79,7 +79,10 @@ def load_case(manifest: Manifest) -> PluginCase:
         if missing := missing_reference(error):
             raise UnavailableError(f"{package}.tests.case: {missing}") from error
         cause = error.__cause__
-        if isinstance(cause, ModuleNotFoundError) and cause.name in (f"{package}.tests", f"{package}.tests.case"):
+        if isinstance(cause, ModuleNotFoundError) and cause.name in (
+            f"{package}.tests",
+            f"{package}.tests.case",
+        ):
             raise PluginError(
                 f"{manifest.name!r} brings no case for the contract: {package}/tests/case.py with a CASE of "
                 "PluginCase states its tiny models and their reference"

@@ -77,9 +77,13 @@ def _refuse_what_still_imports(source: Source, files: Mapping[Path, bytes]) -> N
     """The new package stands alone: whatever of the source's it would still import is a form that is not known here."""
     for path, content in files.items():
         if path.suffix == ".py":
-            left = [name for name in _imported(ast.parse(content)) if f"{name}.".startswith(f"{source.package}.")]
+            left = [
+                name for name in _imported(ast.parse(content)) if f"{name}.".startswith(f"{source.package}.")
+            ]
             if left:
-                raise PluginError(f"{source.manifest.name!r} cannot be copied: {path} would still import {left[0]}")
+                raise PluginError(
+                    f"{source.manifest.name!r} cannot be copied: {path} would still import {left[0]}"
+                )
 
 
 def _imported(tree: ast.Module) -> Iterator[str]:

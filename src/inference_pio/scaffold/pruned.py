@@ -16,7 +16,10 @@ def pruned(code: str, description: str) -> str:
     """
     tree = ast.parse(code)
     lines = code.encode().splitlines(keepends=True)
-    changes = [*_arguments(tree, {**_EMPTY, ("Manifest", "description"): f'"{description}"'}), *_weighed(tree)]
+    changes = [
+        *_arguments(tree, {**_EMPTY, ("Manifest", "description"): f'"{description}"'}),
+        *_weighed(tree),
+    ]
     for node, first_line, new in sorted(changes, key=lambda change: -change[1]):
         if new:
             before, after = lines[first_line][: node.col_offset], lines[_last(node)][node.end_col_offset :]
@@ -43,7 +46,9 @@ def _arguments(tree: ast.Module, values: dict[tuple[str, str], str]) -> Iterator
 def _weighed(tree: ast.Module) -> Iterator[_Change]:
     """Test functions that are marked as needing a model's published weights."""
     for node in tree.body:
-        marks = [ast.unparse(mark) for mark in node.decorator_list] if isinstance(node, ast.FunctionDef) else []
+        marks = (
+            [ast.unparse(mark) for mark in node.decorator_list] if isinstance(node, ast.FunctionDef) else []
+        )
         if isinstance(node, ast.FunctionDef) and "pytest.mark.weights" in marks:
             yield node, node.decorator_list[0].lineno - 1, ""
 

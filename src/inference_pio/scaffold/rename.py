@@ -95,7 +95,9 @@ class Renaming:
                 found.append((_Place.of(chain[0], chain[2 * len(path) - 2]), "", self.names.package))
             elif parts and parts[0] not in others:
                 before = tokens[index - 1].string if index else ""
-                found += [(_Place.of(part), part.string, self._name(part.string, before)) for part in chain[::2]]
+                found += [
+                    (_Place.of(part), part.string, self._name(part.string, before)) for part in chain[::2]
+                ]
             elif token.type in (tokenize.STRING, tokenize.COMMENT) or _is_middle(token):
                 found.append((_Place.of(token), token.string, self.text(token.string)))
             index += max(len(chain), 1)

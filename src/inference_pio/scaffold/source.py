@@ -43,7 +43,9 @@ class Source:
         spec = find_spec(package) if package else None
         places = list(spec.submodule_search_locations or ()) if spec else []
         if len(places) != 1 or not Path(places[0], "__init__.py").is_file():
-            raise PluginError(f"{manifest.name!r} cannot be copied: {manifest.plugin} is not in a package of files")
+            raise PluginError(
+                f"{manifest.name!r} cannot be copied: {manifest.plugin} is not in a package of files"
+            )
         directory = Path(places[0])
         classes = {
             node.name
@@ -51,7 +53,9 @@ class Source:
             for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
             if isinstance(node, ast.ClassDef)
         }
-        return cls(manifest, registered.origin, package, directory, frozenset(classes | {*manifest.architectures}))
+        return cls(
+            manifest, registered.origin, package, directory, frozenset(classes | {*manifest.architectures})
+        )
 
     def files(self) -> Iterator[Path]:
         """Every file, in order; what Python itself made of them is left out."""

@@ -69,7 +69,7 @@ known-first-party = ["inference_pio", "{package}"]
 _README = """\
 # {stem} for Inference-PIO
 
-A plugin: one model architecture behind the interface of Inference-PIO. It began as a copy of `{source}` under new names.
+A plugin: one model architecture behind the interface of Inference-PIO, begun as a copy of `{source}` under new names.
 
 ```
 pip install -e .                # registers `{name}`; Inference-PIO itself stays as it is

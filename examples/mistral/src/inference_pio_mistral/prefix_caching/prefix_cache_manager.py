@@ -9,7 +9,9 @@ from inference_pio_mistral.config import MistralConfig
 
 def prefix_policy(config: MistralConfig) -> PrefixPolicy:
     """Whatever changes keys and values for equal token ids goes into the hash."""
-    return PrefixPolicy(seed=("mistral", repr(config.rope), str(config.sliding_window), str(config.torch_dtype)))
+    return PrefixPolicy(
+        seed=("mistral", repr(config.rope), str(config.sliding_window), str(config.torch_dtype))
+    )
 
 
 def technique(config: MistralConfig) -> TechniqueFact:

@@ -1,8 +1,8 @@
 """Rows that nobody reads are not computed.
 
 Only the last token of each sequence needs logits, so behind the last layer's attention all other rows are dropped:
-the last feed-forward block, the final norm and the head run on R rows instead of T. `benchmarks/benchmark_optimization_impact.py`
-measures what that saves of a prefill.
+the last feed-forward block, the final norm and the head run on R rows instead of T.
+`benchmarks/benchmark_optimization_impact.py` measures what that saves of a prefill.
 """
 
 from __future__ import annotations

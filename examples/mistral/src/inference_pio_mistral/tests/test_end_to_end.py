@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from inference_pio import create_plugin, initialize_plugin
 from inference_pio.conformance.subject import Subject
 from inference_pio.conformance.tiny_tokenizer import END_OF_TURN

@@ -148,13 +148,19 @@ def test_configurations_that_are_refused(change: dict[str, Any], words: str) -> 
 
 def test_both_spellings_of_rotary_settings_mean_the_same() -> None:
     old = {**TINY["window"], "rope_theta": 7.0, "rope_scaling": None}
-    new = {**TINY["window"], "rope_theta": None, "rope_parameters": {"rope_theta": 7.0, "rope_type": "default"}}
+    new = {
+        **TINY["window"],
+        "rope_theta": None,
+        "rope_parameters": {"rope_theta": 7.0, "rope_type": "default"},
+    }
     assert MistralConfig.read(old, "").rope == MistralConfig.read(new, "").rope == RopeConfig(7.0)
     legacy = {**old, "rope_parameters": {"type": "default"}}
     assert MistralConfig.read(legacy, "").rope == RopeConfig(7.0)
 
 
-@pytest.mark.parametrize(("stated", "window"), [({"sliding_window": 24}, 24), ({"sliding_window": None}, None), ({}, 4096)])
+@pytest.mark.parametrize(
+    ("stated", "window"), [({"sliding_window": 24}, 24), ({"sliding_window": None}, None), ({}, 4096)]
+)
 def test_windows(stated: dict[str, Any], window: int | None) -> None:
     """null is no window, and silence is Mistral 7B v0.1's: both as Transformers reads them."""
     silent = {key: value for key, value in TINY["window"].items() if key != "sliding_window"}
