@@ -98,9 +98,9 @@ def test_misuse_raises(tiny_path: Path) -> None:
 
 
 def test_a_limit_that_is_too_small_gives_false_and_the_arithmetic(tiny_path: Path) -> None:
-    plugin = create_plugin("mistral")
+    plugin = create_plugin("mistral", config=_config(tiny_path))
     small = ResourceLimits(memory_gb=0.1)
-    assert plugin.initialize(config=_config(tiny_path), resource_limits=small) is False
+    assert plugin.initialize(resource_limits=small) is False
     assert isinstance(plugin.last_error, ResourceError)
     message = str(plugin.last_error)
     assert "weights 0.00 + KV cache " in message
