@@ -12,13 +12,15 @@ def import_object(name: str) -> Any:
     """The object that "package.module:attribute" names.
 
     Raises:
-        PluginError: the module does not import, or lacks the attribute; says which and why.
+        PluginError: the module does not import, whatever it raises, or lacks the attribute; says which and why.
     """
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise PluginError(f"{name}: {error}") from error
+    except Exception as error:
+        raise PluginError(f"{name}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):
         raise PluginError(f"{name}: module {module_name} has no {attribute}")
     return getattr(module, attribute)

@@ -13,9 +13,11 @@ from typing import Any
 import pytest
 
 import inference_pio
-from inference_pio.plugin.registry import BUILT_IN
+from inference_pio.plugin.registry import BUILT_IN, Registry
+from support.standard import STANDARD
 
 ROOT = Path(inference_pio.__file__).parent
+REPOSITORY = Path(__file__).parents[2]
 # Reached from outside: the console script, plugins by registered name, tests and benchmarks by name, what others import
 # from the package by its own name, and the table that `test_configuration.py` keeps true.
 ENTRY_POINTS = {
@@ -109,49 +111,6 @@ def test_every_package_is_mentioned_in_the_structure_page() -> None:
         assert (ROOT / name).exists(), f"docs/structure.md describes {name}"
 
 
-STANDARD = (
-    "__init__.py",
-    "config.py",
-    "model.py",
-    "plugin.py",
-    "attention/__init__.py",
-    "attention/flash_attention.py",
-    "attention/sparse_attention.py",
-    "attention/paged_attention.py",
-    "attention/sliding_window_attention.py",
-    "attention/multi_query_attention.py",
-    "benchmarks/__init__.py",
-    "benchmarks/benchmark_throughput.py",
-    "benchmarks/benchmark_inference_speed.py",
-    "benchmarks/benchmark_memory_usage.py",
-    "benchmarks/benchmark_power_efficiency.py",
-    "benchmarks/benchmark_optimization_impact.py",
-    "benchmarks/benchmark_accuracy.py",
-    "cuda_kernels/__init__.py",
-    "cuda_kernels/optimizations.py",
-    "fused_layers/__init__.py",
-    "fused_layers/fused_layer_norm.py",
-    "kv_cache/__init__.py",
-    "kv_cache/compression_techniques.py",
-    "linear_optimizations/__init__.py",
-    "linear_optimizations/bias_removal.py",
-    "prefix_caching/__init__.py",
-    "prefix_caching/prefix_cache_manager.py",
-    "rotary_embeddings/__init__.py",
-    "rotary_embeddings/rotary_embedding.py",
-    "tensor_parallel/__init__.py",
-    "tensor_parallel/tensor_parallel_layers.py",
-    "tests/__init__.py",
-    "tests/test_plugin_integration.py",
-    "tests/test_model_loading.py",
-    "tests/test_inference.py",
-    "tests/test_attention.py",
-    "tests/test_optimizations.py",
-    "tests/test_end_to_end.py",
-    "specific_optimizations/__init__.py",
-)
-
-
 @pytest.mark.parametrize("plugin", BUILT_IN)
 def test_a_plugin_has_the_standards_files_and_none_is_empty(plugin: str) -> None:
     directory = ROOT / "models" / plugin
@@ -167,6 +126,31 @@ def test_a_plugin_has_the_standards_files_and_none_is_empty(plugin: str) -> None
             assert any(isinstance(node, defines) for node in tree.body), f"{path}: defines nothing"
 
 
-def test_every_plugin_directory_is_registered() -> None:
+def test_every_plugin_directory_is_registered_under_its_name() -> None:
     directories = {path.parent.name for path in (ROOT / "models").glob("*/__init__.py")}
     assert directories == set(BUILT_IN)
+    for name in BUILT_IN:
+        assert Registry().get(name).manifest.name == name
+
+
+# Its model is the one that the README, the command line and the engine are tested with.
+_DEFAULT = "llama"
+
+
+def test_no_plugin_but_the_default_ones_is_imported_by_other_tests() -> None:
+    """Whoever takes a plugin's directory away has nothing else to change: its tests lie in it, or skip without it."""
+    named = [
+        f"{path.relative_to(REPOSITORY)}:{node.lineno} imports {name}"
+        for folder in ("tests", "benchmarks")
+        for path in sorted((REPOSITORY / folder).rglob("*.py"))
+        for node in ast.walk(ast.parse(path.read_text()))
+        for name in _modules(node)
+        if (plugin := re.match(r"inference_pio\.models\.(\w+)", name)) and plugin[1] != _DEFAULT
+    ]
+    assert not named, f"use pytest.importorskip: {named}"
+
+
+def _modules(node: ast.AST) -> list[str]:
+    if isinstance(node, ast.ImportFrom) and node.module:
+        return [f"{node.module}.{alias.name}" for alias in node.names]
+    return [alias.name for alias in node.names] if isinstance(node, ast.Import) else []

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from inference_pio import __version__
-from inference_pio.cli import chat, doctor, models, plan, plugins, run
+from inference_pio.cli import chat, doctor, models, new_model, plan, plugins, run, verify
 from inference_pio.cli.flat import flat
 from inference_pio.cli.text import one_line
 from inference_pio.errors import UsageError
@@ -27,6 +27,8 @@ app.add_typer(models.app, name="models")
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
 app.command("plan")(flat(plan.plan))
+app.command("verify")(verify.verify)
+app.command("new-model")(new_model.new_model)
 
 # typer brings its own copy of click; BadParameter is the name that it exports, and its base is every usage error.
 _USAGE_ERROR = cast(type[Exception], typer.BadParameter.__base__)

@@ -16,7 +16,10 @@ _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
 class ReferenceModel(Protocol):
-    """A model by somebody else (Transformers, say) with random weights in float32."""
+    """A model by somebody else (Transformers, say) with random weights in float32.
+
+    Where an attribute holds a torch module, its class must be of an architecture that the plugin claims.
+    """
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         """[tokens, vocab_size] of one sequence in one pass."""

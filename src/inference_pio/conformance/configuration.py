@@ -42,6 +42,15 @@ def check_manifest_is_light(subject: Subject) -> None:
     raise AssertionError(f"importing {module}:MANIFEST takes {best:.3f} s, at most {MANIFEST_SECONDS} s")
 
 
+def check_own_claims(subject: Subject) -> None:
+    """The plugin, and nobody else, claims every model of its own case: the tiny ones and the real checkpoints."""
+    registered = default_registry().all()
+    raws = {**subject.case.tiny, **{name: facts.raw for name, facts in subject.case.checkpoints.items()}}
+    for name, raw in raws.items():
+        claiming = [found.manifest.name for found in registered if claims_checkpoint(found.manifest, raw)]
+        assert claiming == [subject.manifest.name], f"{name}: claimed by {', '.join(claiming) or 'nobody'}"
+
+
 def check_claims(subject: Subject) -> None:
     """Of the collected configurations the plugin claims exactly those it says, and nobody else claims these."""
     registered = default_registry().all()
@@ -76,7 +85,8 @@ def check_unknown_is_refused(subject: Subject) -> None:
 
 def _configurations(subject: Subject) -> Iterator[tuple[str, Raw]]:
     yield from subject.case.tiny.items()
-    yield from ((name, subject.collected[name]) for name in sorted(subject.case.claims))
+    mine = sorted(subject.case.claims & set(subject.collected))
+    yield from ((name, subject.collected[name]) for name in mine)
     yield from (
         (name, facts.raw) for name, facts in subject.case.checkpoints.items() if facts.format == "safetensors"
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
+from torch import nn
 
 from inference_pio.conformance.bare_model import BLOCK_SIZE, BareModel, tensors_of
 from inference_pio.conformance.case import CheckpointKind
@@ -14,6 +15,18 @@ from inference_pio.conformance.subject import Subject
 # Several cache blocks, and none of them full at the end.
 LENGTH = 5 * BLOCK_SIZE + 7
 CHUNKS = (1, 3, 64)
+
+
+def check_whose_reference(subject: Subject) -> None:
+    """The reference runs an architecture that the plugin claims, and not the one that the plugin was copied from."""
+    reference = subject.reference(subject.case.typical)
+    held = getattr(reference, "__dict__", {}).values()
+    classes = [type(value).__name__ for value in held if isinstance(value, nn.Module)]
+    claimed = subject.manifest.architectures
+    assert not classes or set(classes) & set(claimed), (
+        f"the reference is {', '.join(classes)} and the plugin claims {', '.join(claimed)}: compare it with an "
+        "implementation of its own architecture"
+    )
 
 
 def check_reference_logits(subject: Subject) -> None:

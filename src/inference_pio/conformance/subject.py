@@ -11,11 +11,14 @@ from typing import Any
 
 from inference_pio.conformance.case import CheckpointKind, PluginCase, Raw, ReferenceModel
 from inference_pio.conformance.tiny_tokenizer import write_tokenizer
-from inference_pio.errors import PluginError
+from inference_pio.errors import PluginError, UnavailableError
 from inference_pio.imports import import_object
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.manifest import Manifest
 from inference_pio.plugin.registry import default_registry
+
+# What the extra `reference` of pyproject.toml installs.
+_REFERENCES = frozenset({"accelerate", "gguf", "safetensors", "transformers"})
 
 
 @dataclass
@@ -66,13 +69,43 @@ def load_case(manifest: Manifest) -> PluginCase:
     """`CASE` of `<plugin package>.tests.case`.
 
     Raises:
-        PluginError: the plugin has none, or it is another plugin's.
+        UnavailableError: it needs a package of the extra `reference` that is not installed.
+        PluginError: the plugin has none, it does not import, or it is another plugin's.
     """
-    package = manifest.plugin.partition(":")[0].rpartition(".")[0]
-    case = import_object(f"{package}.tests.case:CASE")
+    package = package_of(manifest)
+    try:
+        case = import_object(f"{package}.tests.case:CASE")
+    except PluginError as error:
+        if missing := missing_reference(error):
+            raise UnavailableError(f"{package}.tests.case: {missing}") from error
+        cause = error.__cause__
+        if isinstance(cause, ModuleNotFoundError) and cause.name in (
+            f"{package}.tests",
+            f"{package}.tests.case",
+        ):
+            raise PluginError(
+                f"{manifest.name!r} brings no case for the contract: {package}/tests/case.py with a CASE of "
+                "PluginCase states its tiny models and their reference"
+            ) from error
+        raise
     if not isinstance(case, PluginCase) or case.name != manifest.name:
         raise PluginError(f"{package}.tests.case:CASE is not a PluginCase of {manifest.name!r}")
     return case
+
+
+def package_of(manifest: Manifest) -> str:
+    """The package around the module that holds the plugin's class."""
+    return manifest.plugin.partition(":")[0].rpartition(".")[0]
+
+
+def missing_reference(error: BaseException | None) -> str:
+    """If `error` comes from a package of the extra `reference` that is not installed, which, and how to get it."""
+    while error is not None:
+        name = (error.name or "") if isinstance(error, ModuleNotFoundError) else ""
+        if name in _REFERENCES:
+            return f"{name} is not installed: pip install 'inference-pio[reference]'"
+        error = error.__cause__
+    return ""
 
 
 def _name_the_architecture(directory: Path, raw: Mapping[str, Any]) -> None:

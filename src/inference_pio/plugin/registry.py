@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from pkgutil import iter_modules
 from typing import TYPE_CHECKING, Any
 
 from inference_pio.errors import PluginError, UnsupportedArchitecture
@@ -17,8 +19,17 @@ from inference_pio.plugin.manifest import Manifest
 if TYPE_CHECKING:
     from inference_pio.plugin.base import ModelPlugin
 
-BUILT_IN = ("glm4_moe_lite", "llama", "qwen2")
 ENTRY_POINT_GROUP = "inference_pio.models"
+
+
+def _directories() -> tuple[str, ...]:
+    """One plugin per directory of `models`: putting one there, or taking one away, is all there is to do."""
+    spec = find_spec("inference_pio.models")
+    places = spec.submodule_search_locations if spec else None
+    return tuple(sorted(found.name for found in iter_modules(places) if found.ispkg)) if places else ()
+
+
+BUILT_IN = _directories()
 
 
 @dataclass(frozen=True)

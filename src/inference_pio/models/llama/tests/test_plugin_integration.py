@@ -98,9 +98,9 @@ def test_misuse_raises(tiny_path: Path) -> None:
 
 
 def test_a_limit_that_is_too_small_gives_false_and_the_arithmetic(tiny_path: Path) -> None:
-    plugin = create_plugin("llama")
+    plugin = create_plugin("llama", config=_config(tiny_path))
     small = ResourceLimits(memory_gb=0.1)
-    assert plugin.initialize(config=_config(tiny_path), resource_limits=small) is False
+    assert plugin.initialize(resource_limits=small) is False
     assert isinstance(plugin.last_error, ResourceError)
     message = str(plugin.last_error)
     assert "weights 0.00 + KV cache " in message
@@ -152,8 +152,6 @@ def test_the_registry_finds_llama_in_both_formats() -> None:
     registry = default_registry()
     assert registry.for_checkpoint({"architectures": ["LlamaForCausalLM"]}, "x").name == "llama"
     assert registry.for_checkpoint({"general.architecture": "llama"}, "x").name == "llama"
-    with pytest.raises(PluginError, match="did you mean 'llama'"):
-        create_plugin("lama")
 
 
 def test_infer_takes_texts_and_token_ids(tiny_path: Path) -> None:

@@ -1,0 +1,1 @@
+"""Operations of mistral that are fused on a device."""

@@ -1,0 +1,1 @@
+"""Layers of mistral that do several operations in one pass."""

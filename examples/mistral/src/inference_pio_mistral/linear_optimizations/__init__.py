@@ -1,0 +1,1 @@
+"""How mistral's linear weights lie in memory."""

@@ -1,0 +1,1 @@
+"""What mistral's requests may share."""

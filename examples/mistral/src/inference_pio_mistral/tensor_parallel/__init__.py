@@ -1,0 +1,1 @@
+"""How mistral is divided over ranks."""

@@ -1,0 +1,1 @@
+"""Mistral's tests: `pytest src/inference_pio_mistral/tests`."""
