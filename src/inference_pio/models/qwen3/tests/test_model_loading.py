@@ -157,7 +157,10 @@ def test_the_published_recipe_for_long_texts() -> None:
     ("change", "words"),
     [
         ({"use_sliding_window": True}, "use_sliding_window.*within a window is not supported.*false"),
-        ({"layer_types": ["full_attention", "sliding_attention"]}, "layer_types.*must be 2 times full_attention"),
+        (
+            {"layer_types": ["full_attention", "sliding_attention"]},
+            "layer_types.*must be 2 times full_attention",
+        ),
         ({"num_key_value_heads": 3}, "4 attention heads cannot share 3 KV heads"),
         ({"num_key_value_heads": None}, "num_key_value_heads.*is missing"),
         ({"head_dim": None}, "head_dim.*is missing"),
@@ -169,7 +172,10 @@ def test_the_published_recipe_for_long_texts() -> None:
         ({"rope_parameters": {"rope_type": "linear", "factor": 4.0}}, "rope_type.*'linear' is not supported"),
         ({"rope_parameters": {"mrope_section": [24, 20, 20]}}, "unknown keys mrope_section"),
         ({"rope_parameters": {"rope_type": "yarn"}}, "factor.*is missing"),
-        ({"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "truncate": False}}, "unknown keys truncate"),
+        (
+            {"rope_parameters": {"rope_type": "yarn", "factor": 4.0, "truncate": False}},
+            "unknown keys truncate",
+        ),
         ({"rope_scaling": {"rope_type": "default"}}, "keep one of the two"),
     ],
 )
