@@ -32,7 +32,12 @@ from inference_pio.ops.quantized import (
 )
 from inference_pio.ops.recording import CannotRecord, RecordedStep
 from inference_pio.ops.reference import HeadNorms
-from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
+from inference_pio.ops.rotary import (
+    cos_sin_table,
+    inverse_frequencies,
+    yarn_attention_factor,
+    yarn_frequencies,
+)
 from inference_pio.ops.slab import Slab
 
 __all__ = [
@@ -68,6 +73,8 @@ __all__ = [
     "table",
     "turn_pairs",
     "use",
+    "yarn_attention_factor",
+    "yarn_frequencies",
 ]
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -12,6 +14,37 @@ def inverse_frequencies(theta: float, head_dim: int) -> Tensor:
     return 1.0 / (theta**exponents)
 
 
+def yarn_frequencies(
+    theta: float,
+    head_dim: int,
+    factor: float,
+    trained_positions: int,
+    beta_fast: float = 32.0,
+    beta_slow: float = 1.0,
+) -> Tensor:
+    """[head_dim / 2] float32: `inverse_frequencies` for texts `factor` times as long as those of the training.
+
+    YaRN (Peng et al. 2023, section 3.2), with the details of `_compute_yarn_parameters` of transformers'
+    modeling_rope_utils. Pairs that turn more than beta_fast times within the trained positions stay as they are, those
+    that turn fewer than beta_slow times are slowed by the whole factor; between the two, the share that is slowed grows
+    linearly with the number of the pair.
+    """
+    frequencies = inverse_frequencies(theta, head_dim)
+    first = max(math.floor(_pair_that_turns(beta_fast, theta, head_dim, trained_positions)), 0)
+    last = min(math.ceil(_pair_that_turns(beta_slow, theta, head_dim, trained_positions)), head_dim - 1)
+    pairs = torch.arange(len(frequencies), dtype=torch.float32)
+    slowed = ((pairs - first) / (last - first or 0.001)).clamp(0, 1)
+    return frequencies * (1 - slowed) + frequencies / factor * slowed
+
+
+def yarn_attention_factor(factor: float) -> float:
+    """0.1 · ln(factor) + 1 (Peng et al. 2023, eq. 22): what cosines and sines are multiplied with beside YaRN.
+
+    Queries and keys both carry it, so that the scores over a longer text are sharpened by its square.
+    """
+    return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+
+
 def cos_sin_table(frequencies: Tensor, num_positions: int, scale: float = 1.0) -> Tensor:
     """[positions, head_dim] float32: `scale` times the cosines in the first half of the columns, sines in the second.
 
@@ -19,3 +52,9 @@ def cos_sin_table(frequencies: Tensor, num_positions: int, scale: float = 1.0) -
     """
     angles_PF = torch.arange(num_positions, dtype=torch.float32)[:, None] * frequencies
     return torch.cat((angles_PF.cos(), angles_PF.sin()), dim=-1) * scale
+
+
+def _pair_that_turns(times: float, theta: float, head_dim: int, trained_positions: int) -> float:
+    """The number, with a fraction, of the pair that turns so many times within the trained positions."""
+    wavelength = trained_positions / times
+    return head_dim * math.log(wavelength / (2 * math.pi)) / (2 * math.log(theta))

@@ -1,0 +1,16 @@
+"""Sliding windows: what qwen3 allows."""
+
+from __future__ import annotations
+
+from inference_pio.plugin.facts import TechniqueFact
+
+
+def technique() -> TechniqueFact:
+    return TechniqueFact(
+        "sliding-window attention",
+        "attention",
+        "not applicable",
+        exact=False,
+        reason="the architecture knows windows, but every Qwen3 is published with use_sliding_window false, and a "
+        "checkpoint that asks for one is refused",
+    )

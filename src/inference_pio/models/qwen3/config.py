@@ -1,0 +1,229 @@
+"""What a qwen3 checkpoint states, read strictly from config.json or from GGUF metadata."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from inference_pio.config import BaseModelConfig, ConfigReader
+
+_IGNORED = {
+    "architectures": "chose this plugin",
+    "model_type": "chose this plugin",
+    "transformers_version": "about the writer",
+    "_name_or_path": "about the writer",
+    "torch_dtype": "the weights say it themselves",
+    "dtype": "the weights say it themselves",
+    "initializer_range": "training",
+    "attention_dropout": "training",
+    "use_cache": "generation always uses the cache",
+    "sliding_window": "use_sliding_window must be false, and then no layer has a window",
+    "max_window_layers": "use_sliding_window must be false, and then no layer has a window",
+    "eos_token_id": "the tokenizer's files say it",
+    "bos_token_id": "the tokenizer's files say it",
+    "auto_map": "code out of checkpoints is never run",
+}
+_GGUF_IGNORED_PREFIXES = ("general.", "tokenizer.", "GGUF.", "quantize.", "gguf.")
+
+
+@dataclass(frozen=True)
+class RopeConfig:
+    """Rotary positions: "default", or "yarn" (Peng et al. 2023), with which Qwen3 reads more than 32,768 tokens.
+
+    factor                            how many times longer than in training a text may be
+    original_max_position_embeddings  positions in training
+    attention_factor                  multiplies cosines and sines; None: 0.1 · ln(factor) + 1
+    beta_fast, beta_slow              turns over the training length above which a frequency stays as it is, and
+                                      below which it is slowed by the whole factor
+    """
+
+    theta: float = 1_000_000.0
+    rope_type: str = "default"
+    factor: float = 1.0
+    original_max_position_embeddings: int = 32768
+    attention_factor: float | None = None
+    beta_fast: float = 32.0
+    beta_slow: float = 1.0
+
+
+@dataclass
+class Qwen3Config(BaseModelConfig):
+    """A qwen3. The defaults are Qwen3-0.6B, the plugin's default model.
+
+    head_dim is a number of its own: in most sizes the heads together are wider than hidden_size.
+    """
+
+    model_path: str = "Qwen/Qwen3-0.6B"
+    torch_dtype: Any = "auto"
+    hidden_size: int = 1024
+    num_attention_heads: int = 16
+    num_hidden_layers: int = 28
+    max_position_embeddings: int = 40960
+    intermediate_size: int = 3072
+    vocab_size: int = 151936
+    num_key_value_heads: int = 8
+    head_dim: int = 128
+    rms_norm_eps: float = 1e-6
+    rope: RopeConfig = field(default_factory=RopeConfig)
+    attention_bias: bool = False
+    tie_word_embeddings: bool = True
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], path: str) -> Qwen3Config:
+        """From a parsed config.json, or from GGUF metadata with "gguf.tensor_names" added."""
+        return cls._from_gguf(raw, path) if "general.architecture" in raw else cls._from_hf(raw, path)
+
+    @classmethod
+    def _from_hf(cls, raw: Mapping[str, Any], path: str) -> Qwen3Config:
+        with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
+            if read.text("hidden_act", default="silu") != "silu":
+                read.refuse(f"{raw['hidden_act']!r} is not the silu of a qwen3", where="hidden_act")
+            if "quantization_config" in read:
+                read.refuse(
+                    "quantised safetensors are not supported",
+                    where="quantization_config",
+                    hint="use a GGUF file",
+                )
+            layers = read.integer("num_hidden_layers", high=10_000)
+            _refuse_windows(read, layers)
+            positions = read.integer("max_position_embeddings")
+            rope = _rope(read, positions)
+            return _checked(
+                read,
+                cls(
+                    hidden_size=read.integer("hidden_size"),
+                    num_attention_heads=read.integer("num_attention_heads"),
+                    num_hidden_layers=layers,
+                    max_position_embeddings=_reach(rope, positions),
+                    intermediate_size=read.integer("intermediate_size"),
+                    vocab_size=read.integer("vocab_size"),
+                    num_key_value_heads=read.integer("num_key_value_heads"),
+                    head_dim=read.integer("head_dim"),
+                    rms_norm_eps=read.number("rms_norm_eps", default=1e-6),
+                    rope=rope,
+                    attention_bias=read.flag("attention_bias", default=False),
+                    tie_word_embeddings=read.flag("tie_word_embeddings", default=False),
+                    pad_token_id=_pad_token_id(read),
+                ),
+            )
+
+    @classmethod
+    def _from_gguf(cls, raw: Mapping[str, Any], path: str) -> Qwen3Config:
+        names = raw["gguf.tensor_names"]
+        facts = {
+            key.removeprefix("qwen3."): value
+            for key, value in raw.items()
+            if not key.startswith(_GGUF_IGNORED_PREFIXES)
+        }
+        with ConfigReader(facts, path=path, ignored={}) as read:
+            heads = read.integer("attention.head_count")
+            head_dim = read.integer("attention.key_length")
+            for key in ("rope.dimension_count", "attention.value_length"):
+                if read.integer(key, default=head_dim) != head_dim:
+                    read.refuse(f"{facts[key]} is not the head size {head_dim}", where=f"qwen3.{key}")
+            positions = read.integer("context_length", high=2**30)
+            rope = _gguf_rope(read, positions)
+            return _checked(
+                read,
+                cls(
+                    hidden_size=read.integer("embedding_length"),
+                    num_attention_heads=heads,
+                    num_hidden_layers=read.integer("block_count", high=10_000),
+                    max_position_embeddings=_reach(rope, positions),
+                    intermediate_size=read.integer("feed_forward_length"),
+                    vocab_size=read.integer(
+                        "vocab_size", default=len(raw.get("tokenizer.ggml.tokens", ())) or None
+                    ),
+                    num_key_value_heads=read.integer("attention.head_count_kv", default=heads),
+                    head_dim=head_dim,
+                    rms_norm_eps=read.number("attention.layer_norm_rms_epsilon"),
+                    rope=rope,
+                    attention_bias="blk.0.attn_q.bias" in names,
+                    tie_word_embeddings="output.weight" not in names,
+                    pad_token_id=raw.get("tokenizer.ggml.padding_token_id"),
+                ),
+            )
+
+
+def _checked(read: ConfigReader, config: Qwen3Config) -> Qwen3Config:
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    if heads % kv_heads:
+        read.refuse(f"{heads} attention heads cannot share {kv_heads} KV heads", where="num_key_value_heads")
+    if config.head_dim % 2:
+        read.refuse(f"{config.head_dim} is odd; rotary positions turn pairs", where="head_dim")
+    return config
+
+
+def _refuse_windows(read: ConfigReader, layers: int) -> None:
+    """Every layer must attend to everything, whichever key says so."""
+    if read.flag("use_sliding_window", default=False):
+        read.refuse(
+            "attention within a window is not supported for this architecture",
+            where="use_sliding_window",
+            hint="Qwen3 models are published with false",
+        )
+    kinds = read.optional("layer_types")
+    if kinds is not None and kinds != ["full_attention"] * layers:
+        read.refuse(f"must be {layers} times full_attention, is {kinds!r}", where="layer_types")
+
+
+def _rope(read: ConfigReader, positions: int) -> RopeConfig:
+    """Both spellings: `rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (before)."""
+    if "rope_parameters" in read and "rope_scaling" in read:
+        read.refuse("rope_parameters say it as well; keep one of the two", where="rope_scaling")
+    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
+    read.optional("rope_scaling")
+    theta = read.number("rope_theta", default=10_000.0)
+    ignored = {"type": "the old name of rope_type"}
+    with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
+        theta = rope.number("rope_theta", default=theta)
+        kind = rope.text("rope_type", default=stated.get("type", "default"))
+        if kind == "default":
+            return RopeConfig(theta=theta)
+        if kind != "yarn":
+            rope.refuse(f"{kind!r} is not supported; there are default and yarn", where="rope_type")
+        return RopeConfig(
+            theta=theta,
+            rope_type=kind,
+            factor=rope.number("factor"),
+            original_max_position_embeddings=rope.integer(
+                "original_max_position_embeddings", default=positions
+            ),
+            attention_factor=rope.number("attention_factor") if "attention_factor" in rope else None,
+            beta_fast=rope.number("beta_fast", default=32.0),
+            beta_slow=rope.number("beta_slow", default=1.0),
+        )
+
+
+def _gguf_rope(read: ConfigReader, positions: int) -> RopeConfig:
+    theta = read.number("rope.freq_base", default=10_000.0)
+    kind = read.text("rope.scaling.type", default="none")
+    if kind == "none":
+        return RopeConfig(theta=theta)
+    if kind != "yarn":
+        read.refuse(f"{kind!r} is not supported; there are none and yarn", where="qwen3.rope.scaling.type")
+    return RopeConfig(
+        theta=theta,
+        rope_type=kind,
+        factor=read.number("rope.scaling.factor"),
+        original_max_position_embeddings=read.integer(
+            "rope.scaling.original_context_length", default=positions
+        ),
+    )
+
+
+def _reach(rope: RopeConfig, positions: int) -> int:
+    """Positions that can be used: those stated, or those of training times yarn's factor where that is more.
+
+    Qwen3 states 40,960: the 32,768 of training and room for a question. Its recipe for long texts adds `rope_scaling`
+    and leaves that number as it is.
+    """
+    if rope.rope_type == "default":
+        return positions
+    return max(positions, int(rope.factor * rope.original_max_position_embeddings))
+
+
+def _pad_token_id(read: ConfigReader) -> int | None:
+    value = read.optional("pad_token_id")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,1 @@
+"""Operations of qwen3 that are fused on a device."""

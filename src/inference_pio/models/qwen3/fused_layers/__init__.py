@@ -1,0 +1,1 @@
+"""Layers of qwen3 that do several operations in one pass."""

@@ -1,0 +1,1 @@
+"""How qwen3's linear weights lie in memory."""

@@ -1,0 +1,1 @@
+"""What qwen3's requests may share."""

@@ -1,0 +1,1 @@
+"""How qwen3 is divided over ranks."""

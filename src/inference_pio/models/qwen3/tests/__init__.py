@@ -1,0 +1,1 @@
+"""Qwen3's tests: `pytest src/inference_pio/models/qwen3/tests`."""
