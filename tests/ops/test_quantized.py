@@ -74,7 +74,9 @@ def test_rows_come_back_as_the_loader_decodes_them(kind: str, rows: int, count: 
     ids = torch.randint(0, rows, (2 * rows,), generator=torch.Generator().manual_seed(seed))
     for got, wanted in ((weight.dequantize(), want), (ops.quantized_embedding(ids, weight), want[ids])):
         assert_reads(kind, got, wanted, blocks.data if wanted is want else blocks.data[ids])
-    assert torch.equal(ops.quantized_embedding(ids, weight, 25.3), ops.quantized_embedding(ids, weight) * 25.3)
+    assert torch.equal(
+        ops.quantized_embedding(ids, weight, 25.3), ops.quantized_embedding(ids, weight) * 25.3
+    )
 
 
 def assert_reads(kind: str, got: Tensor, want: Tensor, data: Tensor) -> None:

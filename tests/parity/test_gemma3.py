@@ -65,7 +65,9 @@ def test_greedy_tokens_are_those_of_transformers(llm: LLM, reference: Any) -> No
     assert lengths[-4] + TOKENS > _WINDOW, lengths
     results = llm.generate([{"prompt_token_ids": prompt} for prompt in prompts], _GREEDY)
     for prompt, result in zip(prompts, results, strict=True):
-        assert result.outputs[0].token_ids == gemma3_reference.continue_greedily(reference[0], prompt), len(prompt)
+        assert result.outputs[0].token_ids == gemma3_reference.continue_greedily(reference[0], prompt), len(
+            prompt
+        )
 
 
 def test_packed_weights_go_on_as_sensibly_past_the_window(gemma3_path: Path, reference: Any) -> None:

@@ -107,7 +107,9 @@ def rope_and_cache(
     """
     rotate = pick("rope_and_cache", qkv_TE)
     caches = (k_cache, v_cache, slot_mapping_T)
-    return cast(Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales, norms))
+    return cast(
+        Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales, norms)
+    )
 
 
 def paged_attention(
@@ -128,9 +130,9 @@ def paged_attention(
     Rows query_start[s] to query_start[s + 1] are the last tokens of sequence s, which has seq_lens[s] tokens
     in the cache blocks block_tables[s]; each sees the positions up to its own, or only the last `window` of
     them, its own included (Beltagy et al. 2020). What lies behind seq_lens is never read, and of what lies
-    before a window no more than one tile. block_tables, query_start and seq_lens are int32. The native result of a row is the same, bit
-    for bit, whatever else the call holds, however the prompt is cut into calls, for any number of threads.
-    scales belong to int8 caches, as `rope_and_cache` writes them.
+    before a window no more than one tile. block_tables, query_start and seq_lens are int32. The native
+    result of a row is the same, bit for bit, whatever else the call holds, however the prompt is cut into calls,
+    for any number of threads. scales belong to int8 caches, as `rope_and_cache` writes them.
     """
     attend = pick("paged_attention", q_TNH)
     where = (block_tables_SB, query_start_S1, seq_lens_S)

@@ -187,7 +187,11 @@ def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:
     stated = read.optional("layer_types")
     found = None
     if stated is not None:
-        if not isinstance(stated, list) or len(stated) != layers or not {*map(str, stated)} <= {FULL, SLIDING}:
+        if (
+            not isinstance(stated, list)
+            or len(stated) != layers
+            or not {*map(str, stated)} <= {FULL, SLIDING}
+        ):
             read.refuse(f"must be {layers} times {FULL} or {SLIDING}, is {stated!r:.80}", where="layer_types")
         found = tuple(stated)
     for key in ("sliding_window_pattern", "_sliding_window_pattern"):

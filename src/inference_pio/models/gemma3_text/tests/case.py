@@ -37,7 +37,7 @@ _OLD_ROPE: Raw = {"rope_theta": 1_000_000.0, "rope_local_base_freq": 10_000.0, "
 TINY: Mapping[str, Raw] = {
     # Every sixth layer is a full one, as nothing says otherwise.
     "five-to-one": {**_SMALL, **_OLD_ROPE},
-    # As the larger models: positions of full layers count in eighths; queries are scaled by another number than head_dim.
+    # As the larger models: positions of full layers count in eighths.
     "in-eighths": {
         **_SMALL,
         "num_attention_heads": 2,
@@ -92,7 +92,11 @@ _GEMMA_3_270M: Raw = {
     "vocab_size": 262144,
 }
 _GEMMA_3_1B: Raw = {
-    **{key: value for key, value in _GEMMA_3_270M.items() if key not in ("_sliding_window_pattern", "layer_types")},
+    **{
+        key: value
+        for key, value in _GEMMA_3_270M.items()
+        if key not in ("_sliding_window_pattern", "layer_types")
+    },
     "cache_implementation": "hybrid",
     "eos_token_id": [1, 106],
     "hidden_size": 1152,

@@ -49,7 +49,9 @@ def test_every_weight_is_where_it_belongs(subject: Subject, tiny: str, kind: Any
     model = BareModel(subject.plugin(), subject.checkpoint(tiny, kind)).model
     assert torch.equal(model.model.embed_tokens.weight, expected["model.embed_tokens.weight"])
     tied = TINY[tiny].get("tie_word_embeddings", True)
-    assert torch.equal(_weight(model.lm_head), expected["model.embed_tokens.weight" if tied else "lm_head.weight"])
+    assert torch.equal(
+        _weight(model.lm_head), expected["model.embed_tokens.weight" if tied else "lm_head.weight"]
+    )
     added = 2.0**-23 if kind == "gguf" else 0.0
     torch.testing.assert_close(model.model.norm.weight, expected["model.norm.weight"], rtol=0, atol=added)
     for index, layer in enumerate(model.model.layers):
@@ -137,7 +139,10 @@ def test_embeddings_are_scaled_as_transformers_rounds_them(subject: Subject, dty
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        ({"layer_types": [FULL, SLIDING]}, "layer_types.*must be 6 times full_attention or sliding_attention"),
+        (
+            {"layer_types": [FULL, SLIDING]},
+            "layer_types.*must be 6 times full_attention or sliding_attention",
+        ),
         ({"layer_types": ["chunked_attention"] * 6}, "layer_types.*must be 6 times"),
         ({"layer_types": [SLIDING] * 6, "sliding_window_pattern": 6}, "sliding_window_pattern.*contradicts"),
         ({"sliding_window": None}, "sliding_window.*is missing"),
@@ -155,8 +160,14 @@ def test_embeddings_are_scaled_as_transformers_rounds_them(subject: Subject, dty
         ({"hidden_act": "silu"}, "unknown keys hidden_act"),
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "'yarn' is not supported"),
         ({"rope_scaling": {"rope_type": "linear"}}, "factor.*is missing"),
-        ({"rope_scaling": {"rope_type": "linear", "factor": 4.0, "low_freq_factor": 1.0}}, "unknown keys low_freq"),
-        ({"rope_parameters": {"rope_type": "default"}}, "rope_parameters.*'default' is stated for no kind of layer"),
+        (
+            {"rope_scaling": {"rope_type": "linear", "factor": 4.0, "low_freq_factor": 1.0}},
+            "unknown keys low_freq",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "default"}},
+            "rope_parameters.*'default' is stated for no kind of layer",
+        ),
         ({"rope_parameters": {"chunked_attention": {}}}, "unknown keys chunked_attention"),
         ({"rope_parameters": {FULL: {}}, "rope_scaling": {"rope_type": "default"}}, "keep one of the two"),
     ],

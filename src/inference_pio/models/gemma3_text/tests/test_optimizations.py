@@ -67,7 +67,10 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
     [
         ({}, (1, 2, 4)),
         ({"hidden_size": 1152, "intermediate_size": 6912}, (1, 2, 4)),
-        ({"num_attention_heads": 32, "num_key_value_heads": 16, "intermediate_size": 21504}, (1, 2, 4, 8, 16, 32)),
+        (
+            {"num_attention_heads": 32, "num_key_value_heads": 16, "intermediate_size": 21504},
+            (1, 2, 4, 8, 16, 32),
+        ),
     ],
     ids=["270M", "1B", "27B"],
 )
