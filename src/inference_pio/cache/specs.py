@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 _SCALE = torch.float32
+_STATE = torch.float32
 
 
 @runtime_checkable
 class CacheSpec(Protocol):
-    """The seam: paged KV now; a latent cache and recurrent state are further implementations of the same methods."""
+    """The seam: paged KV and recurrent state; a latent cache is a further implementation of the same methods."""
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of one sequence takes; 0 for layers with state only."""
@@ -71,6 +72,46 @@ class PagedKV:
         if self.dtype != torch.int8:
             return KVCache(k, v)
         return KVCache(k, v, _zeros((num_blocks, self.num_kv_heads, 2, block_size), _SCALE, device))
+
+
+@dataclass(frozen=True)
+class StateCache:
+    """What one layer with a gated delta rule carries from token to token, by slot.
+
+    conv       [slots, width - 1, channels]: the inputs of the convolution before the next token, the oldest first
+    recurrent  [slots, heads, key_dim, value_dim]: the matrix that keys write and queries read
+    """
+
+    conv: Tensor
+    recurrent: Tensor
+
+
+@dataclass(frozen=True)
+class RecurrentState:
+    """Memory of one size however long the sequence is: the end of a convolution's input, and a matrix for each head.
+
+    Both are float32. The matrix is a sum over all tokens, which 16 bits would round once per token. Inputs of the
+    convolution are kept as exactly as they are computed, so that where a prompt is cut into steps shows nowhere.
+    """
+
+    channels: int
+    width: int
+    num_heads: int
+    key_dim: int
+    value_dim: int
+
+    def bytes_per_token(self) -> int:
+        return 0
+
+    def bytes_per_sequence(self) -> int:
+        numbers = (self.width - 1) * self.channels + self.num_heads * self.key_dim * self.value_dim
+        return numbers * _STATE.itemsize
+
+    def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> StateCache:  # noqa: ARG002
+        conv = _zeros((num_slots, self.width - 1, self.channels), _STATE, device)
+        return StateCache(
+            conv, _zeros((num_slots, self.num_heads, self.key_dim, self.value_dim), _STATE, device)
+        )
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

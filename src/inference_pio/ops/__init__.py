@@ -10,6 +10,15 @@ from typing import cast
 
 from torch import Tensor
 
+from inference_pio.ops.delta_rule import CHUNK as DELTA_CHUNK
+from inference_pio.ops.delta_rule import (
+    Spans,
+    causal_conv,
+    decay_and_rate,
+    gated_delta_rule,
+    gated_rms_norm,
+    spans,
+)
 from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
 from inference_pio.ops.experts import experts
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight
@@ -28,6 +37,7 @@ from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
 from inference_pio.ops.slab import Slab
 
 __all__ = [
+    "DELTA_CHUNK",
     "Blocks",
     "CannotRecord",
     "HeadNorms",
@@ -36,11 +46,16 @@ __all__ = [
     "QuantizedWeight",
     "RecordedStep",
     "Slab",
+    "Spans",
     "add_rms_norm",
     "can_pack",
+    "causal_conv",
     "cos_sin_table",
+    "decay_and_rate",
     "experts",
+    "gated_delta_rule",
     "gated_linear",
+    "gated_rms_norm",
     "inverse_frequencies",
     "linear",
     "pack_quantized",
@@ -52,6 +67,7 @@ __all__ = [
     "rope_and_cache",
     "row_max",
     "silu_and_mul",
+    "spans",
     "table",
     "use",
 ]

@@ -11,6 +11,7 @@ from torch import nn
 from inference_pio import ops
 from inference_pio.errors import ResourceError, UnsupportedArchitecture
 from inference_pio.layers import Linear
+from inference_pio.layers.protocol import KeepsDtype
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
@@ -129,12 +130,18 @@ def _weight_bytes(
     """All parameters as they will lie in memory, and what loading holds beside them for a moment: the largest tensor,
     where weights are packed one more.
     """
+    own = {
+        f"{prefix}.{name}": module.parameter_dtype
+        for prefix, module in model.named_modules()
+        if isinstance(module, KeepsDtype)
+        for name, _ in module.named_parameters(recurse=False)
+    }
     total = 0
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in packing.kinds:
             total += packing.nbytes(weights.targets[name])
         elif name not in weights.tied:
-            total += parameter.numel() * dtype.itemsize
+            total += parameter.numel() * own.get(name, dtype).itemsize
     if device.type == "cpu" and dtype == torch.bfloat16:
         # A tied head is packed for the matrix product while the embedding keeps its rows.
         tied = {name.rpartition(".")[0] for name in weights.tied}
