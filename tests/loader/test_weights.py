@@ -411,7 +411,9 @@ def test_parts_of_a_tensor_are_divided_each_on_its_own(open_with: Open) -> None:
         )
         assert torch.equal(model.a, whole[list(rows)])
     with pytest.raises(PluginError, match="divides 16 entries of a, which has 12"):
-        audit({"a": (6, 1)}, open_with({"a": numbers(12, 1)}), WeightMap(), shard_plan=plan, shard=Shard(0, 2))
+        audit(
+            {"a": (6, 1)}, open_with({"a": numbers(12, 1)}), WeightMap(), shard_plan=plan, shard=Shard(0, 2)
+        )
 
 
 @pytest.mark.parametrize(

@@ -98,9 +98,7 @@ def test_heads_are_normalised_then_turned_in_part_as_qwen3_next_does():
     norms = reference.HeadNorms(
         attention.q_norm.weight.data, attention.k_norm.weight.data, config.rms_norm_eps, offset=1.0
     )
-    q = reference.rope_and_cache(
-        qkv, positions, table, k_cache, v_cache, torch.arange(7), 4, 2, norms=norms
-    )
+    q = reference.rope_and_cache(qkv, positions, table, k_cache, v_cache, torch.arange(7), 4, 2, norms=norms)
 
     queries, keys, _ = qkv.view(1, 7, 8, 16).split((4, 2, 2), dim=2)
     want_q, want_k = turned_in_part(

@@ -93,7 +93,9 @@ def _state(plan: MemoryPlan) -> list[tuple[str, int, str]]:
     """A line for memory that each sequence takes whatever its length, where the model has such."""
     if not plan.state:
         return []
-    return [("state", plan.state, f"{plan.num_seqs:,} × {size(plan.state_bytes_per_sequence)} for a sequence")]
+    return [
+        ("state", plan.state, f"{plan.num_seqs:,} × {size(plan.state_bytes_per_sequence)} for a sequence")
+    ]
 
 
 def _weights(planned: Prepared) -> str:

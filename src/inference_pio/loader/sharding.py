@@ -68,7 +68,9 @@ class Sharding:
         dim = len(shape) - 1 if rule.kind == "row" else 0
         parts = rule.parts or (shape[dim],)
         if sum(parts) != shape[dim]:
-            raise PluginError(f"the shard plan divides {sum(parts)} entries of {name}, which has {shape[dim]}")
+            raise PluginError(
+                f"the shard plan divides {sum(parts)} entries of {name}, which has {shape[dim]}"
+            )
         ranges, first = [], 0
         for part in parts:
             start, length = self._range(name, rule, part)

@@ -118,7 +118,9 @@ def rope_and_cache(
     """
     rotate = pick("rope_and_cache", qkv_TE)
     caches = (k_cache, v_cache, slot_mapping_T)
-    return cast(Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales, norms))
+    return cast(
+        Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales, norms)
+    )
 
 
 def paged_attention(

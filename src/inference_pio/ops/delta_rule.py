@@ -32,12 +32,12 @@ class Longer(NamedTuple):
 class Spans(NamedTuple):
     """Which rows of a step belong to which state; made once per step, for all layers.
 
-    Sequences with a single token are computed at once: rows_A, slots_A, and where they go on from a state, goes_on_A.
+    Sequences with a single token are computed at once: `rows`, `slots` and whether each goes on from a state, all [A].
     """
 
-    rows_A: Tensor
-    slots_A: Tensor
-    goes_on_A: Tensor
+    rows: Tensor
+    slots: Tensor
+    goes_on: Tensor
     longer: tuple[Longer, ...]
 
 
@@ -63,11 +63,11 @@ def causal_conv(x_TC: Tensor, weight_CW: Tensor, state: Tensor, where: Spans) ->
     out_TC = torch.empty_like(x_TC)
     taps = weight_CW.float().unbind(dim=1)
     kept = len(taps) - 1
-    if len(where.rows_A):
-        before = state[where.slots_A].where(where.goes_on_A[:, None, None], 0.0)
-        window = torch.cat((before, x_TC[where.rows_A, None].float()), dim=1)
-        out_TC[where.rows_A] = _convolve(window, taps, 1)[:, 0].to(x_TC.dtype)
-        state[where.slots_A] = window[:, 1:]
+    if len(where.rows):
+        before = state[where.slots].where(where.goes_on[:, None, None], 0.0)
+        window = torch.cat((before, x_TC[where.rows, None].float()), dim=1)
+        out_TC[where.rows] = _convolve(window, taps, 1)[:, 0].to(x_TC.dtype)
+        state[where.slots] = window[:, 1:]
     for start, end, slot, begins in where.longer:
         before = torch.zeros_like(state[slot]) if begins else state[slot]
         window = torch.cat((before, x_TC[start:end].float()))
@@ -76,9 +76,7 @@ def causal_conv(x_TC: Tensor, weight_CW: Tensor, state: Tensor, where: Spans) ->
     return out_TC
 
 
-def decay_and_rate(
-    a_TN: Tensor, b_TN: Tensor, a_log_N: Tensor, dt_bias_N: Tensor
-) -> tuple[Tensor, Tensor]:
+def decay_and_rate(a_TN: Tensor, b_TN: Tensor, a_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
     """(g, beta) in float32: g = -exp(a_log) · softplus(a + dt_bias), beta = sigmoid(b).
 
     g is the logarithm of the share of the state that a token keeps, beta how far it corrects what its key reads
@@ -107,17 +105,15 @@ def gated_delta_rule(
     q_TMK, k_TMK = _normalised(q_TMK) * q_TMK.shape[-1] ** -0.5, _normalised(k_TMK)
     group = v_TNV.shape[1] // k_TMK.shape[1]
     q_TNK, k_TNK = (x.repeat_interleave(group, dim=1) for x in (q_TMK, k_TMK))
-    v_TNV, beta_TN = v_TNV.float(), beta_TN.float()
-    if len(rows := where.rows_A):
-        before = state[where.slots_A].where(where.goes_on_A[:, None, None, None], 0.0)
-        inputs = (x[rows] for x in (q_TNK, k_TNK, v_TNV, g_TN, beta_TN))
-        out_TNV[rows], state[where.slots_A] = _one_token(*inputs, before)
+    inputs = (q_TNK, k_TNK, v_TNV.float(), g_TN.float(), beta_TN.float())
+    if len(rows := where.rows):
+        before = state[where.slots].where(where.goes_on[:, None, None, None], 0.0)
+        out_TNV[rows], state[where.slots] = _one_token(*(x[rows] for x in inputs), before)
     for start, end, slot, begins in where.longer:
         matrix_NKV = torch.zeros_like(state[slot]) if begins else state[slot]
-        for rows in _pieces(start, end, chunk):
-            inputs = (x[rows].transpose(0, 1) for x in (q_TNK, k_TNK, v_TNV, g_TN, beta_TN))
-            out_NcV, matrix_NKV = _one_chunk(*inputs, matrix_NKV)
-            out_TNV[rows] = out_NcV.transpose(0, 1)
+        for piece in _pieces(start, end, chunk):
+            out_NcV, matrix_NKV = _one_chunk(*(x[piece].transpose(0, 1) for x in inputs), matrix_NKV)
+            out_TNV[piece] = out_NcV.transpose(0, 1)
         state[slot] = matrix_NKV
     return out_TNV
 

@@ -130,18 +130,14 @@ def _weight_bytes(
     """All parameters as they will lie in memory, and what loading holds beside them for a moment: the largest tensor,
     where weights are packed one more.
     """
-    own = {
-        f"{prefix}.{name}": module.parameter_dtype
-        for prefix, module in model.named_modules()
-        if isinstance(module, KeepsDtype)
-        for name, _ in module.named_parameters(recurse=False)
-    }
     total = 0
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in packing.kinds:
             total += packing.nbytes(weights.targets[name])
         elif name not in weights.tied:
-            total += parameter.numel() * own.get(name, dtype).itemsize
+            owner = model.get_submodule(name.rpartition(".")[0])
+            kept = owner.parameter_dtype if isinstance(owner, KeepsDtype) else dtype
+            total += parameter.numel() * kept.itemsize
     if device.type == "cpu" and dtype == torch.bfloat16:
         # A tied head is packed for the matrix product while the embedding keeps its rows.
         tied = {name.rpartition(".")[0] for name in weights.tied}

@@ -7,6 +7,6 @@ MANIFEST = Manifest(
     api_version=1,
     architectures=("Qwen3NextForCausalLM",),
     plugin="inference_pio.models.qwen3_next.plugin:Qwen3NextPlugin",
-    description="Qwen3-Next, Qwen3-Coder-Next: three gated DeltaNet layers to one of gated attention, mixture of experts",
+    description="Qwen3-Next, Qwen3-Coder-Next: gated DeltaNet and gated attention in turns, mixtures of experts",
     capabilities=Capabilities(chat=True, tensor_parallel=True, recurrent_state=True),
 )

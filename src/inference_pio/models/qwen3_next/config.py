@@ -209,7 +209,8 @@ def _rope(read: ConfigReader, head_dim: int) -> tuple[float, int]:
     width = int(head_dim * share)
     if width < 2 or width % 2:
         read.refuse(
-            f"{share} of {head_dim} dimensions are {width}; positions turn pairs", where="partial_rotary_factor"
+            f"{share} of {head_dim} dimensions are {width}; positions turn pairs",
+            where="partial_rotary_factor",
         )
     return theta, width
 

@@ -54,7 +54,9 @@ class DecoderLayer(nn.Module):
             self.mix = self._recall
         self.post_attention_layernorm = zero_centred_norm(config)
         dense = index in config.dense_layers
-        self.mlp = MLP(config.hidden_size, config.intermediate_size, shard) if dense else Mixture(config, shard)
+        self.mlp = (
+            MLP(config.hidden_size, config.intermediate_size, shard) if dense else Mixture(config, shard)
+        )
 
     def _attend(self, x_TD: Tensor, batch: ForwardBatch, step: Step, cache: Any) -> Tensor:
         y_TD: Tensor = self.self_attn(x_TD, batch, step.cos_sin, cache)

@@ -30,9 +30,7 @@ class GatedAttention(nn.Module):
 
     def __init__(self, config: Qwen3NextConfig, shard: Shard) -> None:
         super().__init__()
-        heads, kv_heads = (
-            shard.part(n) for n in (config.num_attention_heads, config.num_key_value_heads)
-        )
+        heads, kv_heads = (shard.part(n) for n in (config.num_attention_heads, config.num_key_value_heads))
         self.num_heads, self.num_kv_heads, self.head_dim = heads, kv_heads, config.head_dim
         self.scale = config.head_dim**-0.5
         bias = config.attention_bias

@@ -29,5 +29,7 @@ def technique(config: Qwen3NextConfig) -> TechniqueFact:
         "attention",
         "active" if on and layers else "dormant" if layers else "not applicable",
         exact=True,
-        reason=f"decoding in {layers} of {config.num_hidden_layers} layers" if on else "use_paged_attention is off",
+        reason=f"decoding in {layers} of {config.num_hidden_layers} layers"
+        if on
+        else "use_paged_attention is off",
     )

@@ -41,6 +41,6 @@ def technique() -> TechniqueFact:
         "hardware",
         "dormant",
         exact=True,
-        reason="norms of heads, rotation and cache write are one native pass on a CPU; the delta rule, and all of it on "
-        "a GPU, runs in torch",
+        reason="norms of heads, rotation and cache write are one native pass on a CPU; the delta rule, and everything "
+        "on a GPU, runs in torch",
     )

@@ -13,7 +13,9 @@ from inference_pio.plugin.facts import TechniqueFact
 
 def zero_centred_norm(config: Qwen3NextConfig) -> ResidualNorm:
     """The norm in front of each block and behind the last; weights stay as they are stored, the operation adds 1."""
-    return ResidualNorm(config.hidden_size, config.rms_norm_eps, fused=config.use_fused_layer_norm, offset=1.0)
+    return ResidualNorm(
+        config.hidden_size, config.rms_norm_eps, fused=config.use_fused_layer_norm, offset=1.0
+    )
 
 
 class GatedNorm(nn.Module):

@@ -41,5 +41,6 @@ class Mixture(nn.Module):
         self.shared_expert_gate = DenseMap(hidden, 1)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        y_TD: Tensor = self.experts(x_TD, *self.gate.choose(x_TD))
-        return y_TD + self.shared_expert_gate(x_TD).sigmoid() * self.shared_expert(x_TD)
+        routed_TD = self.experts(x_TD, *self.gate.choose(x_TD))
+        y_TD: Tensor = routed_TD + self.shared_expert_gate(x_TD).sigmoid() * self.shared_expert(x_TD)
+        return y_TD

@@ -28,9 +28,7 @@ class BiasRemoval(OptimizationInterface):
             "category": "hardware",
             "status": "dormant" if kept else "active",
             "exact": True,
-            "reason": f"{kept} biases of attention layers are kept"
-            if kept
-            else "no linear map adds a bias",
+            "reason": f"{kept} biases of attention layers are kept" if kept else "no linear map adds a bias",
         }
 
 

@@ -72,8 +72,8 @@ def technique(config: Qwen3NextConfig) -> TechniqueFact:
         "hardware",
         "active" if quantised else "dormant",
         exact=False,
-        reason="where asked for, projections stay in blocks on a CPU; routers, gates, decays, the convolution and norms "
-        "stay dense"
+        reason="where asked for, projections become blocks on a CPU; experts, routers, gates, decays, the convolution "
+        "and norms stay dense"
         if quantised
         else "a dtype was named: weights are dense",
     )

@@ -14,16 +14,24 @@ from inference_pio.plugin.facts import PrefixPolicy, TechniqueFact
 def prefix_policy(config: Qwen3NextConfig) -> PrefixPolicy:
     """Whatever changes keys and values for equal token ids goes into the hash."""
     turns = f"{config.rope_theta!r} {config.rotary_dim}"
-    return PrefixPolicy(
-        seed=("qwen3_next", turns, str(config.torch_dtype)), reusable=not config.keeps_state
-    )
+    return PrefixPolicy(seed=("qwen3_next", turns, str(config.torch_dtype)), reusable=not config.keeps_state)
 
 
 def technique(config: Qwen3NextConfig) -> TechniqueFact:
     if config.keeps_state:
-        status, reason = "not applicable", "the state of DeltaNet layers cannot be cut at a block's border"
-    elif config.use_prefix_caching:
-        status, reason = "active", "every layer attends: full blocks are shared"
-    else:
-        status, reason = "dormant", "use_prefix_caching is off"
-    return TechniqueFact("prefix caching", "memory", status, exact=True, reason=reason)
+        return TechniqueFact(
+            "prefix caching",
+            "memory",
+            "not applicable",
+            exact=True,
+            reason="the state of DeltaNet layers cannot be cut at a block's border",
+        )
+    return TechniqueFact(
+        "prefix caching",
+        "memory",
+        "active" if config.use_prefix_caching else "dormant",
+        exact=True,
+        reason="every layer attends: full blocks are shared"
+        if config.use_prefix_caching
+        else "use_prefix_caching is off",
+    )

@@ -39,12 +39,13 @@ def _attention(config: Qwen3NextConfig) -> dict[str, ShardRule]:
     heads, kv_heads = (
         ShardRule("column", n) for n in (config.num_attention_heads, config.num_key_value_heads)
     )
-    place, rules = f"{_LAYER}self_attn.", {}
+    place = f"{_LAYER}self_attn."
+    rules = {f"{place}q_norm.weight": _WHOLE, f"{place}k_norm.weight": _WHOLE}
     for kind in ("weight", "bias"):
         rules |= {f"{place}q_proj.{kind}": heads, f"{place}k_proj.{kind}": kv_heads}
         rules |= {f"{place}v_proj.{kind}": kv_heads}
         rules |= {f"{place}o_proj.{kind}": ShardRule("row", config.num_attention_heads)}
-    return rules | {f"{place}q_norm.weight": _WHOLE, f"{place}k_norm.weight": _WHOLE}
+    return rules
 
 
 def _delta_net(config: Qwen3NextConfig) -> dict[str, ShardRule]:

@@ -106,7 +106,10 @@ def test_what_is_said_of_attention_techniques(subject: Subject) -> None:
         "multi-query / grouped-query attention": "active",
         "gated delta rule in chunks": "active",
     }
-    assert "in 12 of 48 layers 16 heads share 2 KV heads" in facts["multi-query / grouped-query attention"].reason
+    assert (
+        "in 12 of 48 layers 16 heads share 2 KV heads"
+        in facts["multi-query / grouped-query attention"].reason
+    )
     assert "36 of 48 layers, 64 tokens at once" in facts["gated delta rule in chunks"].reason
     off = _facts(subject, use_flash_attention_2=False, use_paged_attention=False)
     assert off["FlashAttention 2 (tiled online softmax)"].status == "dormant"
@@ -116,5 +119,8 @@ def test_what_is_said_of_attention_techniques(subject: Subject) -> None:
     assert states["multi-query / grouped-query attention"].status == "not applicable"
     attention = _facts(subject, num_hidden_layers=2, layer_types=("full_attention",) * 2)
     assert attention["gated delta rule in chunks"].status == "not applicable"
-    assert (attention["prefix caching"].status, facts["prefix caching"].status) == ("active", "not applicable")
+    assert (attention["prefix caching"].status, facts["prefix caching"].status) == (
+        "active",
+        "not applicable",
+    )
     assert all(fact.reason for fact in facts.values())

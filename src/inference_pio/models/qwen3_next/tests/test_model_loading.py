@@ -75,9 +75,7 @@ def test_what_stays_float32_in_a_half_precision_model(tiny_path: Path) -> None:
         exact = {name for name, value in model.named_parameters() if value.dtype == torch.float32}
         # What the plan counted is what there is, those of 4 bytes too.
         weights = llm.plugin.get_memory_stats()["weights_bytes"]
-        largest = max(
-            info.num_elements for info in llm.plugin.runtime._opened.checkpoint.tensors.values()
-        )
+        largest = max(info.num_elements for info in llm.plugin.runtime._opened.checkpoint.tensors.values())
         assert weights == llm.plugin.runtime.plan.weights - 2 * largest
     layers = [f"model.layers.{index}.linear_attn." for index in range(3)]
     names = ("A_log", "dt_bias", "conv1d.weight", "norm.weight")
@@ -134,7 +132,10 @@ def test_which_layers_are_dense() -> None:
         ({"use_sliding_window": True}, "use_sliding_window.*see everything"),
         ({"quantization_config": {"quant_method": "fp8"}}, "quantised safetensors.*use the bfloat16"),
         ({"layer_types": ["full_attention"]}, "layer_types.*each of 4 layers"),
-        ({"layer_types": ["sliding_attention"] * 4}, "sliding_attention: there are linear_attention and full"),
+        (
+            {"layer_types": ["sliding_attention"] * 4},
+            "sliding_attention: there are linear_attention and full",
+        ),
         (
             {"layer_types": ["linear_attention"] * 4, "full_attention_interval": 4},
             "full_attention_interval.*4 contradicts layer_types",
@@ -150,7 +151,10 @@ def test_which_layers_are_dense() -> None:
         ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0}}, "rope_type.*'yarn' is not supported"),
         ({"rope_scaling": {"type": "linear", "factor": 4.0}}, "'linear' is not supported"),
         ({"rope_parameters": {"mrope_section": [1, 2, 3]}}, "unknown keys mrope_section"),
-        ({"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"type": "default"}}, "keep one of the two"),
+        (
+            {"rope_parameters": {"rope_theta": 1e4}, "rope_scaling": {"type": "default"}},
+            "keep one of the two",
+        ),
         ({"attn_output_gate": True}, "unknown keys attn_output_gate"),
         ({"mamba_ssm_dtype": "float32"}, "unknown keys mamba_ssm_dtype"),
         ({"moe_intermediate_size": None}, "moe_intermediate_size.*is missing"),

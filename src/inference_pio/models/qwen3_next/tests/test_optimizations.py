@@ -29,7 +29,9 @@ def test_a_flag_changes_how_and_not_what(subject: Subject, flag: str) -> None:
     found = []
     for value in (True, False):
         model = BareModel(subject.plugin(), path, options={flag: value})
-        found.append(torch.cat([model.prefill(_PROMPT[:70]), *(model.run([(0, [t])])[0] for t in _PROMPT[70:])]))
+        found.append(
+            torch.cat([model.prefill(_PROMPT[:70]), *(model.run([(0, [t])])[0] for t in _PROMPT[70:])])
+        )
     assert_close(found[0], found[1], f"without {flag}")
 
 
@@ -71,7 +73,9 @@ def test_biases_that_are_zero_are_removed_and_others_stay(subject: Subject, tmp_
 
 
 def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
-    plugin = create_plugin("qwen3_next", config=Qwen3NextConfig(model_path=str(tiny_path), torch_dtype="float32"))
+    plugin = create_plugin(
+        "qwen3_next", config=Qwen3NextConfig(model_path=str(tiny_path), torch_dtype="float32")
+    )
     plugin.load_model()
     report = {entry["name"]: entry for entry in plugin.get_optimization_report()}
     plugin.cleanup()
