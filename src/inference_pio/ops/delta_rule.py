@@ -20,6 +20,19 @@ CHUNK = 64
 _EPS = 1e-6  # of the L2 norm, as in the library of the rule's authors (flash-linear-attention, l2norm)
 
 
+class _Inputs(NamedTuple):
+    """What the rule takes of each token, for value heads and in float32: tokens first, heads second."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    beta: Tensor
+
+    def at(self, rows: Tensor | slice) -> _Inputs:
+        return _Inputs(*(x[rows] for x in self))
+
+
 class Longer(NamedTuple):
     """Rows start to end belong to one sequence."""
 
@@ -105,14 +118,14 @@ def gated_delta_rule(
     q_TMK, k_TMK = _normalised(q_TMK) * q_TMK.shape[-1] ** -0.5, _normalised(k_TMK)
     group = v_TNV.shape[1] // k_TMK.shape[1]
     q_TNK, k_TNK = (x.repeat_interleave(group, dim=1) for x in (q_TMK, k_TMK))
-    inputs = (q_TNK, k_TNK, v_TNV.float(), g_TN.float(), beta_TN.float())
+    inputs = _Inputs(q_TNK, k_TNK, v_TNV.float(), g_TN.float(), beta_TN.float())
     if len(rows := where.rows):
         before = state[where.slots].where(where.goes_on[:, None, None, None], 0.0)
-        out_TNV[rows], state[where.slots] = _one_token(*(x[rows] for x in inputs), before)
+        out_TNV[rows], state[where.slots] = _one_token(inputs.at(rows), before)
     for start, end, slot, begins in where.longer:
         matrix_NKV = torch.zeros_like(state[slot]) if begins else state[slot]
         for piece in _pieces(start, end, chunk):
-            out_NcV, matrix_NKV = _one_chunk(*(x[piece].transpose(0, 1) for x in inputs), matrix_NKV)
+            out_NcV, matrix_NKV = _one_chunk(inputs.at(piece), matrix_NKV)
             out_TNV[piece] = out_NcV.transpose(0, 1)
         state[slot] = matrix_NKV
     return out_TNV
@@ -142,24 +155,22 @@ def _pieces(start: int, end: int, chunk: int) -> Iterator[slice]:
     return (slice(first, min(first + chunk, end)) for first in range(start, end, chunk))
 
 
-def _one_token(
-    q_ANK: Tensor, k_ANK: Tensor, v_ANV: Tensor, g_AN: Tensor, beta_AN: Tensor, before: Tensor
-) -> tuple[Tensor, Tensor]:
+def _one_token(inputs: _Inputs, before: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs [A, N, V] and states [A, N, K, V] behind one token of each sequence."""
+    q_ANK, k_ANK, v_ANV, g_AN, beta_AN = inputs
     kept = before * g_AN.exp()[..., None, None]
     read_ANV = (k_ANK[..., None, :] @ kept).squeeze(-2)
     after = kept + k_ANK[..., None] * (beta_AN[..., None] * (v_ANV - read_ANV))[..., None, :]
     return (q_ANK[..., None, :] @ after).squeeze(-2), after
 
 
-def _one_chunk(
-    q_NcK: Tensor, k_NcK: Tensor, v_NcV: Tensor, g_Nc: Tensor, beta_Nc: Tensor, before_NKV: Tensor
-) -> tuple[Tensor, Tensor]:
+def _one_chunk(inputs: _Inputs, before_NKV: Tensor) -> tuple[Tensor, Tensor]:
     """Outputs [N, c, V] and the state [N, K, V] behind c tokens (Yang et al. 2025, section 3.3).
 
     With G_i the sum of g up to i, each token writes k_i u_iᵀ into the state, where the u of all tokens solve
     u_i = beta_i (v_i - e^(G_i) S₀ᵀ k_i - Σ_(j<i) e^(G_i - G_j) (k_j · k_i) u_j): one triangular system for the chunk.
     """
+    q_NcK, k_NcK, v_NcV, g_Nc, beta_Nc = (x.transpose(0, 1) for x in inputs)
     total_Nc = g_Nc.cumsum(dim=-1)
     # exp(G_i - G_j) for j ≤ i; above the diagonal the exponent could be large, and is not wanted.
     later = torch.ones(g_Nc.shape[-1], g_Nc.shape[-1], dtype=torch.bool, device=g_Nc.device).triu(1)
