@@ -416,6 +416,28 @@ def test_the_ranks_parts_make_the_whole(size: int, open_with: Open) -> None:
             assert parameter.untyped_storage().nbytes() == parameter.nbytes
 
 
+def test_parts_of_a_tensor_are_divided_each_on_its_own(open_with: Open) -> None:
+    """Rows of queries, keys and values in one tensor: a rank holds its share of each, one below the other."""
+    whole = numbers(16, 1, 3)
+    plan = ShardPlan({"a": ShardRule("column", 2, parts=(4, 4, 8))}, (1, 2))
+    for rank, rows in enumerate(((0, 1, 4, 5, 8, 9, 10, 11), (2, 3, 6, 7, 12, 13, 14, 15))):
+        model = Holder({"a": (8, 1, 3)})
+        load_weights(
+            model,
+            open_with({"a": whole}),
+            WeightMap(),
+            shard_plan=plan,
+            shard=Shard(rank, 2),
+            dtype=torch.float32,
+            device=CPU,
+        )
+        assert torch.equal(model.a, whole[list(rows)])
+    with pytest.raises(PluginError, match="divides 16 entries of a, which has 12"):
+        audit(
+            {"a": (6, 1)}, open_with({"a": numbers(12, 1)}), WeightMap(), shard_plan=plan, shard=Shard(0, 2)
+        )
+
+
 @pytest.mark.parametrize(
     ("plan", "size", "error", "message"),
     [

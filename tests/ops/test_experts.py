@@ -35,6 +35,12 @@ def test_an_expert_that_nobody_chose_is_not_read() -> None:
     assert ops.experts(x, gate_up, down, chosen, weights).isfinite().all()
 
 
+def test_no_token_at_all() -> None:
+    """A step that ends within a prompt needs no row of the last layer."""
+    x, gate_up, down, chosen, weights = case(5)
+    assert ops.experts(x[:0], gate_up, down, chosen[:0], weights[:0]).shape == (0, D)
+
+
 def test_a_token_alone_gives_what_it_gives_in_company() -> None:
     x, gate_up, down, chosen, weights = case(9)
     whole = ops.experts(x, gate_up, down, chosen, weights)

@@ -19,11 +19,12 @@ from torch import Tensor
 from inference_pio.errors import ConfigError
 
 _SCALE = torch.float32
+_STATE = torch.float32
 
 
 @runtime_checkable
 class CacheSpec(Protocol):
-    """The seam: paged KV and latents now; recurrent state is a further implementation of the same methods."""
+    """The seam: paged keys and values, latents, and recurrent state are implementations of the same methods."""
 
     def bytes_per_token(self) -> int:
         """Bytes that one token of one sequence takes; 0 for layers with state only."""
@@ -113,6 +114,46 @@ class PagedLatent:
     def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> LatentCache:  # noqa: ARG002
         return LatentCache(
             _zeros((num_blocks, block_size, self.latent_dim + self.rope_dim), self.dtype, device)
+        )
+
+
+@dataclass(frozen=True)
+class StateCache:
+    """What one layer with a gated delta rule carries from token to token, by slot.
+
+    conv       [slots, width - 1, channels]: the inputs of the convolution before the next token, the oldest first
+    recurrent  [slots, heads, key_dim, value_dim]: the matrix that keys write and queries read
+    """
+
+    conv: Tensor
+    recurrent: Tensor
+
+
+@dataclass(frozen=True)
+class RecurrentState:
+    """Memory of one size however long the sequence is: the end of a convolution's input, and a matrix for each head.
+
+    Both are float32. The matrix is a sum over all tokens, which 16 bits would round once per token. Inputs of the
+    convolution are kept as exactly as they are computed, so that where a prompt is cut into steps shows nowhere.
+    """
+
+    channels: int
+    width: int
+    num_heads: int
+    key_dim: int
+    value_dim: int
+
+    def bytes_per_token(self) -> int:
+        return 0
+
+    def bytes_per_sequence(self) -> int:
+        numbers = (self.width - 1) * self.channels + self.num_heads * self.key_dim * self.value_dim
+        return numbers * _STATE.itemsize
+
+    def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> StateCache:  # noqa: ARG002
+        conv = _zeros((num_slots, self.width - 1, self.channels), _STATE, device)
+        return StateCache(
+            conv, _zeros((num_slots, self.num_heads, self.key_dim, self.value_dim), _STATE, device)
         )
 
 

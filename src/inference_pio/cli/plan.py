@@ -15,6 +15,7 @@ from inference_pio.cli.text import size
 from inference_pio.errors import ResourceError
 
 if TYPE_CHECKING:
+    from inference_pio.runtime.plan import MemoryPlan
     from inference_pio.runtime.prepared import Prepared
 
 
@@ -68,9 +69,10 @@ def _show(planned: Prepared) -> None:
         ("weights", plan.weights, _weights(planned)),
         (
             "KV cache",
-            plan.kv_cache,
+            plan.kv_cache - plan.state,
             f"{plan.kv_tokens:,} tokens of {size(plan.kv_bytes_per_token)}, {kv_dtype}",
         ),
+        *_state(plan),
         ("activations", plan.activations, "of one step"),
         ("logits", plan.logits, f"{plan.logit_rows} × {config.vocab_size:,} tokens"),
         ("runtime", plan.runtime, "Python, torch and its threads"),
@@ -81,8 +83,19 @@ def _show(planned: Prepared) -> None:
         ["part", "memory", "of"], [(part, size(bytes_), why) for part, bytes_, why in rows], right=["memory"]
     )
     print()
+    if plan.state and planned.options.speculation:
+        print("Nothing is guessed ahead: state cannot be taken back to before a wrong guess.")
     print("It fits." if plan.fits else f"It does not fit: {plan.advice()}.")
     sys.stdout.flush()
+
+
+def _state(plan: MemoryPlan) -> list[tuple[str, int, str]]:
+    """A line for memory that each sequence takes whatever its length, where the model has such."""
+    if not plan.state:
+        return []
+    return [
+        ("state", plan.state, f"{plan.num_seqs:,} × {size(plan.state_bytes_per_sequence)} for a sequence")
+    ]
 
 
 def _weights(planned: Prepared) -> str:

@@ -70,11 +70,10 @@ class BareModel:
     def restart(self) -> None:
         """Forget all sequences."""
         self._lengths = [0] * self._sequences
-        for spec, cache in zip(self.specs, self.caches, strict=True):
-            # Whoever reads a token that was never written is found out; recurrent state begins with zeros.
-            nothing = 0.0 if spec.bytes_per_sequence() else float("nan")
+        for cache in self.caches:
+            # Whoever reads a token that was never written, or a state that another sequence left, is found out.
             for tensor in tensors_of(cache):
-                tensor.fill_(nothing)
+                tensor.fill_(float("nan"))
 
     def run(self, pieces: Sequence[tuple[int, Sequence[int]]]) -> list[Tensor]:
         """One step: (sequence number, its next tokens) each; logits [tokens, vocab_size] of every token of each."""

@@ -15,21 +15,21 @@ from inference_pio.plugin.facts import ShardPlan, ShardRule
 
 @dataclass(frozen=True)
 class Cut:
-    """`length` entries from `start` along `dim`; `zeros` where this rank holds zeros in the tensor's place."""
+    """Ranges (start, length) along `dim`, side by side; `zeros` where this rank holds zeros in the tensor's place."""
 
     dim: int
-    start: int
-    length: int
+    ranges: tuple[tuple[int, int], ...]
     zeros: bool = False
 
     def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
-        return (*shape[: self.dim], self.length, *shape[self.dim + 1 :])
+        return (*shape[: self.dim], sum(length for _, length in self.ranges), *shape[self.dim + 1 :])
 
     def apply(self, tensor: Tensor) -> Tensor:
-        """A view of the part, or zeros."""
+        """A view of the part where it is one range, else a copy; or zeros."""
         if self.zeros:
             return torch.zeros_like(tensor)
-        return tensor.narrow(self.dim, self.start, self.length)
+        pieces = [tensor.narrow(self.dim, *entries) for entries in self.ranges]
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces, dim=self.dim)
 
 
 class Sharding:
@@ -64,10 +64,19 @@ class Sharding:
         if rule.kind == "replicate" or not shape:
             return None
         if rule.kind == "row" and len(shape) == 1:
-            return Cut(0, 0, shape[0], zeros=True) if self._shard.rank else None
+            return Cut(0, ((0, shape[0]),), zeros=True) if self._shard.rank else None
         dim = len(shape) - 1 if rule.kind == "row" else 0
-        start, length = self._range(name, rule, shape[dim])
-        return Cut(dim, start, length)
+        parts = rule.parts or (shape[dim],)
+        if sum(parts) != shape[dim]:
+            raise PluginError(
+                f"the shard plan divides {sum(parts)} entries of {name}, which has {shape[dim]}"
+            )
+        ranges, first = [], 0
+        for part in parts:
+            start, length = self._range(name, rule, part)
+            ranges.append((first + start, length))
+            first += part
+        return Cut(dim, tuple(ranges))
 
     def _range(self, name: str, rule: ShardRule, total: int) -> tuple[int, int]:
         units, size, rank = rule.units, self._shard.size, self._shard.rank

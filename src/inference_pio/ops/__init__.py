@@ -11,6 +11,15 @@ from typing import Literal, cast
 
 from torch import Tensor
 
+from inference_pio.ops.delta_rule import CHUNK as DELTA_CHUNK
+from inference_pio.ops.delta_rule import (
+    Spans,
+    causal_conv,
+    decay_and_rate,
+    gated_delta_rule,
+    gated_rms_norm,
+    spans,
+)
 from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
 from inference_pio.ops.experts import experts
 from inference_pio.ops.latent import (
@@ -44,6 +53,7 @@ from inference_pio.ops.slab import Slab
 Activation = Literal["silu", "gelu_tanh"]
 
 __all__ = [
+    "DELTA_CHUNK",
     "Activation",
     "Blocks",
     "CannotRecord",
@@ -54,14 +64,19 @@ __all__ = [
     "RecordedStep",
     "Sequences",
     "Slab",
+    "Spans",
     "UpProjections",
     "absorbed_attention",
     "add_rms_norm",
     "can_pack",
+    "causal_conv",
     "cos_sin_table",
+    "decay_and_rate",
     "expanded_attention",
     "experts",
+    "gated_delta_rule",
     "gated_linear",
+    "gated_rms_norm",
     "gelu_tanh_and_mul",
     "inverse_frequencies",
     "linear",
@@ -74,6 +89,7 @@ __all__ = [
     "rope_and_cache",
     "row_max",
     "silu_and_mul",
+    "spans",
     "store_latents",
     "table",
     "turn_pairs",
@@ -119,8 +135,8 @@ def rope_and_cache(
     qkv is [T, (N + 2M)·H]. `norms` come first, where a model has them: each head's queries and keys by `rms_norm`. The
     rotation turns (x[i], x[i + R/2]) by the angle of the token's position (Su et al. 2021, eq. 34, halves layout), in
     float32 and rounded once; row p of cos_sin (float32 [positions, R]) holds cos in its first R/2 columns, sin in its
-    last. R may be less than H: the rest of a head stays as it is. Caches are [blocks, M, block_size, H] in qkv's dtype; a slot is
-    block · block_size + offset. positions and slot_mapping are int64 [T].
+    last. R may be less than H: the rest of a head stays as it is. Caches are [blocks, M, block_size, H] in qkv's
+    dtype; a slot is block · block_size + offset. positions and slot_mapping are int64 [T].
 
     Beside float32 activations caches may be bfloat16 or, with `scales`, int8: a head's key or value becomes whole
     numbers x · 127 / max |x|, ties to even, times one scale max |x| / 127 of its own. scales is float32

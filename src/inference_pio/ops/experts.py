@@ -29,5 +29,5 @@ def experts(
         if len(rows):
             hidden = silu_and_mul(F.linear(x_TD[rows // per_token], gate_up_EJD[expert]))
             made[rows] = F.linear(hidden, down_EDI[expert])
-    y_TD = made.view(tokens, per_token, -1).float() * weights_TK[..., None]
+    y_TD = made.unflatten(0, (tokens, per_token)).float() * weights_TK[..., None]
     return torch.sum(y_TD, dim=1).to(x_TD.dtype)

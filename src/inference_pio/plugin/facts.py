@@ -61,10 +61,13 @@ class ShardRule:
            results are summed; "vocab": rows divided by vocabulary; "replicate": every rank holds all of it
     units  indivisible pieces along the divided dimension (heads, say). With more ranks than units, and ranks a
            multiple of units, each unit is held by ranks / units ranks.
+    parts  lengths of consecutive parts of the divided dimension, each of which is divided into `units` on its own:
+           channels of queries, keys and values in one tensor, say. Empty: it is one part
     """
 
     kind: Literal["column", "row", "vocab", "replicate"]
     units: int = 1
+    parts: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -185,8 +185,10 @@ class LocalRuntime:
     # Measured values ---------------------------------------------------------------------------------------------
 
     def memory_stats(self) -> dict[str, float]:
-        block = self.plan.kv_bytes_per_token * self._ready().options.block_size if self._prepared else 0
-        return stats.memory_stats(self._model, self._loop.stats() if self._loop else None, block)
+        engine = self._loop.stats() if self._loop else None
+        if self._prepared is None:
+            return stats.memory_stats(self._model, engine, None, 0)
+        return stats.memory_stats(self._model, engine, self.plan, self._prepared.options.block_size)
 
     def compute_stats(self) -> dict[str, float]:
         return stats.compute_stats(self._loop.stats() if self._loop else None)
@@ -259,7 +261,7 @@ def engine_config(ready: Prepared, specs: Sequence[CacheSpec]) -> EngineConfig:
         plan.kv_cache,
         specs,
         block_size=options.block_size,
-        max_num_seqs=options.max_num_seqs,
+        max_num_seqs=plan.num_seqs,
         max_model_len=plan.max_model_len,
     )
     kept = ready.config.prefix_cache_max_size // cache.bytes_per_block if cache.bytes_per_block else None

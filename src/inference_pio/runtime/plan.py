@@ -24,7 +24,8 @@ _SHORTEST = 256
 class MemoryPlan:
     """Bytes of each part. `budget` is what may be used, and `budget_name` where that number comes from.
 
-    logit_rows are the positions of one step that need logits at most: one per sequence, and drafts.
+    logit_rows are the positions of one step that need logits at most: one per sequence, and drafts. Where layers keep
+    state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences beside `kv_tokens` tokens.
     """
 
     weights: int
@@ -38,6 +39,13 @@ class MemoryPlan:
     kv_tokens: int
     kv_bytes_per_token: int
     logit_rows: int
+    num_seqs: int
+    state_bytes_per_sequence: int
+
+    @property
+    def state(self) -> int:
+        """The part of the KV cache that does not grow with tokens."""
+        return self.num_seqs * self.state_bytes_per_sequence
 
     @property
     def total(self) -> int:
@@ -61,13 +69,13 @@ class MemoryPlan:
         if self.fits:
             return ""
         fixed = self.total - self.kv_cache
-        room = self.budget - fixed
+        room = self.budget - fixed - self.state
         tokens = room // self.kv_bytes_per_token if self.kv_bytes_per_token else 0
         if tokens >= self.max_model_len:
             return f"with kv_cache_memory_gb {room // 1e6 / 1e3:g} it fits"
         if tokens >= _SHORTEST:
             return f"with max_model_len {tokens // 64 * 64} it fits"
-        least = fixed + _SHORTEST * self.kv_bytes_per_token
+        least = fixed + _SHORTEST * self.kv_bytes_per_token + self.state_bytes_per_sequence
         return f"it needs {_gb(least)} GB at least: raise the limit or take a smaller model"
 
     def check(self, name: str) -> None:
@@ -115,17 +123,20 @@ def plan_memory(
     activations = int(
         1.2 * tokens_per_step * (4 * config.hidden_size + 3 * config.intermediate_size) * itemsize
     )
-    logit_rows = options.max_num_seqs + min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
+    per_token = sum(spec.bytes_per_token() for spec in specs)
+    per_sequence = sum(spec.bytes_per_sequence() for spec in specs)
+    # State cannot be taken back to before a draft that was wrong, so models that keep any get no drafts.
+    drafts = 0 if per_sequence else min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
+    logit_rows = options.max_num_seqs + drafts
     logits = 3 * logit_rows * config.vocab_size * 4
     fixed = weight_bytes + activations + logits + RUNTIME_BYTES
-    per_token = sum(spec.bytes_per_token() for spec in specs)
-    state = options.max_num_seqs * sum(spec.bytes_per_sequence() for spec in specs)
-    room = max(0, budget.bytes - fixed - state)
+    room = max(0, budget.bytes - fixed)
+    num_seqs = _num_seqs(options, room, per_sequence)
     longest = options.max_model_len or config.max_position_embeddings
-    kv_tokens = _kv_tokens(options, room, longest, per_token)
+    kv_tokens = _kv_tokens(options, max(0, room - num_seqs * per_sequence), longest, per_token)
     return MemoryPlan(
         weights=weight_bytes,
-        kv_cache=kv_tokens * per_token + state,
+        kv_cache=kv_tokens * per_token + num_seqs * per_sequence,
         activations=activations,
         logits=logits,
         runtime=RUNTIME_BYTES,
@@ -135,7 +146,16 @@ def plan_memory(
         kv_tokens=kv_tokens,
         kv_bytes_per_token=per_token,
         logit_rows=logit_rows,
+        num_seqs=num_seqs,
+        state_bytes_per_sequence=per_sequence,
     )
+
+
+def _num_seqs(options: RuntimeOptions, room: int, per_sequence: int) -> int:
+    """Sequences at once: what was asked for; of those with state as many as half the room holds, one at least."""
+    if not per_sequence:
+        return options.max_num_seqs
+    return max(1, min(options.max_num_seqs, room // 2 // per_sequence))
 
 
 def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int) -> int:

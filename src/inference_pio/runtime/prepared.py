@@ -11,6 +11,7 @@ from torch import nn
 from inference_pio import ops
 from inference_pio.errors import ResourceError, UnsupportedArchitecture
 from inference_pio.layers import Linear
+from inference_pio.layers.protocol import KeepsDtype
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
@@ -134,7 +135,9 @@ def _weight_bytes(
         if name in packing.kinds:
             total += packing.nbytes(weights.targets[name])
         elif name not in weights.tied:
-            total += parameter.numel() * dtype.itemsize
+            owner = model.get_submodule(name.rpartition(".")[0])
+            kept = owner.parameter_dtype if isinstance(owner, KeepsDtype) else dtype
+            total += parameter.numel() * kept.itemsize
     if device.type == "cpu" and dtype == torch.bfloat16:
         # A tied head is packed for the matrix product while the embedding keeps its rows.
         tied = {name.rpartition(".")[0] for name in weights.tied}

@@ -14,19 +14,25 @@ from inference_pio.layers.protocol import TakesQuantized
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.memory import available_bytes, peak_process_bytes, process_bytes
 from inference_pio.runtime.opened import OpenedModel
+from inference_pio.runtime.plan import MemoryPlan
 
 
 def memory_stats(
-    model: nn.Module | None, engine: EngineStats | None, kv_block_bytes: int
+    model: nn.Module | None, engine: EngineStats | None, plan: MemoryPlan | None, block_size: int
 ) -> dict[str, float]:
-    """Bytes."""
+    """Bytes; those of the KV cache with the state of sequences, where the model keeps any."""
+    reserved = used = 0
+    if engine is not None and plan is not None:
+        block = plan.kv_bytes_per_token * block_size
+        reserved = engine.blocks_total * block + plan.state
+        used = engine.blocks_used * block + engine.num_running * plan.state_bytes_per_sequence
     return {
         "process_bytes": process_bytes(),
         "process_peak_bytes": peak_process_bytes(),
         "available_bytes": available_bytes(),
         "weights_bytes": loaded_weight_bytes(model) if model is not None else 0,
-        "kv_cache_reserved_bytes": engine.blocks_total * kv_block_bytes if engine else 0,
-        "kv_cache_used_bytes": engine.blocks_used * kv_block_bytes if engine else 0,
+        "kv_cache_reserved_bytes": reserved,
+        "kv_cache_used_bytes": used,
     }
 
 

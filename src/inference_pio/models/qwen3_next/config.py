@@ -1,0 +1,227 @@
+"""What a qwen3_next checkpoint states, read strictly from config.json."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from inference_pio.config import BaseModelConfig, ConfigReader
+
+ATTENTION, DELTA_NET = "full_attention", "linear_attention"
+_INTERVAL = 4  # of attention layers, where config.json names neither layers nor an interval
+_IGNORED = {
+    "architectures": "chose this plugin",
+    "model_type": "chose this plugin",
+    "transformers_version": "about the writer",
+    "_name_or_path": "about the writer",
+    "torch_dtype": "the weights say it themselves",
+    "dtype": "the weights say it themselves",
+    "initializer_range": "training",
+    "attention_dropout": "training",
+    "output_router_logits": "training",
+    "router_aux_loss_coef": "training",
+    "use_cache": "generation always uses the cache",
+    "eos_token_id": "the tokenizer's files say it",
+    "bos_token_id": "the tokenizer's files say it",
+    "auto_map": "code out of checkpoints is never run",
+}
+
+
+@dataclass
+class Qwen3NextConfig(BaseModelConfig):
+    """A qwen3_next. The defaults are Qwen3-Coder-Next, the plugin's default model.
+
+    layer_types       of each layer "linear_attention" (gated DeltaNet) or "full_attention"
+    dense_layers      numbers of the layers whose feed-forward block is one SwiGLU instead of a mixture
+    rotary_dim        of a head's dimensions the first ones, which turn with the position
+    num_experts       0: no mixture anywhere, and the fields of experts mean nothing
+    """
+
+    model_path: str = "Qwen/Qwen3-Coder-Next"
+    torch_dtype: Any = "auto"
+    hidden_size: int = 2048
+    num_attention_heads: int = 16
+    num_hidden_layers: int = 48
+    max_position_embeddings: int = 262144
+    intermediate_size: int = 5120
+    vocab_size: int = 151936
+    num_key_value_heads: int = 2
+    head_dim: int = 256
+    attention_bias: bool = False
+    rms_norm_eps: float = 1e-6
+    rope_theta: float = 5_000_000.0
+    rotary_dim: int = 64
+    layer_types: tuple[str, ...] = (*(DELTA_NET,) * 3, ATTENTION) * 12
+    dense_layers: tuple[int, ...] = ()
+    linear_conv_kernel_dim: int = 4
+    linear_key_head_dim: int = 128
+    linear_value_head_dim: int = 128
+    linear_num_key_heads: int = 16
+    linear_num_value_heads: int = 32
+    num_experts: int = 512
+    num_experts_per_tok: int = 10
+    norm_topk_prob: bool = True
+    moe_intermediate_size: int = 512
+    shared_expert_intermediate_size: int = 512
+    tie_word_embeddings: bool = False
+
+    @property
+    def key_width(self) -> int:
+        """Channels of all key heads of a DeltaNet layer; its queries have as many."""
+        return self.linear_num_key_heads * self.linear_key_head_dim
+
+    @property
+    def value_width(self) -> int:
+        """Channels of all value heads of a DeltaNet layer."""
+        return self.linear_num_value_heads * self.linear_value_head_dim
+
+    @property
+    def keeps_state(self) -> bool:
+        return DELTA_NET in self.layer_types
+
+    @property
+    def has_experts(self) -> bool:
+        """Whether any layer has a mixture."""
+        return len(self.dense_layers) < self.num_hidden_layers
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], path: str) -> Qwen3NextConfig:
+        """From a parsed config.json."""
+        with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
+            _refuse_others(read)
+            layers = read.integer("num_hidden_layers", high=10_000)
+            head_dim = read.integer("head_dim", default=256)
+            theta, rotary_dim = _rope(read, head_dim)
+            fields = {
+                "num_hidden_layers": layers,
+                "head_dim": head_dim,
+                "rope_theta": theta,
+                "rotary_dim": rotary_dim,
+                "layer_types": _layer_types(read, layers),
+                **_experts(read, layers),
+                **_delta_net(read),
+            }
+            return _checked(
+                read,
+                cls(
+                    hidden_size=read.integer("hidden_size"),
+                    num_attention_heads=read.integer("num_attention_heads"),
+                    max_position_embeddings=read.integer("max_position_embeddings"),
+                    intermediate_size=read.integer("intermediate_size"),
+                    vocab_size=read.integer("vocab_size"),
+                    num_key_value_heads=read.integer("num_key_value_heads"),
+                    attention_bias=read.flag("attention_bias", default=False),
+                    rms_norm_eps=read.number("rms_norm_eps", default=1e-6),
+                    tie_word_embeddings=read.flag("tie_word_embeddings", default=False),
+                    pad_token_id=_pad_token_id(read),
+                    **fields,
+                ),
+            )
+
+
+def _refuse_others(read: ConfigReader) -> None:
+    """Near relatives of the architecture, and storage that is not read here."""
+    if (activation := read.text("hidden_act", default="silu")) != "silu":
+        read.refuse(f"{activation!r} is not the silu of a qwen3_next", where="hidden_act")
+    if read.flag("use_sliding_window", default=False):
+        read.refuse("attention layers of a qwen3_next see everything", where="use_sliding_window")
+    if "quantization_config" in read:
+        read.refuse(
+            "quantised safetensors are not supported",
+            where="quantization_config",
+            hint="use the bfloat16 checkpoint",
+        )
+
+
+def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:
+    """What each layer is; an interval, where one is stated too, must say the same."""
+    interval = read.integer("full_attention_interval", default=_INTERVAL)
+    by_interval = [DELTA_NET if (layer + 1) % interval else ATTENTION for layer in range(layers)]
+    stated = read.optional("layer_types")
+    if stated is None:
+        return tuple(by_interval)
+    if not isinstance(stated, list) or len(stated) != layers:
+        read.refuse(f"must name a kind for each of {layers} layers, is {stated!r:.80}", where="layer_types")
+    if unknown := sorted({str(kind) for kind in stated} - {ATTENTION, DELTA_NET}):
+        read.refuse(f"{', '.join(unknown)}: there are {DELTA_NET} and {ATTENTION}", where="layer_types")
+    if "full_attention_interval" in read and stated != by_interval:
+        read.refuse(f"{interval} contradicts layer_types", where="full_attention_interval")
+    return tuple(stated)
+
+
+def _experts(read: ConfigReader, layers: int) -> dict[str, Any]:
+    """Fields of the mixtures, and which layers have one: every `decoder_sparse_step`-th, unless listed as dense."""
+    step = read.integer("decoder_sparse_step", default=1)
+    listed = read.optional("mlp_only_layers") or []
+    if not isinstance(listed, list) or not all(
+        isinstance(layer, int) and not isinstance(layer, bool) and 0 <= layer < layers for layer in listed
+    ):
+        read.refuse(f"must list layers from 0 to {layers - 1}, is {listed!r:.80}", where="mlp_only_layers")
+    experts = read.integer("num_experts", low=0)
+    chosen = read.integer("num_experts_per_tok")
+    if experts and chosen > experts:
+        read.refuse(f"{chosen} of {experts} experts cannot be chosen", where="num_experts_per_tok")
+    return {
+        "dense_layers": tuple(
+            layer for layer in range(layers) if not experts or (layer + 1) % step or layer in listed
+        ),
+        "num_experts": experts,
+        "num_experts_per_tok": chosen,
+        "norm_topk_prob": read.flag("norm_topk_prob", default=True),
+        "moe_intermediate_size": read.integer("moe_intermediate_size"),
+        "shared_expert_intermediate_size": read.integer("shared_expert_intermediate_size"),
+    }
+
+
+def _delta_net(read: ConfigReader) -> dict[str, int]:
+    names = (
+        "linear_conv_kernel_dim",
+        "linear_key_head_dim",
+        "linear_value_head_dim",
+        "linear_num_key_heads",
+        "linear_num_value_heads",
+    )
+    numbers = {name: read.integer(name, low=2 if name == "linear_conv_kernel_dim" else 1) for name in names}
+    keys, values = numbers["linear_num_key_heads"], numbers["linear_num_value_heads"]
+    if values % keys:
+        read.refuse(f"{values} value heads cannot share {keys} key heads", where="linear_num_value_heads")
+    return numbers
+
+
+def _rope(read: ConfigReader, head_dim: int) -> tuple[float, int]:
+    """(theta, rotary_dim). Both spellings: `rope_parameters` (transformers 5), or keys of their own (before)."""
+    if "rope_parameters" in read and "rope_scaling" in read:
+        read.refuse("rope_parameters say it as well; keep one of the two", where="rope_scaling")
+    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
+    read.optional("rope_scaling")
+    theta = read.number("rope_theta", default=10_000.0)
+    share = read.number("partial_rotary_factor", default=0.25)
+    ignored = {"type": "the old name of rope_type"}
+    with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
+        kind = rope.text("rope_type", default=stated.get("type", "default"))
+        if kind != "default":
+            rope.refuse(f"{kind!r} is not supported for this architecture", where="rope_type")
+        theta = rope.number("rope_theta", default=theta)
+        share = rope.number("partial_rotary_factor", default=share)
+    if share > 1:
+        read.refuse(f"{share} is more than a whole head", where="partial_rotary_factor")
+    width = int(head_dim * share)
+    if width < 2 or width % 2:
+        read.refuse(
+            f"{share} of {head_dim} dimensions are {width}; positions turn pairs",
+            where="partial_rotary_factor",
+        )
+    return theta, width
+
+
+def _checked(read: ConfigReader, config: Qwen3NextConfig) -> Qwen3NextConfig:
+    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
+    if heads % kv_heads:
+        read.refuse(f"{heads} attention heads cannot share {kv_heads} KV heads", where="num_key_value_heads")
+    return config
+
+
+def _pad_token_id(read: ConfigReader) -> int | None:
+    value = read.optional("pad_token_id")
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -1,0 +1,79 @@
+"""Checkpoint names to parameters, and which maps are kept out of blocks.
+
+Merged: q with its gates, k and v; gate and up of every SwiGLU. Stacked: the experts of a layer. Left out: `mtp.*`.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from inference_pio.models.qwen3_next.config import Qwen3NextConfig
+from inference_pio.plugin.facts import TechniqueFact, WeightMap
+
+_LAYER = "model.layers.*."
+_SWIGLU = ("gate_proj", "up_proj")
+# The layer that predicts the token after the next one: a model of its own, which would draft for this one. Its drafts
+# could not be used: a state that has taken in a wrong draft cannot be taken back. So its weights are not loaded.
+_MTP_LAYER = (
+    "input_layernorm",
+    "post_attention_layernorm",
+    *(f"self_attn.{name}" for name in ("q_proj", "k_proj", "v_proj", "o_proj", "q_norm", "k_norm")),
+    *(f"mlp.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
+    "mlp.gate",
+    *(f"mlp.experts.*.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
+    *(f"mlp.shared_expert.{name}" for name in ("gate_proj", "up_proj", "down_proj")),
+    "mlp.shared_expert_gate",
+)
+_MTP_TOP = ("fc", "norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")
+MTP = (
+    *(f"mtp.{name}.weight" for name in _MTP_TOP),
+    *(f"mtp.layers.*.{name}.weight" for name in _MTP_LAYER),
+)
+
+
+class DenseMap(nn.Module):
+    """A linear map that stays dense whatever the rest is quantised to: small, and much depends on it.
+
+    Routers, gates of shared experts, and what makes decay and rate of the delta rule.
+    """
+
+    def __init__(self, in_features: int, out_features: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
+
+    def forward(self, x_TI: Tensor) -> Tensor:
+        return functional.linear(x_TI, self.weight)
+
+
+def weight_map(config: Qwen3NextConfig) -> WeightMap:
+    attention, mlp = f"{_LAYER}self_attn.", f"{_LAYER}mlp."
+    merge = {
+        f"{attention}qkv_proj.{kind}": tuple(f"{attention}{part}_proj.{kind}" for part in "qkv")
+        for kind in ("weight", "bias")
+    }
+    for place in (mlp, f"{mlp}shared_expert.", f"{mlp}experts.*."):
+        merge[f"{place}gate_up_proj.weight"] = tuple(f"{place}{part}.weight" for part in _SWIGLU)
+    return WeightMap(
+        merge=merge,
+        stack={
+            f"{mlp}experts.{name}": f"{mlp}experts.*.{name}.weight" for name in ("gate_up_proj", "down_proj")
+        },
+        tie={"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {},
+        drop=MTP,
+    )
+
+
+def technique(config: Qwen3NextConfig) -> TechniqueFact:
+    quantised = config.torch_dtype == "auto"
+    return TechniqueFact(
+        "weight quantisation",
+        "hardware",
+        "active" if quantised else "dormant",
+        exact=False,
+        reason="where asked for, projections become blocks on a CPU; experts, routers, gates, decays, the convolution "
+        "and norms stay dense"
+        if quantised
+        else "a dtype was named: weights are dense",
+    )

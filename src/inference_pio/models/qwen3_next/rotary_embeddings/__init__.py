@@ -1,0 +1,1 @@
+"""Rotary positions of qwen3_next: over a quarter of each head."""

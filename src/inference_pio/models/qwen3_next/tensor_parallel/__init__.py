@@ -1,0 +1,1 @@
+"""How qwen3_next is divided over ranks."""

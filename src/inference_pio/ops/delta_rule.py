@@ -1,0 +1,186 @@
+"""Layers that remember in a state of one size: the gated delta rule and what goes with it, in plain torch.
+
+Shape letters: T tokens, S sequences, C channels, W taps of the convolution, L tokens of one sequence, c tokens of a
+chunk, A sequences with one token each, N value heads, M key heads, K key size, V value size.
+
+A state is read and written by slot. A sequence that begins (`Spans`) starts from zeros, whatever its slot holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import pairwise
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F  # noqa: N812
+from torch import Tensor
+
+CHUNK = 64
+_EPS = 1e-6  # of the L2 norm, as in the library of the rule's authors (flash-linear-attention, l2norm)
+
+
+class _Inputs(NamedTuple):
+    """What the rule takes of each token, for value heads and in float32: tokens first, heads second."""
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    g: Tensor
+    beta: Tensor
+
+    def at(self, rows: Tensor | slice) -> _Inputs:
+        return _Inputs(*(x[rows] for x in self))
+
+
+class Longer(NamedTuple):
+    """Rows start to end belong to one sequence."""
+
+    start: int
+    end: int
+    slot: int
+    begins: bool
+
+
+class Spans(NamedTuple):
+    """Which rows of a step belong to which state; made once per step, for all layers.
+
+    Sequences with a single token are computed at once: `rows`, `slots` and whether each goes on from a state, all [A].
+    """
+
+    rows: Tensor
+    slots: Tensor
+    goes_on: Tensor
+    longer: tuple[Longer, ...]
+
+
+def spans(query_start_S1: Tensor, positions_T: Tensor, state_slots_S: Tensor) -> Spans:
+    """A sequence whose first row has position 0 begins."""
+    bounds = query_start_S1.tolist()
+    slots = state_slots_S.tolist()
+    first_S = positions_T[query_start_S1[:-1].long()]
+    begins = (first_S == 0).tolist()
+    every = [Longer(*rows, *rest) for rows, *rest in zip(pairwise(bounds), slots, begins, strict=True)]
+    single = [index for index, span in enumerate(every) if span.end - span.start == 1]
+    at_A = torch.tensor(single, dtype=torch.int64, device=positions_T.device)
+    longer = tuple(span for span in every if span.end - span.start > 1)
+    return Spans(query_start_S1[at_A].long(), state_slots_S[at_A], first_S[at_A] > 0, longer)
+
+
+def causal_conv(x_TC: Tensor, weight_CW: Tensor, state: Tensor, where: Spans) -> Tensor:
+    """silu(Σ_w weight[c, w] · x[t - W + 1 + w, c]), [T, C] in x's dtype: each channel sees its own last W inputs.
+
+    state is float32 [slots, W - 1, C]: the inputs before the first one of this step, which it replaces by the last
+    ones. Computed in float32, summed in the order of w.
+    """
+    out_TC = torch.empty_like(x_TC)
+    taps = weight_CW.float().unbind(dim=1)
+    kept = len(taps) - 1
+    if len(where.rows):
+        before = state[where.slots].where(where.goes_on[:, None, None], 0.0)
+        window = torch.cat((before, x_TC[where.rows, None].float()), dim=1)
+        out_TC[where.rows] = _convolve(window, taps, 1)[:, 0].to(x_TC.dtype)
+        state[where.slots] = window[:, 1:]
+    for start, end, slot, begins in where.longer:
+        before = torch.zeros_like(state[slot]) if begins else state[slot]
+        window = torch.cat((before, x_TC[start:end].float()))
+        out_TC[start:end] = _convolve(window, taps, end - start).to(x_TC.dtype)
+        state[slot] = window[len(window) - kept :]
+    return out_TC
+
+
+def decay_and_rate(a_TN: Tensor, b_TN: Tensor, a_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
+    """(g, beta) in float32: g = -exp(a_log) · softplus(a + dt_bias), beta = sigmoid(b).
+
+    g is the logarithm of the share of the state that a token keeps, beta how far it corrects what its key reads
+    (Yang et al. 2025, "Gated Delta Networks", section 3; the parametrisation of g is Mamba2's).
+    """
+    return -a_log_N.float().exp() * F.softplus(a_TN.float() + dt_bias_N.float()), b_TN.float().sigmoid()
+
+
+def gated_delta_rule(
+    q_TMK: Tensor,
+    k_TMK: Tensor,
+    v_TNV: Tensor,
+    g_TN: Tensor,
+    beta_TN: Tensor,
+    state: Tensor,
+    where: Spans,
+    chunk: int = CHUNK,
+) -> Tensor:
+    """o_t = S_tᵀ q_t with S_t = e^g (I - beta k kᵀ) S_(t-1) + beta k vᵀ, [T, N, V] float32 (Yang et al. 2025, eq. 10).
+
+    q and k are brought to length 1 first, q then divided by √K. Each key head serves N / M value heads in a row. state
+    is float32 [slots, N, K, V], read before and written after. Sequences with one token take the rule as it stands;
+    longer ones are computed by chunks, in matrix products: the same up to rounding, for any chunk.
+    """
+    out_TNV = v_TNV.new_empty(v_TNV.shape, dtype=torch.float32)
+    q_TMK, k_TMK = _normalised(q_TMK) * q_TMK.shape[-1] ** -0.5, _normalised(k_TMK)
+    group = v_TNV.shape[1] // k_TMK.shape[1]
+    q_TNK, k_TNK = (x.repeat_interleave(group, dim=1) for x in (q_TMK, k_TMK))
+    inputs = _Inputs(q_TNK, k_TNK, v_TNV.float(), g_TN.float(), beta_TN.float())
+    if len(rows := where.rows):
+        before = state[where.slots].where(where.goes_on[:, None, None, None], 0.0)
+        out_TNV[rows], state[where.slots] = _one_token(inputs.at(rows), before)
+    for start, end, slot, begins in where.longer:
+        matrix_NKV = torch.zeros_like(state[slot]) if begins else state[slot]
+        for piece in _pieces(start, end, chunk):
+            out_NcV, matrix_NKV = _one_chunk(inputs.at(piece), matrix_NKV)
+            out_TNV[piece] = out_NcV.transpose(0, 1)
+        state[slot] = matrix_NKV
+    return out_TNV
+
+
+def gated_rms_norm(x_TNV: Tensor, gate_TNV: Tensor, weight_V: Tensor, eps: float) -> Tensor:
+    """x / sqrt(mean(x²) + eps) · weight · silu(gate), in float32 and rounded to the gate's dtype once."""
+    x32 = x_TNV.float()
+    x32 = x32 * torch.rsqrt(x32.square().mean(dim=-1, keepdim=True) + eps) * weight_V.float()
+    return (x32 * F.silu(gate_TNV.float())).to(gate_TNV.dtype)
+
+
+def _convolve(window: Tensor, taps: tuple[Tensor, ...], count: int) -> Tensor:
+    """The last `count` outputs of window [..., count + W - 1, C]."""
+    total = window[..., :count, :] * taps[0]
+    for w, tap_C in enumerate(taps[1:], 1):
+        total = total + window[..., w : w + count, :] * tap_C
+    return F.silu(total)
+
+
+def _normalised(x: Tensor) -> Tensor:
+    x = x.float()
+    return x * torch.rsqrt(x.square().sum(dim=-1, keepdim=True) + _EPS)
+
+
+def _pieces(start: int, end: int, chunk: int) -> Iterator[slice]:
+    return (slice(first, min(first + chunk, end)) for first in range(start, end, chunk))
+
+
+def _one_token(inputs: _Inputs, before: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs [A, N, V] and states [A, N, K, V] behind one token of each sequence."""
+    q_ANK, k_ANK, v_ANV, g_AN, beta_AN = inputs
+    kept = before * g_AN.exp()[..., None, None]
+    read_ANV = (k_ANK[..., None, :] @ kept).squeeze(-2)
+    after = kept + k_ANK[..., None] * (beta_AN[..., None] * (v_ANV - read_ANV))[..., None, :]
+    return (q_ANK[..., None, :] @ after).squeeze(-2), after
+
+
+def _one_chunk(inputs: _Inputs, before_NKV: Tensor) -> tuple[Tensor, Tensor]:
+    """Outputs [N, c, V] and the state [N, K, V] behind c tokens (Yang et al. 2025, section 3.3).
+
+    With G_i the sum of g up to i, each token writes k_i u_iᵀ into the state, where the u of all tokens solve
+    u_i = beta_i (v_i - e^(G_i) S₀ᵀ k_i - Σ_(j<i) e^(G_i - G_j) (k_j · k_i) u_j): one triangular system for the chunk.
+    """
+    q_NcK, k_NcK, v_NcV, g_Nc, beta_Nc = (x.transpose(0, 1) for x in inputs)
+    total_Nc = g_Nc.cumsum(dim=-1)
+    # exp(G_i - G_j) for j ≤ i; above the diagonal the exponent could be large, and is not wanted.
+    later = torch.ones(g_Nc.shape[-1], g_Nc.shape[-1], dtype=torch.bool, device=g_Nc.device).triu(1)
+    decay_Ncc = (total_Nc[..., None] - total_Nc[..., None, :]).masked_fill(later, float("-inf")).exp()
+    since_Nc1, beta_Nc1 = total_Nc.exp()[..., None], beta_Nc[..., None]
+    system = beta_Nc1 * (k_NcK @ k_NcK.mT) * decay_Ncc
+    wanted = beta_Nc1 * (v_NcV - since_Nc1 * (k_NcK @ before_NKV))
+    # What stands on the diagonal of the system is not read: `unitriangular` takes ones.
+    u_NcV = torch.linalg.solve_triangular(system, wanted, upper=False, unitriangular=True)
+    out_NcV = since_Nc1 * (q_NcK @ before_NKV) + ((q_NcK @ k_NcK.mT) * decay_Ncc) @ u_NcV
+    until_Nc1 = (total_Nc[:, -1:] - total_Nc).exp()[..., None]
+    after = before_NKV * total_Nc[:, -1, None, None].exp() + (k_NcK * until_Nc1).mT @ u_NcV
+    return out_NcV, after
