@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import LlamaRotaryEmbedding
 
 from inference_pio import ops
+from inference_pio.config.rope import RopeConfig
 
 
 @pytest.mark.parametrize("head_dim", [8, 64, 96])
@@ -24,6 +27,7 @@ def test_table_is_transformers_table(head_dim: int, theta: float) -> None:
     assert table.dtype == torch.float32
     torch.testing.assert_close(table, expected, rtol=0, atol=2e-5)
     assert torch.equal(ops.cos_sin_table(frequencies, 300, 1.25), table * 1.25)
+    assert torch.equal(ops.rotary_table(RopeConfig(theta), head_dim, 300), table)
 
 
 YARN = {
@@ -63,6 +67,13 @@ def test_yarn_is_transformers_yarn(name: str) -> None:
     assert found.dtype == torch.float32
     torch.testing.assert_close(found, rotary.inv_freq, rtol=1e-6, atol=0)
     assert ops.yarn_attention_factor(rope["factor"]) == pytest.approx(rotary.attention_scaling, rel=1e-7)
+    stated = RopeConfig(
+        rope["rope_theta"], "yarn", rope["factor"], rope["original_max_position_embeddings"], **betas
+    )
+    for chosen in (None, 1.3):
+        scale = chosen or rotary.attention_scaling
+        table = ops.rotary_table(replace(stated, attention_factor=chosen), head_dim, 50)
+        torch.testing.assert_close(table, ops.cos_sin_table(found, 50, scale), rtol=1e-6, atol=1e-7)
     slowed = ops.inverse_frequencies(rope["rope_theta"], head_dim) / found
     assert slowed.min() == pytest.approx(1)
     assert slowed.max() == pytest.approx(rope["factor"])

@@ -45,6 +45,7 @@ from inference_pio.ops.reference import HeadNorms
 from inference_pio.ops.rotary import (
     cos_sin_table,
     inverse_frequencies,
+    rotary_table,
     yarn_attention_factor,
     yarn_frequencies,
 )
@@ -87,6 +88,7 @@ __all__ = [
     "quantized_embedding",
     "rms_norm",
     "rope_and_cache",
+    "rotary_table",
     "row_max",
     "silu_and_mul",
     "spans",

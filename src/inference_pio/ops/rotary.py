@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from inference_pio.config.rope import RopeConfig
+
 
 def inverse_frequencies(theta: float, head_dim: int) -> Tensor:
     """[head_dim / 2] float32: theta^(-2i / head_dim), the angle per position of each pair of dimensions."""
@@ -43,6 +45,17 @@ def yarn_attention_factor(factor: float) -> float:
     Queries and keys both carry it, so that the scores over a longer text are sharpened by its square.
     """
     return 0.1 * math.log(factor) + 1 if factor > 1 else 1.0
+
+
+def rotary_table(rope: RopeConfig, head_dim: int, num_positions: int) -> Tensor:
+    """`cos_sin_table` [positions, head_dim] of the kind of rotary positions that a checkpoint states."""
+    if rope.rope_type == "default":
+        return cos_sin_table(inverse_frequencies(rope.theta, head_dim), num_positions)
+    trained = rope.original_max_position_embeddings
+    frequencies = yarn_frequencies(rope.theta, head_dim, rope.factor, trained, rope.beta_fast, rope.beta_slow)
+    return cos_sin_table(
+        frequencies, num_positions, rope.attention_factor or yarn_attention_factor(rope.factor)
+    )
 
 
 def cos_sin_table(frequencies: Tensor, num_positions: int, scale: float = 1.0) -> Tensor:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from inference_pio.config import BaseModelConfig, ConfigReader
+from inference_pio.config.rope import RopeConfig, read_gguf_rope, read_rope
 
 _IGNORED = {
     "architectures": "chose this plugin",
@@ -27,26 +29,6 @@ _IGNORED = {
 _GGUF_IGNORED_PREFIXES = ("general.", "tokenizer.", "GGUF.", "quantize.", "gguf.")
 
 
-@dataclass(frozen=True)
-class RopeConfig:
-    """Rotary positions: "default", or "yarn" (Peng et al. 2023), which Qwen2.5 recommends for long texts.
-
-    factor                            how many times longer than in training a text may be
-    original_max_position_embeddings  positions in training
-    attention_factor                  multiplies cosines and sines; None: 0.1 · ln(factor) + 1
-    beta_fast, beta_slow              turns over the training length above which a frequency stays as it is, and
-                                      below which it is slowed by the whole factor
-    """
-
-    theta: float = 1_000_000.0
-    rope_type: str = "default"
-    factor: float = 1.0
-    original_max_position_embeddings: int = 32768
-    attention_factor: float | None = None
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-
-
 @dataclass
 class Qwen2Config(BaseModelConfig):
     """A qwen2. The defaults are the catalogue's Qwen2.5-Coder-1.5B-Instruct, the plugin's default model."""
@@ -62,7 +44,7 @@ class Qwen2Config(BaseModelConfig):
     num_key_value_heads: int = 2
     head_dim: int = 128
     rms_norm_eps: float = 1e-6
-    rope: RopeConfig = field(default_factory=RopeConfig)
+    rope: RopeConfig = field(default_factory=partial(RopeConfig, theta=1_000_000.0))
     # The model was trained with a tied head; the catalogue's file stores the head again, in more bits.
     tie_word_embeddings: bool = False
 
@@ -87,7 +69,7 @@ class Qwen2Config(BaseModelConfig):
             layers = read.integer("num_hidden_layers", high=10_000)
             _refuse_windows(read, layers)
             positions = read.integer("max_position_embeddings")
-            rope = _rope(read, positions)
+            rope = read_rope(read, positions)
             return _checked(
                 read,
                 cls(
@@ -121,7 +103,7 @@ class Qwen2Config(BaseModelConfig):
                 if read.integer(key, default=head_dim) != head_dim:
                     read.refuse(f"{facts[key]} is not the head size {head_dim}", where=f"qwen2.{key}")
             positions = read.integer("context_length", high=2**30)
-            rope = _gguf_rope(read, positions)
+            rope = read_gguf_rope(read, positions, "qwen2")
             return _checked(
                 read,
                 cls(
@@ -165,51 +147,6 @@ def _refuse_windows(read: ConfigReader, layers: int) -> None:
         read.refuse(f"must be {layers} times full_attention, is {kinds!r}", where="layer_types")
     if read.flag("use_mrope", default=False):
         read.refuse("positions in three dimensions are those of a vision model", where="use_mrope")
-
-
-def _rope(read: ConfigReader, positions: int) -> RopeConfig:
-    """Both spellings: `rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (before)."""
-    if "rope_parameters" in read and "rope_scaling" in read:
-        read.refuse("rope_parameters say it as well; keep one of the two", where="rope_scaling")
-    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
-    read.optional("rope_scaling")
-    theta = read.number("rope_theta", default=10_000.0)
-    ignored = {"type": "the old name of rope_type"}
-    with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
-        theta = rope.number("rope_theta", default=theta)
-        kind = rope.text("rope_type", default=stated.get("type", "default"))
-        if kind == "default":
-            return RopeConfig(theta=theta)
-        if kind != "yarn":
-            rope.refuse(f"{kind!r} is not supported; there are default and yarn", where="rope_type")
-        return RopeConfig(
-            theta=theta,
-            rope_type=kind,
-            factor=rope.number("factor"),
-            original_max_position_embeddings=rope.integer(
-                "original_max_position_embeddings", default=positions
-            ),
-            attention_factor=rope.number("attention_factor") if "attention_factor" in rope else None,
-            beta_fast=rope.number("beta_fast", default=32.0),
-            beta_slow=rope.number("beta_slow", default=1.0),
-        )
-
-
-def _gguf_rope(read: ConfigReader, positions: int) -> RopeConfig:
-    theta = read.number("rope.freq_base", default=10_000.0)
-    kind = read.text("rope.scaling.type", default="none")
-    if kind == "none":
-        return RopeConfig(theta=theta)
-    if kind != "yarn":
-        read.refuse(f"{kind!r} is not supported; there are none and yarn", where="qwen2.rope.scaling.type")
-    return RopeConfig(
-        theta=theta,
-        rope_type=kind,
-        factor=read.number("rope.scaling.factor"),
-        original_max_position_embeddings=read.integer(
-            "rope.scaling.original_context_length", default=positions
-        ),
-    )
 
 
 def _reach(rope: RopeConfig, positions: int) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from inference_pio.config import BaseModelConfig, ConfigReader
+from inference_pio.config.rope import RopeConfig, read_gguf_rope, read_rope
 
 _IGNORED = {
     "architectures": "chose this plugin",
@@ -27,26 +29,6 @@ _IGNORED = {
 _GGUF_IGNORED_PREFIXES = ("general.", "tokenizer.", "GGUF.", "quantize.", "gguf.")
 
 
-@dataclass(frozen=True)
-class RopeConfig:
-    """Rotary positions: "default", or "yarn" (Peng et al. 2023), with which Qwen3 reads more than 32,768 tokens.
-
-    factor                            how many times longer than in training a text may be
-    original_max_position_embeddings  positions in training
-    attention_factor                  multiplies cosines and sines; None: 0.1 · ln(factor) + 1
-    beta_fast, beta_slow              turns over the training length above which a frequency stays as it is, and
-                                      below which it is slowed by the whole factor
-    """
-
-    theta: float = 1_000_000.0
-    rope_type: str = "default"
-    factor: float = 1.0
-    original_max_position_embeddings: int = 32768
-    attention_factor: float | None = None
-    beta_fast: float = 32.0
-    beta_slow: float = 1.0
-
-
 @dataclass
 class Qwen3Config(BaseModelConfig):
     """A qwen3. The defaults are Qwen3-0.6B, the plugin's default model.
@@ -65,7 +47,7 @@ class Qwen3Config(BaseModelConfig):
     num_key_value_heads: int = 8
     head_dim: int = 128
     rms_norm_eps: float = 1e-6
-    rope: RopeConfig = field(default_factory=RopeConfig)
+    rope: RopeConfig = field(default_factory=partial(RopeConfig, theta=1_000_000.0))
     attention_bias: bool = False
     tie_word_embeddings: bool = True
 
@@ -88,7 +70,7 @@ class Qwen3Config(BaseModelConfig):
             layers = read.integer("num_hidden_layers", high=10_000)
             _refuse_windows(read, layers)
             positions = read.integer("max_position_embeddings")
-            rope = _rope(read, positions)
+            rope = read_rope(read, positions)
             return _checked(
                 read,
                 cls(
@@ -123,7 +105,7 @@ class Qwen3Config(BaseModelConfig):
                 if read.integer(key, default=head_dim) != head_dim:
                     read.refuse(f"{facts[key]} is not the head size {head_dim}", where=f"qwen3.{key}")
             positions = read.integer("context_length", high=2**30)
-            rope = _gguf_rope(read, positions)
+            rope = read_gguf_rope(read, positions, "qwen3")
             return _checked(
                 read,
                 cls(
@@ -166,51 +148,6 @@ def _refuse_windows(read: ConfigReader, layers: int) -> None:
     kinds = read.optional("layer_types")
     if kinds is not None and kinds != ["full_attention"] * layers:
         read.refuse(f"must be {layers} times full_attention, is {kinds!r}", where="layer_types")
-
-
-def _rope(read: ConfigReader, positions: int) -> RopeConfig:
-    """Both spellings: `rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (before)."""
-    if "rope_parameters" in read and "rope_scaling" in read:
-        read.refuse("rope_parameters say it as well; keep one of the two", where="rope_scaling")
-    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
-    read.optional("rope_scaling")
-    theta = read.number("rope_theta", default=10_000.0)
-    ignored = {"type": "the old name of rope_type"}
-    with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
-        theta = rope.number("rope_theta", default=theta)
-        kind = rope.text("rope_type", default=stated.get("type", "default"))
-        if kind == "default":
-            return RopeConfig(theta=theta)
-        if kind != "yarn":
-            rope.refuse(f"{kind!r} is not supported; there are default and yarn", where="rope_type")
-        return RopeConfig(
-            theta=theta,
-            rope_type=kind,
-            factor=rope.number("factor"),
-            original_max_position_embeddings=rope.integer(
-                "original_max_position_embeddings", default=positions
-            ),
-            attention_factor=rope.number("attention_factor") if "attention_factor" in rope else None,
-            beta_fast=rope.number("beta_fast", default=32.0),
-            beta_slow=rope.number("beta_slow", default=1.0),
-        )
-
-
-def _gguf_rope(read: ConfigReader, positions: int) -> RopeConfig:
-    theta = read.number("rope.freq_base", default=10_000.0)
-    kind = read.text("rope.scaling.type", default="none")
-    if kind == "none":
-        return RopeConfig(theta=theta)
-    if kind != "yarn":
-        read.refuse(f"{kind!r} is not supported; there are none and yarn", where="qwen3.rope.scaling.type")
-    return RopeConfig(
-        theta=theta,
-        rope_type=kind,
-        factor=read.number("rope.scaling.factor"),
-        original_max_position_embeddings=read.integer(
-            "rope.scaling.original_context_length", default=positions
-        ),
-    )
 
 
 def _reach(rope: RopeConfig, positions: int) -> int:

@@ -6,22 +6,16 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inference_pio.models.qwen3 import MANIFEST
-from inference_pio.models.qwen3.attention import (
-    flash_attention,
-    multi_query_attention,
-    paged_attention,
-    sliding_window_attention,
-    sparse_attention,
-)
+from inference_pio.models.qwen3.attention import sliding_window_attention, sparse_attention
 from inference_pio.models.qwen3.config import Qwen3Config
 from inference_pio.models.qwen3.cuda_kernels import optimizations
-from inference_pio.models.qwen3.fused_layers import fused_layer_norm
 from inference_pio.models.qwen3.kv_cache import compression_techniques
 from inference_pio.models.qwen3.linear_optimizations import weight_layout
 from inference_pio.models.qwen3.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.qwen3.model import Qwen3ForCausalLM
 from inference_pio.models.qwen3.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen3.tensor_parallel import tensor_parallel_layers
+from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
 
@@ -67,15 +61,15 @@ class Qwen3Plugin(ModelPlugin):
 
     def techniques(self, config: Qwen3Config) -> tuple[TechniqueFact, ...]:
         return (
-            flash_attention.technique(config),
+            techniques.flash_attention(config),
             sparse_attention.technique(),
-            paged_attention.technique(config),
+            techniques.paged_attention(config),
             sliding_window_attention.technique(),
-            multi_query_attention.technique(config),
-            compression_techniques.technique(),
-            weight_layout.technique(config),
-            prefix_cache_manager.technique(config),
-            fused_layer_norm.technique(config),
+            techniques.shared_heads(config.num_attention_heads, config.num_key_value_heads),
+            techniques.int8_cache(),
+            techniques.packed_weights(config),
+            techniques.prefix_caching(config),
+            techniques.fused_layer_norm(config),
             optimizations.technique(),
-            tensor_parallel_layers.technique(config),
+            techniques.tensor_parallelism(self.shard_plan(config)),
         )

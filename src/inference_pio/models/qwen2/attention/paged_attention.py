@@ -8,7 +8,6 @@ from torch import Tensor
 
 from inference_pio import ops
 from inference_pio.models.qwen2.config import Qwen2Config
-from inference_pio.plugin.facts import TechniqueFact
 
 Attend = Callable[..., Tensor]
 
@@ -16,13 +15,3 @@ Attend = Callable[..., Tensor]
 def decode_attention(config: Qwen2Config) -> Attend:
     """Attention that reads blocks in place, or the reference that gathers each sequence's blocks first."""
     return ops.paged_attention if config.use_paged_attention else ops.reference.paged_attention
-
-
-def technique(config: Qwen2Config) -> TechniqueFact:
-    return TechniqueFact(
-        "paged attention",
-        "attention",
-        "active" if config.use_paged_attention else "dormant",
-        exact=True,
-        reason="decode reads blocks in place" if config.use_paged_attention else "use_paged_attention is off",
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference_pio.models.qwen2.config import Qwen2Config
-from inference_pio.plugin.facts import GGUFNames, TechniqueFact, WeightMap
+from inference_pio.plugin.facts import GGUFNames, WeightMap
 
 _LAYER = "model.layers.*."
 _ATTENTION = ("q_proj", "k_proj", "v_proj")
@@ -38,17 +38,4 @@ def weight_map(config: Qwen2Config) -> WeightMap:
         tie={"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {},
         # llama.cpp turns halves for this architecture, as we do: no rows are out of order in its files.
         gguf=GGUFNames(rename=_GGUF),
-    )
-
-
-def technique(config: Qwen2Config) -> TechniqueFact:
-    kept = config.torch_dtype == "auto"
-    return TechniqueFact(
-        "weight quantisation",
-        "hardware",
-        "active" if kept else "dormant",
-        exact=False,
-        reason="on a CPU quantised weights stay in their blocks and meet activations of 8 bits"
-        if kept
-        else "a dtype was named: weights are dense",
     )

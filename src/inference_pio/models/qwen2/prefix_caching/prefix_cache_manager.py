@@ -7,21 +7,9 @@ all of the last one.
 from __future__ import annotations
 
 from inference_pio.models.qwen2.config import Qwen2Config
-from inference_pio.plugin.facts import PrefixPolicy, TechniqueFact
+from inference_pio.plugin.facts import PrefixPolicy
 
 
 def prefix_policy(config: Qwen2Config) -> PrefixPolicy:
     """Whatever changes keys and values for equal token ids goes into the hash."""
     return PrefixPolicy(seed=("qwen2", repr(config.rope), str(config.torch_dtype)))
-
-
-def technique(config: Qwen2Config) -> TechniqueFact:
-    return TechniqueFact(
-        "prefix caching",
-        "memory",
-        "active" if config.use_prefix_caching else "dormant",
-        exact=True,
-        reason=f"full blocks are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones are kept"
-        if config.use_prefix_caching
-        else "use_prefix_caching is off",
-    )

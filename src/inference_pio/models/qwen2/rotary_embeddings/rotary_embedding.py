@@ -22,16 +22,4 @@ class RotaryEmbedding(nn.Module):
         self.cos_sin = torch.empty(0)
 
     def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002
-        rope, scale = self.rope, 1.0
-        frequencies = ops.inverse_frequencies(rope.theta, self.head_dim)
-        if rope.rope_type == "yarn":
-            frequencies = ops.yarn_frequencies(
-                rope.theta,
-                self.head_dim,
-                rope.factor,
-                rope.original_max_position_embeddings,
-                rope.beta_fast,
-                rope.beta_slow,
-            )
-            scale = rope.attention_factor or ops.yarn_attention_factor(rope.factor)
-        self.cos_sin = ops.cos_sin_table(frequencies, self.max_positions, scale).to(device)
+        self.cos_sin = ops.rotary_table(self.rope, self.head_dim, self.max_positions).to(device)

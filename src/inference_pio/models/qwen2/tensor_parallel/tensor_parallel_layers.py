@@ -7,7 +7,7 @@ divide by 6 and 12 as well, its 8,960 intermediate features do not.
 from __future__ import annotations
 
 from inference_pio.models.qwen2.config import Qwen2Config
-from inference_pio.plugin.facts import ShardPlan, ShardRule, TechniqueFact
+from inference_pio.plugin.facts import ShardPlan, ShardRule
 
 _MAX_RANKS = 64
 
@@ -43,14 +43,3 @@ def _legal(config: Qwen2Config, size: int) -> bool:
     kv_heads = config.num_key_value_heads
     whole = (config.num_attention_heads, config.intermediate_size, config.vocab_size)
     return all(total % size == 0 for total in whole) and (kv_heads % size == 0 or size % kv_heads == 0)
-
-
-def technique(config: Qwen2Config) -> TechniqueFact:
-    sizes = ", ".join(map(str, shard_plan(config).legal_sizes))
-    return TechniqueFact(
-        "tensor parallelism",
-        "hardware",
-        "dormant",
-        exact=True,
-        reason=f"one rank runs; this model can be divided over {sizes}",
-    )

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from inference_pio.config.rope import RopeConfig
 from inference_pio.conformance.case import HeaderFacts, PluginCase, Raw, ReferenceModel
 from inference_pio.conformance.tiny_tokenizer import CHAT_TEMPLATE, VOCAB_SIZE
-from inference_pio.models.qwen2.config import RopeConfig
 
 _SMALL: Raw = {
     "architectures": ["Qwen2ForCausalLM"],
@@ -166,7 +166,7 @@ CASE = PluginCase(
     shards={"grouped": (2, 4), "multi-head": (2,), "six-to-one": (2, 6)},
     refused_ranks={"grouped": (3, 8), "six-to-one": (3, 5)},
     not_interchangeable=(
-        ({"rope": RopeConfig()}, {"rope": RopeConfig(theta=10_000.0)}),
+        ({"rope": RopeConfig()}, {"rope": RopeConfig(theta=1_000_000.0)}),
         ({"rope": RopeConfig()}, {"rope": RopeConfig(rope_type="yarn", factor=4.0)}),
         (
             {"rope": RopeConfig(rope_type="yarn", factor=4.0)},

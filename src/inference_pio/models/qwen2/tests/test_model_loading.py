@@ -12,10 +12,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from inference_pio.config.rope import RopeConfig
 from inference_pio.conformance.bare_model import BareModel
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import CheckpointMismatch, ModelFileError
-from inference_pio.models.qwen2.config import Qwen2Config, RopeConfig
+from inference_pio.models.qwen2.config import Qwen2Config
 from inference_pio.models.qwen2.tests.case import CODER_GGUF, CODER_METADATA, TINY
 
 

@@ -8,7 +8,6 @@ from torch import Tensor
 
 from inference_pio import ops
 from inference_pio.models.qwen3.config import Qwen3Config
-from inference_pio.plugin.facts import TechniqueFact
 
 Attend = Callable[..., Tensor]
 
@@ -16,13 +15,3 @@ Attend = Callable[..., Tensor]
 def prefill_attention(config: Qwen3Config) -> Attend:
     """Tiled attention over the cache's blocks, or the reference that materialises the scores."""
     return ops.paged_attention if config.use_flash_attention_2 else ops.reference.paged_attention
-
-
-def technique(config: Qwen3Config) -> TechniqueFact:
-    return TechniqueFact(
-        "FlashAttention 2 (tiled online softmax)",
-        "attention",
-        "active" if config.use_flash_attention_2 else "dormant",
-        exact=True,
-        reason="prefill in every layer" if config.use_flash_attention_2 else "use_flash_attention_2 is off",
-    )

@@ -19,7 +19,6 @@ from inference_pio.models.qwen3.config import Qwen3Config
 from inference_pio.models.qwen3.cuda_kernels.optimizations import normalise_rotate_and_store
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
-from inference_pio.plugin.facts import TechniqueFact
 
 # T tokens of the step, D hidden size, N heads, M KV heads, H head_dim, E = (N + 2M)·H
 
@@ -61,16 +60,3 @@ class Attention(nn.Module):
         )
         y_TD: Tensor = self.o_proj(o_TNH.flatten(1))
         return y_TD
-
-
-def technique(config: Qwen3Config) -> TechniqueFact:
-    group = config.num_attention_heads // config.num_key_value_heads
-    return TechniqueFact(
-        "multi-query / grouped-query attention",
-        "attention",
-        "active" if group > 1 else "not applicable",
-        exact=True,
-        reason=f"{config.num_attention_heads} heads share {config.num_key_value_heads} KV heads, read once per group"
-        if group > 1
-        else "every head has keys and values of its own",
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference_pio.models.qwen3.config import Qwen3Config
-from inference_pio.plugin.facts import GGUFNames, TechniqueFact, WeightMap
+from inference_pio.plugin.facts import GGUFNames, WeightMap
 
 _LAYER = "model.layers.*."
 _ATTENTION = ("q_proj", "k_proj", "v_proj")
@@ -47,16 +47,3 @@ def _gguf_names() -> dict[str, str]:
     layer = {f"blk.*.{gguf}.weight": f"{_LAYER}{name}.weight" for gguf, name in _GGUF_LAYER.items()}
     biases = {f"blk.*.{gguf}.bias": f"{_LAYER}{_GGUF_LAYER[gguf]}.bias" for gguf in _BIASED}
     return {**_GGUF_TOP, **layer, **biases}
-
-
-def technique(config: Qwen3Config) -> TechniqueFact:
-    kept = config.torch_dtype == "auto"
-    return TechniqueFact(
-        "weight quantisation",
-        "hardware",
-        "active" if kept else "dormant",
-        exact=False,
-        reason="on a CPU quantised weights stay in their blocks and meet activations of 8 bits"
-        if kept
-        else "a dtype was named: weights are dense",
-    )

@@ -10,21 +10,9 @@ called Instruct-2507 do not think, and their conversations only grow.
 from __future__ import annotations
 
 from inference_pio.models.qwen3.config import Qwen3Config
-from inference_pio.plugin.facts import PrefixPolicy, TechniqueFact
+from inference_pio.plugin.facts import PrefixPolicy
 
 
 def prefix_policy(config: Qwen3Config) -> PrefixPolicy:
     """Whatever changes keys and values for equal token ids goes into the hash: YaRN turns every position otherwise."""
     return PrefixPolicy(seed=("qwen3", repr(config.rope), str(config.torch_dtype)))
-
-
-def technique(config: Qwen3Config) -> TechniqueFact:
-    return TechniqueFact(
-        "prefix caching",
-        "memory",
-        "active" if config.use_prefix_caching else "dormant",
-        exact=True,
-        reason=f"full blocks are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones are kept"
-        if config.use_prefix_caching
-        else "use_prefix_caching is off",
-    )

@@ -7,7 +7,7 @@ The norms of queries and keys act inside a head and have one weight for all of t
 from __future__ import annotations
 
 from inference_pio.models.qwen3.config import Qwen3Config
-from inference_pio.plugin.facts import ShardPlan, ShardRule, TechniqueFact
+from inference_pio.plugin.facts import ShardPlan, ShardRule
 
 _MAX_RANKS = 64
 _NORMS = ("input_layernorm", "post_attention_layernorm", "self_attn.q_norm", "self_attn.k_norm")
@@ -41,14 +41,3 @@ def _legal(config: Qwen3Config, size: int) -> bool:
     kv_heads = config.num_key_value_heads
     whole = (config.num_attention_heads, config.intermediate_size, config.vocab_size)
     return all(total % size == 0 for total in whole) and (kv_heads % size == 0 or size % kv_heads == 0)
-
-
-def technique(config: Qwen3Config) -> TechniqueFact:
-    sizes = ", ".join(map(str, shard_plan(config).legal_sizes))
-    return TechniqueFact(
-        "tensor parallelism",
-        "hardware",
-        "dormant",
-        exact=True,
-        reason=f"one rank runs; this model can be divided over {sizes}",
-    )

@@ -8,9 +8,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from inference_pio.config.rope import RopeConfig
 from inference_pio.conformance.case import HeaderFacts, PluginCase, Raw, ReferenceModel
 from inference_pio.conformance.tiny_tokenizer import CHAT_TEMPLATE, VOCAB_SIZE
-from inference_pio.models.qwen3.config import RopeConfig
 
 # Configurations and chat templates as they are published, and the names in an index of safetensors.
 PUBLISHED = json.loads((Path(__file__).parent / "qwen3.published.json").read_text())

@@ -13,10 +13,11 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
+from inference_pio.config.rope import RopeConfig
 from inference_pio.conformance.bare_model import BareModel
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import CheckpointMismatch, ModelFileError
-from inference_pio.models.qwen3.config import Qwen3Config, RopeConfig
+from inference_pio.models.qwen3.config import Qwen3Config
 from inference_pio.models.qwen3.tests.case import PUBLISHED, SMALLEST_GGUF, TINY
 from inference_pio.parallel import Shard
 
