@@ -50,7 +50,9 @@ def stars(pattern: str) -> int:
     return pattern.split(".").count("*")
 
 
-@lru_cache(maxsize=64)  # one name is looked up in several tables, and a mixture's checkpoint has a hundred thousand
+@lru_cache(
+    maxsize=64
+)  # one name is looked up in several tables, and a mixture's checkpoint has a hundred thousand
 def _readings(name: str) -> list[tuple[str, tuple[str, ...]]]:
     """Every pattern that could match a name, the most literal first: a.1.b gives a.1.b and a.*.b."""
     parts = name.split(".")
