@@ -60,6 +60,7 @@ CHECKS = (
     Check("C5", logits.check_reference_logits),
     Check("C6", logits.check_decode),
     Check("C7", logits.check_chunks),
+    Check("C7", logits.check_steps_without_logits),
     Check("C8", logits.check_ragged_batch),
     Check("C9", serving.check_preemption),
     Check("C10", serving.check_prefix_hits),

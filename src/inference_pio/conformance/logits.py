@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch import nn
@@ -54,6 +55,20 @@ def check_chunks(subject: Subject) -> None:
         whole = model.prefill(ids)
         for chunk in CHUNKS:
             assert_close(model.prefill(ids, chunk), whole, f"{tiny}: chunks of {chunk}")
+
+
+def check_steps_without_logits(subject: Subject) -> None:
+    """A step that ends within a prompt needs no row of logits, and leaves behind what any other step does."""
+    first, none = LENGTH // 2, torch.empty(0, dtype=torch.int64)
+    for tiny, model, ids in _models(subject):
+        whole = model.prefill(ids)
+        model.restart()
+        batch = replace(model.batch([(0, ids[:first])]), last_token=none)
+        with torch.inference_mode():
+            logits = model.model(batch, model.caches)
+        assert logits.shape == (0, whole.shape[1]), f"{tiny}: logits of {tuple(logits.shape)} for no row"
+        rest = model.run([(0, ids[first:])])[0]
+        assert_close(rest, whole[first:], f"{tiny}: behind a step without logits")
 
 
 def check_ragged_batch(subject: Subject) -> None:

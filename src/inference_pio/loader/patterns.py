@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from itertools import product
 from typing import Generic, TypeVar
 
@@ -49,6 +50,9 @@ def stars(pattern: str) -> int:
     return pattern.split(".").count("*")
 
 
+@lru_cache(
+    maxsize=64
+)  # one name is looked up in several tables, and a mixture's checkpoint has a hundred thousand
 def _readings(name: str) -> list[tuple[str, tuple[str, ...]]]:
     """Every pattern that could match a name, the most literal first: a.1.b gives a.1.b and a.*.b."""
     parts = name.split(".")

@@ -43,7 +43,8 @@ class RuntimeOptions:
                             and what lies between two operations stays in its caches; a GPU may want more
     block_size              tokens of one KV block
     speculation             tokens of one sequence that are guessed ahead in one step at most; 0: none
-    kv_cache_memory_gb      KV memory in GB; None: from the memory that is free, at most 4 GiB
+    kv_cache_memory_gb      KV memory in GB, beside the state of sequences where a model keeps any; None: from the
+                            memory that is free, at most 4 GiB
     kv_cache_dtype          "float32", "bfloat16", "int8" (whole numbers, one scale per token and head; beside float32
                             activations on a CPU) or "auto": bfloat16 where weights are packed, else the model's dtype
     quantize                "int8" or "int4" (":64" and the like for the group size): weights with more bits are

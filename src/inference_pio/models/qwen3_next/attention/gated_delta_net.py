@@ -13,7 +13,6 @@ from inference_pio import ops
 from inference_pio.cache.specs import StateCache
 from inference_pio.layers import Linear, RowParallelLinear
 from inference_pio.models.qwen3_next.config import DELTA_NET, Qwen3NextConfig
-from inference_pio.models.qwen3_next.fused_layers.fused_layer_norm import GatedNorm
 from inference_pio.models.qwen3_next.linear_optimizations.weight_layout import DenseMap
 from inference_pio.parallel import Shard
 from inference_pio.plugin.facts import TechniqueFact
@@ -32,6 +31,20 @@ class ShortConv(nn.Module):
 
     def forward(self, x_TC: Tensor, state: Tensor, where: ops.Spans) -> Tensor:
         return ops.causal_conv(x_TC, self.weight[:, 0], state, where)
+
+
+class GatedNorm(nn.Module):
+    """norm(x) · weight · silu(gate) over each value head; its weight is not zero-centred, and stays float32."""
+
+    parameter_dtype = torch.float32
+
+    def __init__(self, config: Qwen3NextConfig) -> None:
+        super().__init__()
+        self.eps = config.rms_norm_eps
+        self.weight = nn.Parameter(torch.empty(config.linear_value_head_dim), requires_grad=False)
+
+    def forward(self, x_TNV: Tensor, gate_TNV: Tensor) -> Tensor:
+        return ops.gated_rms_norm(x_TNV, gate_TNV, self.weight, self.eps)
 
 
 class GatedDeltaNet(nn.Module):

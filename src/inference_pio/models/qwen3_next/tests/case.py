@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from inference_pio.conformance.case import HeaderFacts, PluginCase, Raw, ReferenceModel
@@ -100,6 +102,11 @@ CODER_NEXT: Raw = {
     "vocab_size": 151936,
 }
 
+# Of the family's coder models: tools in the system turn, calls as <tool_call> with XML-like functions and parameters.
+CODER_TEMPLATE: str = json.loads((Path(__file__).parent / "qwen3-coder.template.json").read_text())[
+    "chat_template"
+]
+
 
 def reference(raw: Raw) -> ReferenceModel:
     """Transformers' model; imported only when a check asks for it."""
@@ -152,5 +159,5 @@ CASE = PluginCase(
     ),
     render_chat=render_chat,
     rope_keys=("rope_parameters", "rope_scaling"),
-    chat={"ChatML": CHAT_TEMPLATE},
+    chat={"Qwen3-Coder": CODER_TEMPLATE, "ChatML": CHAT_TEMPLATE},
 )
