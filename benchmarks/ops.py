@@ -39,6 +39,7 @@ def main() -> None:
         ):
             show(name, attention(queries, lengths), sdpa(queries, lengths))
             show(f"{name}, int8", attention(queries, lengths, whole=True))
+            show(f"{name}, window 512", attention(queries, lengths, window=512))
         for outputs in (960, 3072, 49152):
             for tokens in (1, 32):
                 products(outputs, tokens)
@@ -74,11 +75,14 @@ def rows(tokens: int) -> dict[str, Callable[[], Any]]:
         "rms_norm": lambda: ops.rms_norm(x, weight, 1e-5),
         "add_rms_norm": lambda: ops.add_rms_norm(x, residual, weight, 1e-5),
         "silu_and_mul": lambda: ops.silu_and_mul(gate_up),
+        "gelu_tanh_and_mul": lambda: ops.gelu_tanh_and_mul(gate_up),
         "rope_and_cache": lambda: ops.rope_and_cache(qkv, at, table, k_cache, v_cache, at, HEADS, KV_HEADS),
     }
 
 
-def attention(queries: Sequence[int], lengths: Sequence[int], *, whole: bool = False) -> Callable[[], Tensor]:
+def attention(
+    queries: Sequence[int], lengths: Sequence[int], *, whole: bool = False, window: int | None = None
+) -> Callable[[], Tensor]:
     """`whole`: keys and values in int8, activations in float32."""
     used = -(-max(lengths) // BLOCK)
     k_cache, v_cache = (randn(used * len(lengths), KV_HEADS, BLOCK, HEAD_DIM) for _ in range(2))
@@ -90,7 +94,7 @@ def attention(queries: Sequence[int], lengths: Sequence[int], *, whole: bool = F
         k_cache, v_cache, q = (k_cache * 40).to(torch.int8), (v_cache * 40).to(torch.int8), q.float()
         scales = torch.full((len(k_cache), KV_HEADS, 2, BLOCK), 1 / 40)
     scale, longest = HEAD_DIM**-0.5, (max(queries), max(lengths))
-    return lambda: ops.paged_attention(q, k_cache, v_cache, *where, scale, *longest, scales)
+    return lambda: ops.paged_attention(q, k_cache, v_cache, *where, scale, *longest, scales, window)
 
 
 def sdpa(queries: Sequence[int], lengths: Sequence[int]) -> Callable[[], Tensor]:

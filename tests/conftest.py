@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from inference_pio.errors import ModelNotFound
 from inference_pio.loader.resolve import resolve
 
 
@@ -19,3 +20,12 @@ def smollm2_path() -> Path:
 def qwen2_coder_path() -> Path:
     """Qwen2.5-Coder-1.5B-Instruct (GGUF, Q4_K_M, 1.1 GB), fetched once and kept in the user's cache."""
     return resolve("qwen2.5-coder-1.5b-instruct").path
+
+
+@pytest.fixture(scope="session")
+def gemma3_path() -> Path:
+    """Gemma-3-270M (GGUF, Q4_K_M, 253 MB). Whoever wants it accepts Google's terms; no test does that for them."""
+    try:
+        return resolve("gemma-3-270m", download=False).path
+    except ModelNotFound as missing:
+        pytest.skip(f"{missing} --accept-licence, once its terms are accepted")

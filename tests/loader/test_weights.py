@@ -332,6 +332,28 @@ def test_gguf_names_rows_and_quantised_values(tmp_path: Path) -> None:
             audit({}, checkpoint, WeightMap())
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_converter_added_is_taken_away_before_anything_is_rounded(
+    tmp_path: Path, dtype: torch.dtype
+) -> None:
+    """0.0123 in bfloat16 is 0.0123; 1.0123 in bfloat16, less 1, would be 0.0156."""
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "x")
+    norm = np.array([0.0123, -0.5, 3.0, 0.0], dtype=np.float32)
+    writer.add_tensor("blk.0.attn_norm.weight", norm + 1)
+    writer.add_tensor("blk.0.scale.weight", norm)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    rename = {"blk.*.attn_norm.weight": "l.*.norm", "blk.*.scale.weight": "l.*.scale"}
+    weight_map = WeightMap(gguf=GGUFNames(rename=rename, subtract={"l.*.norm": 1.0}))
+    with open_checkpoint(tmp_path / "model.gguf") as checkpoint:
+        found = load(Holder({"l.0.norm": (4,), "l.0.scale": (4,)}), checkpoint, weight_map, dtype=dtype)
+    wanted = torch.from_numpy(norm).to(dtype)
+    torch.testing.assert_close(found["l.0.norm"], wanted, rtol=0, atol=2.0**-23)
+    assert torch.equal(found["l.0.scale"], wanted)
+
+
 # Shards -------------------------------------------------------------------------------------------------------------
 
 PLAN = ShardPlan(

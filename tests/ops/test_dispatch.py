@@ -17,6 +17,7 @@ from inference_pio.ops import native
 
 NAMES = [
     "add_rms_norm",
+    "gelu_tanh_and_mul",
     "paged_attention",
     "rms_norm",
     "rope_and_cache",

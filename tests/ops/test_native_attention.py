@@ -15,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("isa")
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 2 * 2.0**-8}
 DTYPES = [torch.float32, torch.bfloat16, torch.int8]  # of the cache
 HEADS = [(4, 4), (9, 3), (5, 1)]
+WINDOWS = [None, 1, 100, 321]
 
 
 @pytest.fixture(scope="module")
@@ -22,10 +23,10 @@ def agree(isa):
     """Whole numbers meet bfloat16 where the processor multiplies it, floats elsewhere."""
     bound = BOUND | {torch.int8: BOUND[torch.bfloat16 if isa == "avx512_bf16" else torch.float32]}
 
-    def check(batch):
-        got = ops.paged_attention(*batch.call())
+    def check(batch, window=None):
+        got = ops.paged_attention(*batch.call(), window=window)
         with ops.use("reference"):
-            want = ops.paged_attention(*batch.call())
+            want = ops.paged_attention(*batch.call(), window=window)
         assert got.dtype == want.dtype == batch.q.dtype
         difference = (got.float() - want.float()).abs().max() / want.float().abs().max()
         assert difference <= bound[batch.k_cache.dtype]
@@ -47,36 +48,47 @@ def test_every_head_size(make_paged, agree, head_dim, heads, dtype):
     head_dim=st.sampled_from([8, 24, 64]),
     block_size=st.sampled_from([1, 8, 13, 16, 32, 64, 100]),
     dtype=st.sampled_from(DTYPES),
+    window=st.none() | st.integers(1, 600),
 )
-def test_any_batch(make_paged, agree, sequences, heads, head_dim, block_size, dtype):
+def test_any_batch(make_paged, agree, sequences, heads, head_dim, block_size, dtype, window):
     queries, lengths = [q for q, _ in sequences], [q + known for q, known in sequences]
-    agree(make_paged(queries, lengths, heads, head_dim, block_size, dtype))
+    agree(make_paged(queries, lengths, heads, head_dim, block_size, dtype), window)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("window", [1, 2, 63, 64, 65, 255, 256, 257, 512, 699, 700, 701])
+def test_windows_that_end_at_every_border(make_paged, agree, window, dtype):
+    """Of a tile of keys, of a chunk, of the sequence; in decoding, in a chunk of a prompt and in a whole one."""
+    agree(make_paged([1, 90, 520], [700, 700, 520], heads=(5, 1), head_dim=32, dtype=dtype), window)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("sharpness", [1, 40])  # the second moves a row's reference score again and again
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_alone_in_a_batch_and_in_chunks_are_the_same_bits(make_paged, dtype, sharpness):
+def test_alone_in_a_batch_and_in_chunks_are_the_same_bits(make_paged, dtype, sharpness, window):
     queries = [1, 1, 600, 7, 30]
     batch = make_paged(queries, [1, 700, 600, 300, 541], heads=(9, 3), head_dim=64, dtype=dtype)
     batch.q.mul_(sharpness)
-    whole = ops.paged_attention(*batch.call())
+    whole = ops.paged_attention(*batch.call(), window=window)
     for s, count in enumerate(queries):
         start = int(batch.query_start[s])
         for rows in {1, 5, count // 2, count}:
             if 0 < rows <= count:
-                assert torch.equal(ops.paged_attention(*batch.one(s, rows)), whole[start : start + rows])
+                alone = ops.paged_attention(*batch.one(s, rows), window=window)
+                assert torch.equal(alone, whole[start : start + rows])
 
 
+@pytest.mark.parametrize("window", WINDOWS)
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_decode_gives_the_bits_of_prefill(make_paged, dtype):
+def test_decode_gives_the_bits_of_prefill(make_paged, dtype, window):
     prefill = make_paged([520], [520], heads=(9, 3), head_dim=64, dtype=dtype)
-    whole = ops.paged_attention(*prefill.call())
+    whole = ops.paged_attention(*prefill.call(), window=window)
     tables, one = prefill.block_tables, torch.tensor([0, 1], dtype=torch.int32)
     for position in (0, 63, 64, 255, 256, 300, 519):
         length = torch.tensor([position + 1], dtype=torch.int32)
         caches = (prefill.k_cache, prefill.v_cache, tables, one, length, prefill.scale)
         q = prefill.q[position : position + 1]
-        row = ops.paged_attention(q, *caches, 1, position + 1, prefill.scales)
+        row = ops.paged_attention(q, *caches, 1, position + 1, prefill.scales, window)
         assert torch.equal(row[0], whole[position])
 
 
@@ -89,14 +101,15 @@ def test_scores_that_grow_along_the_sequence(make_paged, agree, dtype):
     agree(batch)
 
 
+@pytest.mark.parametrize("window", [None, 700])
 @pytest.mark.parametrize("dtype", DTYPES)
-def test_the_number_of_threads_changes_nothing(make_paged, dtype):
+def test_the_number_of_threads_changes_nothing(make_paged, dtype, window):
     batch = make_paged([1, 1, 300], [900, 1500, 400], heads=(9, 3), head_dim=64, dtype=dtype)
-    many = ops.paged_attention(*batch.call())
+    many = ops.paged_attention(*batch.call(), window=window)
     before = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        alone = ops.paged_attention(*batch.call())
+        alone = ops.paged_attention(*batch.call(), window=window)
     finally:
         torch.set_num_threads(before)
     assert torch.equal(many, alone)
@@ -108,6 +121,27 @@ def test_what_lies_behind_a_sequence_is_never_read(make_paged, garbage, dtype):
     shape = {"queries": [1, 20], "lengths": [37, 21], "head_dim": 64, "dtype": dtype}
     clean = ops.paged_attention(*make_paged(**shape).call())
     assert torch.equal(clean, ops.paged_attention(*make_paged(**shape, garbage=garbage).call()))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_what_lies_before_a_window_is_neither_read_nor_looked_up(make_paged, dtype):
+    """But for the tile of 64 keys in which the window begins. So the cost is that of the window."""
+    batch = make_paged([1, 70, 3], [700, 641, 20], head_dim=64, dtype=dtype)
+    clean = ops.paged_attention(*batch.call(), window=130)
+    for s, first in ((0, 700 - 130), (1, 571 - 129)):
+        before = first // 64 * 64 // 16
+        blocks = batch.block_tables[s, :before].long()
+        for cache in (batch.k_cache, batch.v_cache):
+            cache[blocks] = 99 if dtype == torch.int8 else float("nan")
+        if batch.scales is not None:
+            batch.scales[blocks] = float("nan")
+        batch.block_tables[s, :before] = -1
+    assert torch.equal(ops.paged_attention(*batch.call(), window=130), clean)
+    batch.block_tables[1, before] = -1
+    with pytest.raises(RuntimeError, match=rf"block_tables\[1, {before}\] is -1"):
+        ops.paged_attention(*batch.call(), window=130)
+    with pytest.raises(RuntimeError, match="window is 0, expected a positive number"):
+        ops.paged_attention(*batch.call(), window=0)
 
 
 def test_whole_numbers_cost_little_precision(make_paged):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torch.nn.functional as F  # noqa: N812
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -36,6 +37,8 @@ def test_norms_and_activation(rows, width, dtype, seed):
         agree(lambda: [ops.rms_norm(x, weight, 1e-5, offset)], dtype)
         agree(lambda: ops.add_rms_norm(x, residual.clone(), weight, 1e-5, offset), dtype)
     agree(lambda: [ops.silu_and_mul(torch.cat((x * 8, residual), dim=1))], dtype)
+    # torch loses its own digits where 1 + tanh is next to nothing.
+    agree(lambda: [ops.gelu_tanh_and_mul(torch.cat((x * 4, residual), dim=1))], dtype, size=1.0)
 
 
 @some
@@ -182,7 +185,16 @@ def test_extremes_and_nan_come_through(dtype):
     with ops.use("reference"):
         want = ops.silu_and_mul(x)
     torch.testing.assert_close(ops.silu_and_mul(x), want, rtol=BOUND[dtype], atol=1e-30, equal_nan=True)
+    exact = F.gelu(gate.double(), approximate="tanh").to(dtype)
+    torch.testing.assert_close(ops.gelu_tanh_and_mul(x), exact, rtol=BOUND[dtype], atol=1e-30, equal_nan=True)
     assert ops.rms_norm(gate, torch.ones_like(gate[0]), 1e-5).isnan().all()
+
+
+def test_gelu_is_exact_where_it_is_small():
+    gate = torch.linspace(-4, 4, 1001)[None]
+    got = ops.gelu_tanh_and_mul(torch.cat((gate, torch.ones_like(gate)), dim=1))
+    want = F.gelu(gate.double(), approximate="tanh").float()
+    torch.testing.assert_close(got, want, rtol=1e-5, atol=0)
 
 
 def test_a_slot_or_position_outside_is_refused_before_anything_is_written():

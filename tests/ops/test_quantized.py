@@ -74,6 +74,9 @@ def test_rows_come_back_as_the_loader_decodes_them(kind: str, rows: int, count: 
     ids = torch.randint(0, rows, (2 * rows,), generator=torch.Generator().manual_seed(seed))
     for got, wanted in ((weight.dequantize(), want), (ops.quantized_embedding(ids, weight), want[ids])):
         assert_reads(kind, got, wanted, blocks.data if wanted is want else blocks.data[ids])
+    assert torch.equal(
+        ops.quantized_embedding(ids, weight, 25.3), ops.quantized_embedding(ids, weight) * 25.3
+    )
 
 
 def assert_reads(kind: str, got: Tensor, want: Tensor, data: Tensor) -> None:
@@ -166,21 +169,22 @@ def test_one_weight_of_several_kinds() -> None:
         )
 
 
+@pytest.mark.parametrize("activation", ["silu", "gelu_tanh"])
 @every_kind
-def test_gate_and_up_in_one_pass_are_the_two_steps(kind: str) -> None:
+def test_gate_and_up_in_one_pass_are_the_two_steps(kind: str, activation: ops.Activation) -> None:
     """Rows of both halves that end within a group, with a bias and without; alone and in company."""
     columns = columns_of(kind, 3)
     weight = ops.pack_quantized([random_blocks(kind, 23, columns, seed) for seed in (1, 2)])
     assert weight.halves_match
     x_TK, bias = activations(21, columns), torch.randn(46)
     for added in (None, bias):
-        got = ops.gated_linear(x_TK, weight, added)
-        torch.testing.assert_close(
-            got, ops.silu_and_mul(ops.linear(x_TK, weight, added)), rtol=1e-6, atol=1e-6
-        )
-        assert torch.equal(got, torch.cat([ops.gated_linear(row, weight, added) for row in x_TK.split(1)]))
+        got = ops.gated_linear(x_TK, weight, added, activation)
+        two_steps = getattr(ops, f"{activation}_and_mul")(ops.linear(x_TK, weight, added))
+        torch.testing.assert_close(got, two_steps, rtol=1e-6, atol=1e-6)
+        alone = [ops.gated_linear(row, weight, added, activation) for row in x_TK.split(1)]
+        assert torch.equal(got, torch.cat(alone))
         with ops.use("reference"):
-            exact = ops.gated_linear(x_TK, weight, added)
+            exact = ops.gated_linear(x_TK, weight, added, activation)
         assert (got - exact).norm() <= 0.05 * exact.norm(), "activations have 8 bits"
 
 

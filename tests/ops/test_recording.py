@@ -65,7 +65,7 @@ class Layer:
         self.caches = [cache for cache in (self.k, self.v, self.scales) if cache is not None]
 
     def step(self, at: Inputs) -> Tensor:
-        residual = ops.quantized_embedding(at.ids, self.embed)
+        residual = ops.quantized_embedding(at.ids, self.embed, 1.5)
         x = ops.rms_norm(residual, self.norm, 1e-5)
         for layer in range(2):
             qkv = ops.linear(x, self.qkv)
@@ -74,9 +74,11 @@ class Layer:
                 None if self.scales is None else self.scales[layer],
             )
             q = ops.rope_and_cache(qkv, at.positions, self.table, *caches, at.slots, HEADS, KV_HEADS, scales)
-            y = ops.paged_attention(q, *caches, at.tables, at.starts, at.lengths, H**-0.5, 1, 40, scales)
+            where = (at.tables, at.starts, at.lengths)
+            window, activation = ((None, "silu"), (9, "gelu_tanh"))[layer]
+            y = ops.paged_attention(q, *caches, *where, H**-0.5, 1, 40, scales, window)
             x, residual = ops.add_rms_norm(ops.linear(y.flatten(1), self.out), residual, self.norm, 1e-5)
-            y = ops.linear(ops.gated_linear(x, self.gate_up), self.down)
+            y = ops.linear(ops.gated_linear(x, self.gate_up, activation=activation), self.down)
             x, residual = ops.add_rms_norm(y, residual, self.norm, 1e-5)
         return ops.linear(x, self.embed)
 

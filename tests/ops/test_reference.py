@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F  # noqa: N812
-from transformers.models.gemma3.modeling_gemma3 import Gemma3RMSNorm
+from transformers.masking_utils import sliding_window_overlay
+from transformers.models.gemma3.configuration_gemma3 import Gemma3TextConfig
+from transformers.models.gemma3.modeling_gemma3 import Gemma3MLP, Gemma3RMSNorm
 from transformers.models.llama.configuration_llama import LlamaConfig
 from transformers.models.llama.modeling_llama import (
     LlamaMLP,
@@ -98,9 +100,7 @@ def test_heads_are_normalised_then_turned_in_part_as_qwen3_next_does():
     norms = reference.HeadNorms(
         attention.q_norm.weight.data, attention.k_norm.weight.data, config.rms_norm_eps, offset=1.0
     )
-    q = reference.rope_and_cache(
-        qkv, positions, table, k_cache, v_cache, torch.arange(7), 4, 2, norms=norms
-    )
+    q = reference.rope_and_cache(qkv, positions, table, k_cache, v_cache, torch.arange(7), 4, 2, norms=norms)
 
     queries, keys, _ = qkv.view(1, 7, 8, 16).split((4, 2, 2), dim=2)
     want_q, want_k = turned_in_part(
@@ -113,15 +113,31 @@ def test_heads_are_normalised_then_turned_in_part_as_qwen3_next_does():
     torch.testing.assert_close(k_cache[0, :, :7], want_k[0].detach(), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("dtype", DTYPES)
+def test_gelu_tanh_and_mul_is_the_inside_of_transformers_mlp(dtype):
+    config = Gemma3TextConfig(hidden_size=16, intermediate_size=16, num_attention_heads=2)
+    mlp = Gemma3MLP(config).to(dtype)
+    for layer in (mlp.gate_proj, mlp.up_proj, mlp.down_proj):
+        layer.weight.data = torch.eye(16, dtype=dtype)
+    x = torch.randn(4, 16).to(dtype) * 4
+    got = reference.gelu_tanh_and_mul(torch.cat((x, x), dim=-1))
+    torch.testing.assert_close(got, mlp(x).detach(), rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+@pytest.mark.parametrize("window", [None, 1, 7, 33, 99, 100, 101])
 @pytest.mark.parametrize("heads", [(4, 4), (6, 2), (4, 1)])
 @pytest.mark.parametrize("block_size", [8, 16, 64])
-def test_paged_attention_is_torch_attention(make_paged, heads, block_size):
+def test_paged_attention_is_torch_attention(make_paged, heads, block_size, window):
     batch = make_paged([1, 5, 33, 20], [70, 5, 100, 21], heads=heads, block_size=block_size)
-    got = reference.paged_attention(*batch.call())
+    got = reference.paged_attention(*batch.call(), window=window)
     for s, length in enumerate(batch.seq_lens.tolist()):
         rows = slice(*batch.query_start[s : s + 2].tolist())
         queries = rows.stop - rows.start
         mask = torch.ones(queries, length, dtype=torch.bool).tril(length - queries)
+        if window is not None:
+            within = sliding_window_overlay(window)
+            positions = torch.arange(length - queries, length)[:, None]
+            mask &= within(0, 0, positions, torch.arange(length)[None])
         q, k, v = (x.transpose(0, 1)[None] for x in (batch.q[rows], batch.k[s], batch.v[s]))
         want = F.scaled_dot_product_attention(q, k, v, mask, scale=batch.scale, enable_gqa=True)
         torch.testing.assert_close(got[rows], want[0].transpose(0, 1), rtol=1e-5, atol=1e-6)

@@ -26,9 +26,10 @@ struct SplitTile {
 
 struct AttentionMemory {};
 
-int64_t chunks_of(const QueryTile& tile) {
-  return (tile.first_position + tile.tokens + kKeysPerChunk - 1) / kKeysPerChunk;
-}
+// Keys [first_key, known) are read, of chunks [first_chunk, end_of_chunks).
+int64_t known(const QueryTile& tile) { return tile.first_position + tile.tokens; }
+int64_t first_chunk(const Attention& a, const QueryTile& tile) { return first_key(a, tile) / kKeysPerChunk; }
+int64_t end_of_chunks(const QueryTile& tile) { return (known(tile) + kKeysPerChunk - 1) / kKeysPerChunk; }
 
 // Which tokens attend to what: the integer inputs of a call.
 struct Where {
@@ -48,7 +49,8 @@ std::vector<QueryTile> tiles_of(const Attention& a, const Where& w) {
     STD_TORCH_CHECK(queries >= 0 && length >= queries && used <= w.B, "sequence ", s, " has ", length, " tokens, ",
                     queries, " of them queries, and room for ", w.B * a.block_size);
     const int32_t* blocks = w.blocks + s * w.B;
-    for (int64_t i = 0; i < used; ++i)
+    const int64_t first_read = a.unseen(length - queries) / kKeysPerTile * kKeysPerTile;
+    for (int64_t i = first_read / a.block_size; i < used; ++i)
       STD_TORCH_CHECK(blocks[i] >= 0 && blocks[i] < w.num_blocks, "block_tables[", s, ", ", i, "] is ", blocks[i],
                       ", expected 0 to ", w.num_blocks - 1);
     for (int64_t first = 0; first < queries; first += per_tile)
@@ -69,20 +71,22 @@ Plan plan_of(const Attention& a, const std::vector<QueryTile>& tiles) {
   const int64_t group = a.heads / a.kv_heads;
   // Packing a key costs about as much as 8 rows of it.
   const auto cost = [&](const QueryTile& tile, int64_t keys) { return (tile.tokens * group + 8) * a.head_dim * keys; };
-  const auto known = [](const QueryTile& tile) { return tile.first_position + tile.tokens; };
+  const auto cost_of = [&](const QueryTile& tile) { return cost(tile, known(tile) - first_key(a, tile)); };
   Plan plan;
-  for (const QueryTile& tile : tiles) plan.cost += cost(tile, known(tile));
+  for (const QueryTile& tile : tiles) plan.cost += cost_of(tile);
   const int64_t most = plan.cost / (kPiecesPerThread * torch::stable::get_num_threads());
   for (const QueryTile& tile : tiles) {
-    const int64_t chunks = chunks_of(tile), rows = tile.tokens * group, whole = cost(tile, known(tile));
-    if (chunks == 1 || rows > kRowsWorthSplit || whole <= most) {
-      plan.pieces.push_back({tile, 0, chunks, -1, whole});
+    const int64_t first = first_chunk(a, tile), end = end_of_chunks(tile), rows = tile.tokens * group;
+    const int64_t whole = cost_of(tile);
+    if (end - first == 1 || rows > kRowsWorthSplit || whole <= most) {
+      plan.pieces.push_back({tile, first, end, -1, whole});
       continue;
     }
-    plan.split.push_back({tile, chunks, plan.partials});
+    plan.split.push_back({tile, end - first, plan.partials});
     plan.partial_rows = std::max(plan.partial_rows, rows);
-    for (int64_t c = 0; c < chunks; ++c) {
-      const int64_t keys = std::min<int64_t>(kKeysPerChunk, known(tile) - c * kKeysPerChunk);
+    for (int64_t c = first; c < end; ++c) {
+      const int64_t keys = std::min<int64_t>((c + 1) * kKeysPerChunk, known(tile)) -
+                           std::max<int64_t>(c * kKeysPerChunk, first_key(a, tile));
       plan.pieces.push_back({tile, c, c + 1, plan.partials++, cost(tile, keys)});
     }
   }
@@ -135,9 +139,8 @@ class PagedAttention final : public Work {
         scratch_of<AttentionMemory>(sizeof(float) * (k.scratch_floats(n, a_.head_dim) + 2 * state)));
     float* scratch = memory + 2 * state;
     k.take_queries(a_, piece.tile, scratch);
-    const int64_t known = piece.tile.first_position + piece.tile.tokens;
-    const Upcoming after{std::min<int64_t>(piece.end * kKeysPerChunk, known), next ? &next->tile : nullptr,
-                         next ? next->begin * kKeysPerChunk : 0};
+    const Upcoming after{std::min<int64_t>(piece.end * kKeysPerChunk, known(piece.tile)), next ? &next->tile : nullptr,
+                         next ? std::max<int64_t>(next->begin * kKeysPerChunk, first_key(a_, next->tile)) : 0};
     if (piece.partial >= 0)
       return k.attend_chunk(a_, piece.tile, piece.begin, after, scratch, partial(piece.partial, n));
     const State whole = state_at(memory, n), chunk = state_at(memory + state, n);
@@ -169,7 +172,8 @@ class PagedAttention final : public Work {
 }  // namespace
 
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
-                       const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales) {
+                       const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
+                       int64_t window) {
   check_layout(q, "q", 3);
   const DType type = dtype_of(q, "q");
   const int64_t T = q.size(0), N = q.size(1), H = q.size(2);
@@ -178,6 +182,7 @@ Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_c
   STD_TORCH_CHECK(H % 2 == 0 && M > 0 && N % M == 0, "head_dim is even and num_heads a multiple of num_kv_heads, not ",
                   H, ", ", N, ", ", M);
   STD_TORCH_CHECK(scale > 0, "scale is ", scale, ", expected a positive number");
+  STD_TORCH_CHECK(window > 0, "window is ", window, ", expected a positive number");
   check_layout(block_tables, "block_tables", 2);
   check_layout(query_start, "query_start", 1);
   check_layout(seq_lens, "seq_lens", 1);
@@ -188,7 +193,7 @@ Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_c
 
   Tensor out = empty_like(q, {T, N, H});
   const Attention a{type, cache_type, q.data_ptr(), out.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
-                    floats_or_null(scales), N, M, H, k_cache.size(2), static_cast<float>(scale)};
+                    floats_or_null(scales), N, M, H, k_cache.size(2), static_cast<float>(scale), window};
   const auto ints = [](const Tensor& x) { return static_cast<const int32_t*>(x.data_ptr()); };
   const Where where{ints(block_tables), ints(query_start), ints(seq_lens), seq_lens.size(0), block_tables.size(1), T,
                     k_cache.size(0)};

@@ -42,7 +42,7 @@ struct Operands<int8_t> {
 // The memory of one thread, cut out of its scratch.
 struct Workspace {
   float *keys, *values, *queries, *scores, *weights, *sums, *nothing, *end;
-  int32_t* seen;  // how many keys of its sequence each row sees
+  int32_t *seen, *unseen;  // keys of its sequence up to each row's own, and those of them before its window
 };
 PIO_INLINE Workspace carve(float* scratch, int64_t rows, int64_t head_dim) {
   const int64_t width = padded(head_dim, L);
@@ -60,6 +60,7 @@ PIO_INLINE Workspace carve(float* scratch, int64_t rows, int64_t head_dim) {
   w.sums = take(rows * L);
   w.nothing = take(width);
   w.seen = reinterpret_cast<int32_t*>(take(rows));
+  w.unseen = reinterpret_cast<int32_t*>(take(rows));
   w.end = scratch;
   return w;
 }

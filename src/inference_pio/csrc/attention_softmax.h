@@ -87,7 +87,7 @@ struct Group {
   const float* queries;
   float *scores, *weights;  // [R, kKeysPerTile]
   const float *key_scales, *value_scales;  // of the tile, where operands are Scaled
-  int64_t limits[kRows];    // how many of the keys each row sees, growing
+  int64_t starts[kRows], limits[kRows];  // of the keys each row sees those from start up to limit, both growing
   bool fresh;               // nothing has been added to acc yet
 };
 constexpr float kNothingSeen = -3e38f;  // the reference of such a row
@@ -96,10 +96,12 @@ constexpr float kNothingSeen = -3e38f;  // the reference of such a row
 template <int R>
 static void hide(const Group& g) {
   for (int r = 0; r < R; ++r)
-    for (int64_t c = g.limits[r] < 0 ? 0 : g.limits[r] / L; c < kKeysPerTile / L; ++c) {
-      float* at = g.scores + r * kKeysPerTile + c * L;
-      const auto limit = static_cast<int32_t>(g.limits[r] - c * L);
-      put(at, limit > 0 && lane_numbers() < limit ? load(at) : splat(-__builtin_inff()));
+    for (int64_t c = 0; c < kKeysPerTile; c += L) {
+      if (g.starts[r] <= c && c + L <= g.limits[r]) continue;
+      float* at = g.scores + r * kKeysPerTile + c;
+      const auto start = static_cast<int32_t>(g.starts[r] - c), limit = static_cast<int32_t>(g.limits[r] - c);
+      const vi sees = (lane_numbers() >= start) & (lane_numbers() < limit);
+      put(at, sees ? load(at) : splat(-__builtin_inff()));
     }
 }
 

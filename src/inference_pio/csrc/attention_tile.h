@@ -68,10 +68,10 @@ template <class Dot, int R, class Values>
 static void attend_group(const Attention& a, const PackedTile& keys, const Values& values, Ahead& ahead, int64_t lines,
                          Group& g) {
   const int64_t width = padded(a.head_dim, L), seen = g.limits[R - 1];
-  if (seen <= 0) return;
+  if (seen <= 0 || g.starts[0] >= kKeysPerTile) return;
   ahead.ask(lines);
   score<Dot, R>(g, keys, a.head_dim / Dot::pair, seen);
-  if (g.limits[0] < kKeysPerTile) hide<R>(g);
+  if (g.limits[0] < kKeysPerTile || g.starts[R - 1] > 0) hide<R>(g);
   ahead.ask(lines);
   weigh<Dot, R>(g, a.scale * 1.44269504f, width);  // e^x = 2^(x / ln 2)
   add<Dot, R>(g, values, (seen + Dot::pair - 1) / Dot::pair, width);
@@ -83,20 +83,25 @@ PIO_INLINE void attend_some(int64_t rows, const Attention& a, const PackedTile& 
   if constexpr (R > 1) attend_some<Dot, R - 1>(rows, a, keys, values, ahead, lines, g);
 }
 
-// All rows against one tile of `count` keys from `first` on.
+// All rows against one tile of `count` keys from `first` on; `fresh`: the first tile of a chunk. Where the window of a
+// group's first row begins in the tile, it is the group's first of the chunk.
 template <class Dot, class T, class Values>
 static void attend_tile(const Attention& a, const Workspace& w, const TileRows<T>& tile, const PackedTile& keys,
                         const Values& values, Ahead& ahead, const State& state, int64_t rows, int64_t first,
                         int64_t count, bool fresh) {
   const int64_t width = padded(a.head_dim, L), lines = ahead.left() / ((rows + kRows - 1) / kRows * 4) + 1;
   Group g;
-  g.scores = w.scores, g.weights = w.weights, g.fresh = fresh;
+  g.scores = w.scores, g.weights = w.weights;
   g.key_scales = tile.key_scales, g.value_scales = tile.value_scales;
   for (int64_t row = 0; row < rows; row += kRows) {
     g.reference = state.max + row, g.sums = w.sums + row * L, g.acc = state.acc + row * width;
     g.queries = w.queries + row * (a.head_dim / Dot::pair);
+    g.fresh = fresh || w.unseen[row] >= first;
     const int64_t n = rows - row < kRows ? rows - row : kRows;
-    for (int64_t r = 0; r < n; ++r) g.limits[r] = w.seen[row + r] - first < count ? w.seen[row + r] - first : count;
+    for (int64_t r = 0; r < n; ++r) {
+      g.starts[r] = w.unseen[row + r] - first;
+      g.limits[r] = w.seen[row + r] - first < count ? w.seen[row + r] - first : count;
+    }
     attend_some<Dot>(n, a, keys, values, ahead, lines, g);
   }
 }
@@ -112,6 +117,7 @@ static void take_queries_of(const Attention& a, const QueryTile& t, float* scrat
       const Q* q = static_cast<const Q*>(a.q) + ((t.first_row + token) * a.heads + t.kv_head * group + head) * H;
       pack_query(Dot{}, q, w.queries + r * (H / Dot::pair), H);
       w.seen[r] = static_cast<int32_t>(t.first_position + token + 1);
+      w.unseen[r] = static_cast<int32_t>(a.unseen(t.first_position + token));
     }
 }
 
@@ -125,8 +131,9 @@ static void attend_chunk_of(const Attention& a, const QueryTile& t, int64_t chun
   __builtin_memset(w.sums, 0, rows * L * sizeof(float));
   for (int64_t r = 0; r < rows; ++r) state.max[r] = kNothingSeen;
 
-  const int64_t known = t.first_position + t.tokens, start = chunk * kKeysPerChunk;
-  const int64_t end = start + kKeysPerChunk < known ? start + kKeysPerChunk : known;
+  const int64_t known = t.first_position + t.tokens, chunk_end = (chunk + 1) * kKeysPerChunk;
+  const int64_t start = first_key(a, t) > chunk * kKeysPerChunk ? first_key(a, t) : chunk * kKeysPerChunk;
+  const int64_t end = chunk_end < known ? chunk_end : known;
   TileRows<T> tile;
   Ahead ahead;
   for (int64_t first = start; first < end; first += kKeysPerTile) {
@@ -151,6 +158,11 @@ static void fold(State into, State chunk, int64_t rows, int64_t head_dim) {
   const int64_t width = padded(head_dim, L);
   for (int64_t r = 0; r < rows; ++r) {
     if (chunk.sum[r] == 0.0f) continue;  // a row that sees no key of this chunk
+    if (into.sum[r] == 0.0f) {  // nor of those before
+      into.max[r] = chunk.max[r], into.sum[r] = chunk.sum[r];
+      __builtin_memcpy(into.acc + r * width, chunk.acc + r * width, width * sizeof(float));
+      continue;
+    }
     const float max = into.max[r] > chunk.max[r] ? into.max[r] : chunk.max[r];
     const float keep = power_of_two(splat(into.max[r] - max))[0];
     const float add = power_of_two(splat(chunk.max[r] - max))[0];
@@ -167,7 +179,7 @@ static void store_of(const Attention& a, const QueryTile& t, State state) {
   const int64_t group = a.heads / a.kv_heads, H = a.head_dim, width = padded(H, L);
   for (int64_t r = 0; r < t.tokens * group; ++r) {
     T* out = static_cast<T*>(a.out) + ((t.first_row + r / group) * a.heads + t.kv_head * group + r % group) * H;
-    const float share = 1.0f / state.sum[r];
+    const float share = state.sum[r] == 0.0f ? __builtin_nanf("") : 1.0f / state.sum[r];  // 0: no score was finite
     each_vector<T>(H, [&](int64_t d, auto, auto set) { set(out + d, load(state.acc + r * width + d) * share); });
   }
 }

@@ -9,6 +9,9 @@ namespace pio {
 
 enum class DType { f32, bf16, i8 };  // i8: whole numbers with scales, in caches only
 
+// What a gate's numbers go through before they multiply.
+enum class Activation { silu, gelu_tanh, count };
+
 constexpr int kKeysPerTile = 64;    // keys packed at once
 constexpr int kKeysPerChunk = 256;  // keys after which a fresh softmax state starts; chunks are folded in order
 
@@ -23,6 +26,10 @@ struct Attention {
   const float* scales;  // of an i8 cache: [blocks, kv_heads, 2, block_size], those of keys first; else null
   int64_t heads, kv_heads, head_dim, block_size;
   float scale;
+  int64_t window;  // keys that a query sees, its own the last of them
+
+  // Keys of a sequence that lie before the window of the query at `position`.
+  int64_t unseen(int64_t position) const { return position < window ? 0 : position - window + 1; }
 };
 
 // `tokens` consecutive queries of one sequence, all heads that share one key/value head.
@@ -41,7 +48,13 @@ struct Upcoming {
   int64_t first;
 };
 
-// Softmax state of the rows (token, head) of a tile: running maximum, sum of weights, weighted sum of values.
+// The first key that a tile reads, at the border of a tile of keys.
+inline int64_t first_key(const Attention& a, const QueryTile& tile) {
+  return a.unseen(tile.first_position) / kKeysPerTile * kKeysPerTile;
+}
+
+// Softmax state of the rows (token, head) of a tile: running maximum, sum of weights, weighted sum of values. A row that
+// has seen no key has the sum 0 and any `acc`.
 struct State {
   float* max;
   float* sum;
@@ -54,7 +67,7 @@ struct NormNumbers {
 };
 
 // One or two groups of a weight's rows, and where their product goes: that of token t to out + t * stride, all rows of
-// the groups. `gated`: the groups are of gate and up, and silu(gate) · up goes there, kGroupRows numbers a token.
+// the groups. `gated`: the groups are of gate and up, and activation(gate) · up goes there, kGroupRows numbers a token.
 struct Unit {
   Format format;
   int64_t columns, count;
@@ -62,6 +75,7 @@ struct Unit {
   const uint8_t* upcoming[2] = {};  // this thread's next groups; null: nobody knows
   const float* bias[2] = {};        // of each group, or null
   bool gated = false;
+  Activation activation = Activation::silu;
   float* out = nullptr;
   int64_t stride = 0;
 };
@@ -73,7 +87,7 @@ struct Kernels {
   // Rows [0, rows) of D values; residual null: y = norm(x); else residual += x and y = norm(residual).
   void (*rms_norm)(DType, void* y, const void* x, void* residual, const void* weight, const NormNumbers&, int64_t rows,
                    int64_t D);
-  void (*silu_and_mul)(DType, void* y, const void* gate, const void* up, int64_t n);
+  void (*activate_and_mul)(Activation, DType, void* y, const void* gate, const void* up, int64_t n);
   void (*row_max)(DType, const void* x, int64_t n, float* largest, int64_t* place);
   // One vector of H values turned by the angles whose cosines and sines are given (H / 2 each). From float to either
   // type, from bf16 to bf16; likewise convert.

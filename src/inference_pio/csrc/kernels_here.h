@@ -18,7 +18,7 @@ const Kernels PIO_TABLE = {
     PIO_NAME,
     PIO_LANES,
     PIO_NAMESPACE::rms_norm,
-    PIO_NAMESPACE::silu_and_mul,
+    PIO_NAMESPACE::activate_and_mul,
     PIO_NAMESPACE::row_max,
     PIO_NAMESPACE::rope,
     PIO_NAMESPACE::convert,

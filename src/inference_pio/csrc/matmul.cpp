@@ -145,13 +145,14 @@ class Linear final : public Product {
   int64_t O_;
 };
 
-// silu(gate) · up: a unit is one group of the gate's rows beside the same group of up's, so that the activation is
+// activation(gate) · up: a unit is one group of the gate's rows beside the same group of up's, so that the activation is
 // computed where both are at hand.
 class GatedLinear final : public Product {
  public:
-  GatedLinear(const float* x, float* out, const float* bias, const Segment& gate, const Segment& up, int64_t T, int64_t K)
+  GatedLinear(Activation activation, const float* x, float* out, const float* bias, const Segment& gate, const Segment& up,
+              int64_t T, int64_t K)
       : Product(x, T, K, gate.weight.groups(), 2 * layout_of(gate.weight.format).group_bytes(K)),
-        out_(out), bias_(bias), gate_(gate), up_(up) {}
+        activation_(activation), out_(out), bias_(bias), gate_(gate), up_(up) {}
   std::string name() const override {
     return "gated_linear " + std::to_string(K_) + " -> 2 * " + std::to_string(gate_.weight.rows);
   }
@@ -163,11 +164,12 @@ class GatedLinear final : public Product {
     const int64_t I = gate_.weight.rows, row = group * kGroupRows, rows = std::min<int64_t>(kGroupRows, I - row);
     Unit unit{gate_.weight.format, K_, 2, {gate_.group(group), up_.group(group)}};
     if (next >= 0) unit.upcoming[0] = gate_.group(next), unit.upcoming[1] = up_.group(next);
-    unit.gated = true;
+    unit.gated = true, unit.activation = activation_;
     const float* bias = bias_ == nullptr ? nullptr : bias_ + row;
     multiply_rows(unit, q, count, {bias, bias == nullptr ? nullptr : bias + I}, out_ + first * I + row, I, rows, scratch, edge);
   }
 
+  Activation activation_;
   float* out_;
   const float* bias_;
   Segment gate_, up_;
@@ -175,7 +177,8 @@ class GatedLinear final : public Product {
 
 class Embedding final : public Work {
  public:
-  Embedding(const int64_t* ids, float* out, Packed weight, int64_t T) : ids_(ids), out_(out), weight_(weight), T_(T) {}
+  Embedding(const int64_t* ids, float* out, Packed weight, int64_t T, float scale)
+      : ids_(ids), out_(out), weight_(weight), T_(T), scale_(scale) {}
   void prepare() override {
     for (int64_t t = 0; t < T_; ++t)
       STD_TORCH_CHECK(ids_[t] >= 0 && ids_[t] < weight_.rows, "token_ids[", t, "] is ", ids_[t], ", expected 0 to ",
@@ -183,7 +186,11 @@ class Embedding final : public Work {
   }
   void run(const Team& team, uint8_t*) const override {
     team.share(T_, 1, [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) unpack_row(weight_, ids_[t], out_ + t * weight_.columns);
+      for (int64_t t = begin; t < end; ++t) {
+        float* row = out_ + t * weight_.columns;
+        unpack_row(weight_, ids_[t], row);
+        if (scale_ != 1.0f) std::transform(row, row + weight_.columns, row, [this](float x) { return x * scale_; });
+      }
     });
   }
   int64_t cost() const override { return T_ * weight_.columns * 16; }
@@ -195,6 +202,7 @@ class Embedding final : public Work {
   float* out_;
   Packed weight_;
   int64_t T_;
+  float scale_;
 };
 
 Format checked_format(int64_t format) {
@@ -288,18 +296,22 @@ Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::opt
   return out;
 }
 
-Tensor gated_linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias) {
+Tensor gated_linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias,
+                    int64_t activation) {
+  STD_TORCH_CHECK(activation >= 0 && activation < static_cast<int64_t>(Activation::count), "activation ", activation,
+                  " does not exist");
   const Inputs in = inputs_of(x, data, parts, bias);
   STD_TORCH_CHECK(in.segments.size() == 2 && in.segments[0].weight.rows == in.segments[1].weight.rows &&
                       in.segments[0].weight.format == in.segments[1].weight.format,
                   "gate and up are two parts of one kind and size");
   Tensor out = empty_like(x, {in.T, in.O / 2});
-  launch(std::make_shared<GatedLinear>(in.x, static_cast<float*>(out.data_ptr()), in.bias, in.segments[0],
-                                       in.segments[1], in.T, in.K));
+  launch(std::make_shared<GatedLinear>(static_cast<Activation>(activation), in.x, static_cast<float*>(out.data_ptr()),
+                                       in.bias, in.segments[0], in.segments[1], in.T, in.K));
   return out;
 }
 
-Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& parts, const Tensor& like, int64_t columns) {
+Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& parts, const Tensor& like, int64_t columns,
+                 double scale) {
   check_layout(token_ids, "token_ids", 1);
   check_type(token_ids, "token_ids", ScalarType::Long);
   check_type(like, "like", ScalarType::Float);
@@ -308,7 +320,8 @@ Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& part
   const int64_t T = token_ids.size(0);
   Tensor out = empty_like(like, {T, columns});
   launch(std::make_shared<Embedding>(static_cast<const int64_t*>(token_ids.data_ptr()),
-                                     static_cast<float*>(out.data_ptr()), segments[0].weight, T));
+                                     static_cast<float*>(out.data_ptr()), segments[0].weight, T,
+                                     static_cast<float>(scale)));
   return out;
 }
 

@@ -77,7 +77,7 @@ struct Place {
     float* out = unit.out + (token + t) * unit.stride + row;
     if (!unit.gated) put(out + group * kGroupRows, x);
     else if (group == 0) put(part_of(t, v), x);
-    else put(out, silu(load(part_of(t, v) - kGroupRows), float{}) * x);
+    else put(out, activate(unit.activation, load(part_of(t, v) - kGroupRows), float{}) * x);
   }
 };
 

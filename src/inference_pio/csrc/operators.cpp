@@ -25,6 +25,7 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def("rms_norm(Tensor x, Tensor weight, float eps, float offset) -> Tensor");
   m.def("add_rms_norm(Tensor x, Tensor(a!) residual, Tensor weight, float eps, float offset) -> Tensor");
   m.def("silu_and_mul(Tensor x) -> Tensor");
+  m.def("gelu_tanh_and_mul(Tensor x) -> Tensor");
   m.def("row_max(Tensor x) -> (Tensor, Tensor)");
   m.def(
       "rope_and_cache(Tensor qkv, Tensor positions, Tensor cos_sin, Tensor(a!) k_cache, Tensor(b!) v_cache, "
@@ -32,12 +33,12 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
       "float eps, float offset) -> Tensor");
   m.def(
       "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start, "
-      "Tensor seq_lens, float scale, Tensor? scales) -> Tensor");
+      "Tensor seq_lens, float scale, Tensor? scales, int window) -> Tensor");
   m.def("pack_blocks(Tensor blocks, Tensor codebook, int format, int columns, Tensor(a!) to) -> ()");
   m.def("packed_bytes(int format, int rows, int columns) -> int");
   m.def("linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");
-  m.def("gated_linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");
-  m.def("embedding(Tensor token_ids, Tensor packed, Tensor parts, Tensor like, int columns) -> Tensor");
+  m.def("gated_linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias, int activation) -> Tensor");
+  m.def("embedding(Tensor token_ids, Tensor packed, Tensor parts, Tensor like, int columns, float scale) -> Tensor");
   m.def("begin_recording() -> ()");
   m.def("abandon_recording() -> ()");
   m.def("end_recording(Tensor result) -> int");
@@ -62,6 +63,7 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CPU, m) {
   m.impl("add_rms_norm", TORCH_BOX(&pio::add_rms_norm));
   m.impl("row_max", TORCH_BOX(&pio::row_max));
   m.impl("silu_and_mul", TORCH_BOX(&pio::silu_and_mul));
+  m.impl("gelu_tanh_and_mul", TORCH_BOX(&pio::gelu_tanh_and_mul));
   m.impl("rope_and_cache", TORCH_BOX(&pio::rope_and_cache));
   m.impl("paged_attention", TORCH_BOX(&pio::paged_attention));
   m.impl("pack_blocks", TORCH_BOX(&pio::pack_blocks));

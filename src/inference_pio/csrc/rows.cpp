@@ -38,9 +38,10 @@ class Norm final : public Work {
   int64_t T_, D_;
 };
 
-class SiluAndMul final : public Work {
+class ActivateAndMul final : public Work {
  public:
-  SiluAndMul(DType type, void* y, const void* x, int64_t T, int64_t I) : type_(type), y_(y), x_(x), T_(T), I_(I) {}
+  ActivateAndMul(Activation activation, DType type, void* y, const void* x, int64_t T, int64_t I)
+      : activation_(activation), type_(type), y_(y), x_(x), T_(T), I_(I) {}
   void run(const Team& team, uint8_t*) const override {
     if (T_ == 1) {  // the one row is long: each thread takes a part of it
       const int64_t piece = (I_ / team.size + 63) / 64 * 64;
@@ -51,16 +52,17 @@ class SiluAndMul final : public Work {
     });
   }
   int64_t cost() const override { return 8 * T_ * I_; }
-  std::string name() const override { return "silu_and_mul"; }
+  std::string name() const override { return activation_ == Activation::silu ? "silu_and_mul" : "gelu_tanh_and_mul"; }
   std::vector<const void**> pointers() override { return {slot(y_), slot(x_)}; }
 
  private:
   void part(int64_t t, int64_t begin, int64_t end) const {
     const int64_t size = bytes_of(type_);
     const char* row = static_cast<const char*>(x_) + 2 * t * I_ * size;
-    kernels().silu_and_mul(type_, static_cast<char*>(y_) + (t * I_ + begin) * size, row + begin * size,
-                           row + (I_ + begin) * size, end - begin);
+    kernels().activate_and_mul(activation_, type_, static_cast<char*>(y_) + (t * I_ + begin) * size, row + begin * size,
+                               row + (I_ + begin) * size, end - begin);
   }
+  Activation activation_;
   DType type_;
   void* y_;
   const void* x_;
@@ -174,6 +176,15 @@ Tensor norm(const Tensor& x, const Tensor* residual, const Tensor& weight, NormN
   return y;
 }
 
+Tensor activate_and_mul(const Tensor& x, Activation activation) {
+  check_layout(x, "x", 2);
+  STD_TORCH_CHECK(x.size(1) % 2 == 0, "x has ", x.size(1), " columns, expected an even number");
+  const int64_t T = x.size(0), I = x.size(1) / 2;
+  Tensor y = empty_like(x, {T, I});
+  launch(std::make_shared<ActivateAndMul>(activation, dtype_of(x, "x"), y.data_ptr(), x.data_ptr(), T, I));
+  return y;
+}
+
 }  // namespace
 
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double offset) {
@@ -187,14 +198,9 @@ Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weigh
   return norm(x, &residual, weight, numbers_of(eps, offset));
 }
 
-Tensor silu_and_mul(const Tensor& x) {
-  check_layout(x, "x", 2);
-  STD_TORCH_CHECK(x.size(1) % 2 == 0, "x has ", x.size(1), " columns, expected an even number");
-  const int64_t T = x.size(0), I = x.size(1) / 2;
-  Tensor y = empty_like(x, {T, I});
-  launch(std::make_shared<SiluAndMul>(dtype_of(x, "x"), y.data_ptr(), x.data_ptr(), T, I));
-  return y;
-}
+Tensor silu_and_mul(const Tensor& x) { return activate_and_mul(x, Activation::silu); }
+
+Tensor gelu_tanh_and_mul(const Tensor& x) { return activate_and_mul(x, Activation::gelu_tanh); }
 
 std::tuple<Tensor, Tensor> row_max(const Tensor& x) {
   check_layout(x, "x", 2);

@@ -42,15 +42,19 @@ static void rms_norm_of(void* y_, const void* x_, void* residual_, const void* w
   }
 }
 
+// x σ(z): z is x for silu, and 2 sqrt(2 / π) (x + 0.044715 x³) for GELU's tanh form, since 1 + tanh(u) = 2 σ(2u).
 template <class T>
-PIO_INLINE vf silu(vf x, T) { return round_to(x / (1.0f + vexp(-x)), T{}); }
+PIO_INLINE vf activate(Activation activation, vf x, T) {
+  const vf z = activation == Activation::silu ? x : x * (0.0713548163f * x * x + 1.59576912f);
+  return round_to(x / (1.0f + vexp(-z)), T{});
+}
 
 template <class T>
-static void silu_and_mul_of(void* y_, const void* gate_, const void* up_, int64_t n) {
+static void activate_and_mul_of(Activation activation, void* y_, const void* gate_, const void* up_, int64_t n) {
   T* y = static_cast<T*>(y_);
   const T *gate = static_cast<const T*>(gate_), *up = static_cast<const T*>(up_);
   each_vector<T>(n, [&](int64_t i, auto get, auto set) {
-    set(y + i, silu(get(gate + i), T{}) * get(up + i));
+    set(y + i, activate(activation, get(gate + i), T{}) * get(up + i));
   });
 }
 
@@ -139,8 +143,8 @@ static void rms_norm(DType t, void* y, const void* x, void* residual, const void
                      int64_t rows, int64_t D) {
   (t == DType::f32 ? rms_norm_of<float> : rms_norm_of<bf16>)(y, x, residual, weight, numbers, rows, D);
 }
-static void silu_and_mul(DType t, void* y, const void* gate, const void* up, int64_t n) {
-  (t == DType::f32 ? silu_and_mul_of<float> : silu_and_mul_of<bf16>)(y, gate, up, n);
+static void activate_and_mul(Activation activation, DType t, void* y, const void* gate, const void* up, int64_t n) {
+  (t == DType::f32 ? activate_and_mul_of<float> : activate_and_mul_of<bf16>)(activation, y, gate, up, n);
 }
 static void rope(DType to, void* y, DType from, const void* x, const float* cos, const float* sin, int64_t H) {
   const auto turn = from == DType::bf16 ? rope_of<bf16, bf16> : to == DType::f32 ? rope_of<float, float> : rope_of<bf16, float>;

@@ -96,23 +96,27 @@ const Kernels& kernels();
 Tensor rms_norm(const Tensor& x, const Tensor& weight, double eps, double offset);
 Tensor add_rms_norm(const Tensor& x, const Tensor& residual, const Tensor& weight, double eps, double offset);
 Tensor silu_and_mul(const Tensor& x);
+Tensor gelu_tanh_and_mul(const Tensor& x);
 std::tuple<Tensor, Tensor> row_max(const Tensor& x);
 Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& cos_sin, const Tensor& k_cache,
                       const Tensor& v_cache, const Tensor& slot_mapping, int64_t num_heads, int64_t num_kv_heads,
                       std::optional<Tensor> scales, std::optional<Tensor> q_norm, std::optional<Tensor> k_norm,
                       double eps, double offset);
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
-                       const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales);
+                       const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
+                       int64_t window);
 void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to);
 int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns);
 Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);
-Tensor gated_linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);
+Tensor gated_linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias,
+                    int64_t activation);
 void begin_recording();
 void abandon_recording();
 int64_t end_recording(const Tensor& result);
 void replay(int64_t step);
 std::string timed_replay(int64_t step);
 void forget_step(int64_t step);
-Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& parts, const Tensor& like, int64_t columns);
+Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& parts, const Tensor& like, int64_t columns,
+                 double scale);
 
 }  // namespace pio

@@ -40,14 +40,22 @@ class Linear(nn.Module):
 
 
 class GatedLinear(Linear):
-    """silu(gate(x)) · up(x) (Shazeer 2020, eq. 6); the weight's rows are the gate's and, below them, up's."""
+    """activation(gate(x)) · up(x) (Shazeer 2020, eq. 6); the weight's rows are the gate's and, below them, up's."""
 
-    def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        *,
+        bias: bool = False,
+        activation: ops.Activation = "silu",
+    ) -> None:
         super().__init__(in_features, 2 * out_features, bias=bias)
+        self.activation = activation
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.packed is not None, "weights are not loaded"
-        return ops.gated_linear(x, self.packed, self.bias)
+        return ops.gated_linear(x, self.packed, self.bias, self.activation)
 
 
 class RowParallelLinear(Linear):

@@ -51,11 +51,13 @@ class WeightPlan:
     """targets  parameters that are filled, in the model's order (tied ones too, where the checkpoint holds them)
     tied     parameter -> the parameter that it shares storage with
     heads    checkpoint tensor -> number of heads whose rows are to be put back in order
+    added    checkpoint tensor -> what is to be taken away from every value
     """
 
     targets: dict[str, Target] = field(default_factory=dict)
     tied: dict[str, str] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
+    added: dict[str, float] = field(default_factory=dict)
 
 
 def plan_weights(
@@ -85,6 +87,7 @@ class _Planner:
         self._gguf_rename = PatternTable(self._gguf.rename) if self._gguf else None
         self._gguf_drop = PatternTable(dict.fromkeys(self._gguf.drop if self._gguf else ()))
         self._unpermute = PatternTable(self._gguf.unpermute if self._gguf else {})
+        self._subtract = PatternTable(self._gguf.subtract if self._gguf else {})
         self._rename = PatternTable(weight_map.rename)
         self._drop = PatternTable(dict.fromkeys(weight_map.drop))
         self._split = PatternTable(weight_map.split)
@@ -127,6 +130,8 @@ class _Planner:
                 )
                 return
             self._plan.heads[source] = heads
+        if (added := self._subtract.find(name)) is not None:
+            self._plan.added[source] = added[0]
         name = _mapped(self._rename, name) or name
         if self._drop.find(name) is not None:
             return

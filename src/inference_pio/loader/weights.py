@@ -152,7 +152,11 @@ class _Loading:
             dtypes = {
                 self._dtype_of(target.name) for (target, _), k in zip(uses, kinds, strict=True) if k is None
             }
-            tensor = self._checkpoint.read(source, dtypes.pop() if len(dtypes) == 1 else torch.float32)
+            # What a converter added goes before anything is rounded.
+            added = self._plan.added.get(source)
+            exact = added is not None or len(dtypes) > 1
+            tensor = self._checkpoint.read(source, torch.float32 if exact else dtypes.pop())
+            tensor = tensor if added is None else tensor - added
             made[None] = _unpermute(tensor, heads) if heads else tensor
         return [made[kind] for kind in kinds]
 

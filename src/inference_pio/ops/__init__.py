@@ -6,7 +6,8 @@ I intermediate size, O outputs, P positions, B blocks per sequence.
 
 from __future__ import annotations
 
-from typing import cast
+from collections.abc import Callable, Mapping
+from typing import Literal, cast
 
 from torch import Tensor
 
@@ -27,7 +28,10 @@ from inference_pio.ops.reference import HeadNorms
 from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
 from inference_pio.ops.slab import Slab
 
+Activation = Literal["silu", "gelu_tanh"]
+
 __all__ = [
+    "Activation",
     "Blocks",
     "CannotRecord",
     "HeadNorms",
@@ -41,6 +45,7 @@ __all__ = [
     "cos_sin_table",
     "experts",
     "gated_linear",
+    "gelu_tanh_and_mul",
     "inverse_frequencies",
     "linear",
     "pack_quantized",
@@ -102,7 +107,9 @@ def rope_and_cache(
     """
     rotate = pick("rope_and_cache", qkv_TE)
     caches = (k_cache, v_cache, slot_mapping_T)
-    return cast(Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales, norms))
+    return cast(
+        Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales, norms)
+    )
 
 
 def paged_attention(
@@ -116,27 +123,33 @@ def paged_attention(
     max_query_len: int,
     max_seq_len: int,
     scales: Tensor | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """softmax(scale · q kᵀ) v over the cache, causal, [T, N, H] (Vaswani et al. 2017, eq. 1).
 
     Rows query_start[s] to query_start[s + 1] are the last tokens of sequence s, which has seq_lens[s] tokens
-    in the cache blocks block_tables[s]; each sees the positions up to its own. What lies behind seq_lens is
-    never read. block_tables, query_start and seq_lens are int32. The native result of a row is the same, bit
-    for bit, whatever else the call holds, however the prompt is cut into calls, for any number of threads.
-    scales belong to int8 caches, as `rope_and_cache` writes them.
+    in the cache blocks block_tables[s]; each sees the positions up to its own, or only the last `window` of
+    them, its own included (Beltagy et al. 2020). What lies behind seq_lens is never read, and of what lies
+    before a window no more than one tile. block_tables, query_start and seq_lens are int32. The native
+    result of a row is the same, bit for bit, whatever else the call holds, however the prompt is cut into calls,
+    for any number of threads. scales belong to int8 caches, as `rope_and_cache` writes them.
     """
     attend = pick("paged_attention", q_TNH)
     where = (block_tables_SB, query_start_S1, seq_lens_S)
-    return cast(Tensor, attend(q_TNH, k_cache, v_cache, *where, scale, max_query_len, max_seq_len, scales))
+    longest = (max_query_len, max_seq_len)
+    return cast(Tensor, attend(q_TNH, k_cache, v_cache, *where, scale, *longest, scales, window))
 
 
 def gated_linear(
-    x_TI: Tensor, packed: PackedWeight | QuantizedWeight, bias_O: Tensor | None = None
+    x_TI: Tensor,
+    packed: PackedWeight | QuantizedWeight,
+    bias_O: Tensor | None = None,
+    activation: Activation = "silu",
 ) -> Tensor:
-    """silu_and_mul(linear(x, packed, bias)), in one pass where the weight and its device allow it."""
+    """activation(gate) · up of linear(x, packed, bias), in one pass where the weight and its device allow it."""
     if isinstance(packed, QuantizedWeight) and packed.halves_match and is_native():
-        return quantized_gated_linear(x_TI, packed, bias_O)
-    return silu_and_mul(linear(x_TI, packed, bias_O))
+        return quantized_gated_linear(x_TI, packed, bias_O, activation)
+    return _ACTIVATE[activation](linear(x_TI, packed, bias_O))
 
 
 def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:
@@ -147,3 +160,17 @@ def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:
 def silu_and_mul(x_T2I: Tensor) -> Tensor:
     """silu(gate) · up [T, I], gate the first and up the second half of x's columns (Shazeer 2020, eq. 6)."""
     return cast(Tensor, pick("silu_and_mul", x_T2I)(x_T2I))
+
+
+def gelu_tanh_and_mul(x_T2I: Tensor) -> Tensor:
+    """gelu(gate) · up [T, I], halves as in `silu_and_mul` (GEGLU, Shazeer 2020, eq. 6).
+
+    gelu(x) = x / 2 · (1 + tanh(√(2/π) · (x + 0.044715 x³))) (Hendrycks and Gimpel 2016, eq. 2).
+    """
+    return cast(Tensor, pick("gelu_tanh_and_mul", x_T2I)(x_T2I))
+
+
+_ACTIVATE: Mapping[Activation, Callable[[Tensor], Tensor]] = {
+    "silu": silu_and_mul,
+    "gelu_tanh": gelu_tanh_and_mul,
+}

@@ -17,11 +17,12 @@ from inference_pio.ops.reference import HeadNorms
 
 DTYPES = frozenset({torch.float32, torch.bfloat16})
 _NAMES = (
-    "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul", "row_max",
+    "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul", "gelu_tanh_and_mul", "row_max",
     "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
     "begin_recording", "abandon_recording", "end_recording", "replay", "timed_replay", "forget_step",
 )  # fmt: skip
 ISA_SWITCH = "INFERENCE_PIO_ISA"
+_NO_WINDOW = 2**62
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) -> Tensor:
@@ -77,6 +78,7 @@ def paged_attention(
     max_query_len: int,  # noqa: ARG001
     max_seq_len: int,  # noqa: ARG001
     scales: Tensor | None = None,
+    window: int | None = None,
 ) -> Tensor:
     return _call(
         "paged_attention",
@@ -88,6 +90,7 @@ def paged_attention(
         seq_lens_S,
         scale,
         scales,
+        _NO_WINDOW if window is None else window,
     )
 
 
@@ -98,6 +101,10 @@ def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:
 
 def silu_and_mul(x_T2I: Tensor) -> Tensor:
     return _call("silu_and_mul", x_T2I.contiguous())
+
+
+def gelu_tanh_and_mul(x_T2I: Tensor) -> Tensor:
+    return _call("gelu_tanh_and_mul", x_T2I.contiguous())
 
 
 def _load() -> tuple[dict[str, Any], str, str | None]:

@@ -18,6 +18,8 @@ from inference_pio.ops.slab import Slab
 KINDS = (
     "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS", "IQ2_XXS",
 )  # fmt: skip
+# By their number in csrc/kernels.h.
+_ACTIVATIONS = ("silu", "gelu_tanh")
 _NO_CODEBOOK = torch.empty(0, 8, dtype=torch.uint8)
 
 
@@ -109,20 +111,23 @@ def quantized_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | Non
     return y_TO.to(x_TI.dtype)
 
 
-def quantized_gated_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | None) -> Tensor:
-    """silu(gate) · up of a weight whose `halves_match`: native, [T, out_features / 2] in x's dtype."""
+def quantized_gated_linear(
+    x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | None, activation: str = "silu"
+) -> Tensor:
+    """activation(gate) · up of a weight whose `halves_match`: native, [T, out_features / 2] in x's dtype."""
     x32_TI = x_TI.float().contiguous()
-    y_TO: Tensor = native.call("gated_linear", x32_TI, weight.data, weight.parts, bias_O)
+    number = _ACTIVATIONS.index(activation)
+    y_TO: Tensor = native.call("gated_linear", x32_TI, weight.data, weight.parts, bias_O, number)
     return y_TO.to(x_TI.dtype)
 
 
-def quantized_embedding(token_ids_T: Tensor, weight: QuantizedWeight) -> Tensor:
-    """Rows of the weight by token id: float32 [T, in_features]."""
-    return _rows(token_ids_T, weight.data, weight.parts, weight.in_features)
+def quantized_embedding(token_ids_T: Tensor, weight: QuantizedWeight, scale: float = 1.0) -> Tensor:
+    """Rows of the weight by token id, times `scale`: float32 [T, in_features]."""
+    return _rows(token_ids_T, weight.data, weight.parts, weight.in_features, scale)
 
 
-def _rows(ids_T: Tensor, data: Tensor, parts: Tensor, columns: int) -> Tensor:
-    rows: Any = native.call("embedding", ids_T, data, parts, _LIKE, columns)
+def _rows(ids_T: Tensor, data: Tensor, parts: Tensor, columns: int, scale: float = 1.0) -> Tensor:
+    rows: Any = native.call("embedding", ids_T, data, parts, _LIKE, columns, scale)
     result: Tensor = rows
     return result
 

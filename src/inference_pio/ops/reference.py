@@ -101,6 +101,7 @@ def paged_attention(
     max_query_len: int,  # noqa: ARG001
     max_seq_len: int,  # noqa: ARG001
     scales: Tensor | None = None,
+    window: int | None = None,
 ) -> Tensor:
     """softmax(scale · q kᵀ + mask) v (Vaswani et al. 2017, eq. 1), sequence by sequence, in float32."""
     block_size = k_cache.shape[2]
@@ -113,7 +114,7 @@ def paged_attention(
         if scales is not None:
             scale_2ML1 = scales[blocks].permute(2, 1, 0, 3).flatten(2)[:, :, :length, None]
             k_MLH, v_MLH = k_MLH * scale_2ML1[0], v_MLH * scale_2ML1[1]
-        out_TNH[rows] = _causal(q_TNH[rows].float(), k_MLH, v_MLH, scale).to(q_TNH.dtype)
+        out_TNH[rows] = _causal(q_TNH[rows].float(), k_MLH, v_MLH, scale, window).to(q_TNH.dtype)
     return out_TNH
 
 
@@ -127,17 +128,25 @@ def silu_and_mul(x_T2I: Tensor) -> Tensor:
     return F.silu(gate_TI) * up_TI
 
 
+def gelu_tanh_and_mul(x_T2I: Tensor) -> Tensor:
+    gate_TI, up_TI = x_T2I.chunk(2, dim=-1)
+    return F.gelu(gate_TI, approximate="tanh") * up_TI
+
+
 def _gather(cache: Tensor, blocks: Tensor, length: int) -> Tensor:
     """[M, length, H] float32: the sequence's own tokens and nothing that lies behind them."""
     return cache[blocks].transpose(0, 1).flatten(1, 2)[:, :length].float()
 
 
-def _causal(q_QNH: Tensor, k_MLH: Tensor, v_MLH: Tensor, scale: float) -> Tensor:
+def _causal(q_QNH: Tensor, k_MLH: Tensor, v_MLH: Tensor, scale: float, window: int | None) -> Tensor:
     rows, length = q_QNH.shape[0], k_MLH.shape[1]
     q_MGQH = q_QNH.reshape(rows, k_MLH.shape[0], -1, q_QNH.shape[2]).permute(1, 2, 0, 3)
     scores = torch.einsum("mgqh,mlh->mgql", q_MGQH, k_MLH) * scale
-    seen = torch.arange(length, device=q_QNH.device)
+    key = torch.arange(length, device=q_QNH.device)
     position = torch.arange(length - rows, length, device=q_QNH.device)
-    scores = scores.masked_fill(seen[None, :] > position[:, None], float("-inf"))
+    hidden = key[None, :] > position[:, None]
+    if window is not None:
+        hidden |= key[None, :] <= position[:, None] - window
+    scores = scores.masked_fill(hidden, float("-inf"))
     out_MGQH = torch.einsum("mgql,mlh->mgqh", scores.softmax(dim=-1), v_MLH)
     return out_MGQH.permute(2, 0, 1, 3).flatten(1, 2)

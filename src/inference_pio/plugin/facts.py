@@ -21,11 +21,14 @@ class GGUFNames:
     rename     GGUF name -> checkpoint name
     unpermute  checkpoint name -> number of heads whose rows llama.cpp's converter interleaved for its rotary kernel
                (convert_hf_to_gguf.py, LlamaModel.permute); loading puts them back into two halves
+    subtract   checkpoint name -> what llama.cpp's converter added to every value (convert_hf_to_gguf.py,
+               Gemma3Model.norm_shift); loading takes it away again, in float32
     drop       GGUF tensors that carry nothing the model needs (precomputed rotary factors, …)
     """
 
     rename: Mapping[str, str]
     unpermute: Mapping[str, int] = field(default_factory=lambda: _NONE)
+    subtract: Mapping[str, float] = field(default_factory=lambda: _NONE)
     drop: tuple[str, ...] = ()
 
 

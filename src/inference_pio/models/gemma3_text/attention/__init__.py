@@ -1,0 +1,1 @@
+"""Attention of gemma3_text, and which of the standard's attention techniques apply to it."""

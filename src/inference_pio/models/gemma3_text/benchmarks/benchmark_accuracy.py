@@ -1,0 +1,15 @@
+"""Gemma 3, accuracy: perplexity of the fast number format and its agreement with float32 on a real text."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from inference_pio.benchmarks import accuracy
+from inference_pio.benchmarks.command import main
+from inference_pio.models.gemma3_text.benchmarks.workloads import SUITE
+
+measure = partial(accuracy.measure, SUITE)
+
+if __name__ == "__main__":
+    sys.exit(main(measure, __doc__))

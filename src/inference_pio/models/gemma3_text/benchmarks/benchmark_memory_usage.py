@@ -1,0 +1,15 @@
+"""Gemma 3, memory: weights, KV cache and the peak of the process, against the plan made from the file's header."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from inference_pio.benchmarks import memory
+from inference_pio.benchmarks.command import main
+from inference_pio.models.gemma3_text.benchmarks.workloads import SUITE
+
+measure = partial(memory.measure, SUITE)
+
+if __name__ == "__main__":
+    sys.exit(main(measure, __doc__))

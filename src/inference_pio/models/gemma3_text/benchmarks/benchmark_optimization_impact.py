@@ -1,0 +1,15 @@
+"""Gemma 3, techniques: what each is worth, measured with it and without it in turns."""
+
+from __future__ import annotations
+
+import sys
+from functools import partial
+
+from inference_pio.benchmarks import impact
+from inference_pio.benchmarks.command import main
+from inference_pio.models.gemma3_text.benchmarks.workloads import SUITE
+
+measure = partial(impact.measure, SUITE)
+
+if __name__ == "__main__":
+    sys.exit(main(measure, __doc__))

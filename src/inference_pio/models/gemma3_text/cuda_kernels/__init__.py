@@ -1,0 +1,1 @@
+"""Operations of gemma3_text that are fused on a device."""

@@ -1,0 +1,1 @@
+"""Layers of gemma3_text that do several operations in one pass."""

@@ -1,0 +1,1 @@
+"""What gemma3_text remembers."""

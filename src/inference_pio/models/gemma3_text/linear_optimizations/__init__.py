@@ -1,0 +1,1 @@
+"""How gemma3_text's weights lie in memory."""

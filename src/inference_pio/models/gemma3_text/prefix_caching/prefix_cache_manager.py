@@ -1,0 +1,31 @@
+"""Equal tokens at equal positions have equal keys and values, as long as positions are turned and windows lie alike.
+
+Layers with a window keep their keys and values of all tokens, so a prefix can be reused whatever its length. The chat
+template writes a system message into the first turn of the user and keeps every turn as it was: a conversation's next
+turn begins with all of the last one.
+"""
+
+from __future__ import annotations
+
+from inference_pio.models.gemma3_text.config import Gemma3TextConfig
+from inference_pio.plugin.facts import PrefixPolicy, TechniqueFact
+
+
+def prefix_policy(config: Gemma3TextConfig) -> PrefixPolicy:
+    """Whatever changes keys and values for equal token ids goes into the hash."""
+    ropes = (repr(config.rope_full), repr(config.rope_sliding))
+    windows = (str(config.sliding_window), repr(config.layer_types))
+    scale = str(config.query_pre_attn_scalar)
+    return PrefixPolicy(seed=("gemma3_text", *ropes, *windows, scale, str(config.torch_dtype)))
+
+
+def technique(config: Gemma3TextConfig) -> TechniqueFact:
+    return TechniqueFact(
+        "prefix caching",
+        "memory",
+        "active" if config.use_prefix_caching else "dormant",
+        exact=True,
+        reason=f"full blocks are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones are kept"
+        if config.use_prefix_caching
+        else "use_prefix_caching is off",
+    )

@@ -1,0 +1,1 @@
+"""Rotary positions of gemma3_text: one table for full layers, another for sliding ones."""

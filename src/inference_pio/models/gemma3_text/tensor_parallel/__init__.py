@@ -1,0 +1,1 @@
+"""How gemma3_text is divided over ranks."""
