@@ -107,7 +107,10 @@ def test_the_operators_keep_to_their_schemas():
     x, weight = torch.randn(2, 8), torch.ones(8)
     checks = ("test_schema",)
     operators = torch.ops.inference_pio
-    torch.library.opcheck(operators.rms_norm.default, (x, weight, 1e-5), test_utils=checks)
-    torch.library.opcheck(operators.add_rms_norm.default, (x, x.clone(), weight, 1e-5), test_utils=checks)
+    torch.library.opcheck(operators.rms_norm.default, (x, weight, 1e-5, 0.0), test_utils=checks)
+    torch.library.opcheck(
+        operators.add_rms_norm.default, (x, x.clone(), weight, 1e-5, 0.0), test_utils=checks
+    )
     torch.library.opcheck(operators.silu_and_mul.default, (x,), test_utils=checks)
+    torch.library.opcheck(operators.gelu_tanh_and_mul.default, (x,), test_utils=checks)
     assert native.MISSING is None
