@@ -11,7 +11,7 @@ from typing import cast
 from torch import Tensor
 
 from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
-from inference_pio.ops.experts import experts
+from inference_pio.ops.experts import experts, top_experts
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight
 from inference_pio.ops.quantized import (
     Blocks,
@@ -26,6 +26,7 @@ from inference_pio.ops.recording import CannotRecord, RecordedStep
 from inference_pio.ops.reference import HeadNorms
 from inference_pio.ops.rotary import cos_sin_table, inverse_frequencies
 from inference_pio.ops.slab import Slab
+from inference_pio.ops.stacks import QuantizedStack
 
 __all__ = [
     "Blocks",
@@ -33,6 +34,7 @@ __all__ = [
     "HeadNorms",
     "OpChoice",
     "PackedWeight",
+    "QuantizedStack",
     "QuantizedWeight",
     "RecordedStep",
     "Slab",
@@ -53,6 +55,7 @@ __all__ = [
     "row_max",
     "silu_and_mul",
     "table",
+    "top_experts",
     "use",
 ]
 
@@ -102,7 +105,9 @@ def rope_and_cache(
     """
     rotate = pick("rope_and_cache", qkv_TE)
     caches = (k_cache, v_cache, slot_mapping_T)
-    return cast(Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales, norms))
+    return cast(
+        Tensor, rotate(qkv_TE, positions_T, cos_sin_PH, *caches, num_heads, num_kv_heads, scales, norms)
+    )
 
 
 def paged_attention(

@@ -15,7 +15,15 @@ from inference_pio.errors import ConfigError, ResourceError
 from inference_pio.ops import native, reference
 
 Implementation = Literal["reference", "native"]
-OPS = ("add_rms_norm", "paged_attention", "rms_norm", "rope_and_cache", "row_max", "silu_and_mul")
+OPS = (
+    "add_rms_norm",
+    "paged_attention",
+    "rms_norm",
+    "rope_and_cache",
+    "row_max",
+    "silu_and_mul",
+    "top_experts",
+)
 SWITCH = "INFERENCE_PIO_OPS"
 
 

@@ -17,7 +17,7 @@ from inference_pio.plugin.manifest import Manifest
 if TYPE_CHECKING:
     from inference_pio.plugin.base import ModelPlugin
 
-BUILT_IN = ("llama", "qwen2")
+BUILT_IN = ("llama", "qwen2", "qwen3_moe")
 ENTRY_POINT_GROUP = "inference_pio.models"
 
 
