@@ -34,8 +34,9 @@ def shard_plan(config: Qwen3MoeConfig) -> ShardPlan:
         ("mlp", config.intermediate_size),
         ("mlp.experts.*", config.moe_intermediate_size),
     ):
-        for projection, kind in (("gate_proj", "column"), ("up_proj", "column"), ("down_proj", "row")):
-            rules[f"{_LAYER}{block}.{projection}.weight"] = ShardRule(kind, features)
+        rules[f"{_LAYER}{block}.gate_proj.weight"] = ShardRule("column", features)
+        rules[f"{_LAYER}{block}.up_proj.weight"] = ShardRule("column", features)
+        rules[f"{_LAYER}{block}.down_proj.weight"] = ShardRule("row", features)
     return ShardPlan(rules, tuple(size for size in range(1, _MAX_RANKS + 1) if _divides(config, size)))
 
 

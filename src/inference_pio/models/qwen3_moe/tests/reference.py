@@ -15,6 +15,9 @@ from torch import Tensor
 
 from inference_pio.conformance.case import CheckpointKind, Raw
 
+# Of weights with which no token of the contract tests stands between two experts: their probabilities are 0.2 % apart
+# at least, where another order of the same sums moves them by a millionth.
+SEED = 8
 _SHARD = "100KB"
 _EXPERT = re.compile(r"(.*\.experts)\.\d+\.(gate|up|down)_proj\.weight")
 
@@ -25,7 +28,7 @@ class TransformersQwen3Moe:
     def __init__(self, raw: Raw) -> None:
         self.raw = raw
         self.model = transformers.Qwen3MoeForCausalLM(reference_config(raw)).float().eval()
-        generator = torch.Generator().manual_seed(2)
+        generator = torch.Generator().manual_seed(SEED)
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 noise = torch.randn(parameter.shape, generator=generator)
