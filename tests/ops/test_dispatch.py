@@ -23,6 +23,7 @@ NAMES = [
     "rope_and_cache",
     "row_max",
     "silu_and_mul",
+    "top_experts",
     "quantized_linear",
 ]
 

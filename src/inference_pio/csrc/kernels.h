@@ -100,6 +100,9 @@ struct Kernels {
   // The tokens of x times some rows of a weight; `scratch` is unit_scratch_bytes(tokens) of memory, aligned to 64.
   void (*multiply_unit)(const Unit&, const Quantized& x, int64_t tokens, uint8_t* scratch);
   int64_t (*unit_scratch_bytes)(int64_t tokens);
+  // out[t * stride + r] = x[t] · w[r], in floats.
+  void (*multiply_dense)(const float* x, int64_t tokens, const float* w, int64_t rows, int64_t columns, float* out,
+                         int64_t stride);
 
   int64_t (*scratch_floats)(int64_t rows, int64_t head_dim);
   // First of a tile, then its chunks, each into a state of its own; `scratch` is scratch_floats() of memory.

@@ -11,6 +11,7 @@ namespace PIO_NAMESPACE {
 #include "unpack.h"
 #include "matmul_tile.h"
 #include "quantize_row.h"
+#include "dense_tile.h"
 
 }  // namespace PIO_NAMESPACE
 
@@ -26,6 +27,7 @@ const Kernels PIO_TABLE = {
     PIO_NAMESPACE::quantize_row,
     PIO_NAMESPACE::multiply_unit,
     PIO_NAMESPACE::unit_scratch_bytes,
+    PIO_NAMESPACE::multiply_dense,
     PIO_NAMESPACE::scratch_floats,
     PIO_NAMESPACE::take_queries,
     PIO_NAMESPACE::attend_chunk,

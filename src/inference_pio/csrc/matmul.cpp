@@ -4,34 +4,15 @@
 #include <optional>
 
 #include "pack.h"
-#include "tensors.h"
-#include "work.h"
+#include "product.h"
 
 namespace pio {
 namespace {
 
 constexpr int64_t kActivationBytes = 2400 << 10;  // activations of a block of tokens: they are read again for each unit
-// A thread first takes a long stretch of its own, its share of all but this part of the units; those go, in so many pieces,
-// to whoever is through sooner.
-constexpr int64_t kLeftPart = 16, kPieces = 32;
-// A product of so few tokens is as fast as its weight is read, and the processor reads a stretch of this length best by
-// itself: it has more lines under way than a program can ask for.
-constexpr int64_t kReadingTokens = 2, kLongStretch = 64 << 10;
-constexpr int64_t kNobodyAsks = -1;
 constexpr int64_t kOwnActivations = 4096;  // numbers that each thread quantises for itself
 struct Panels {};
 struct Activations {};
-
-// Rows [first, first + weight.rows) of the result.
-struct Segment {
-  Packed weight;
-  int64_t first;
-
-  int64_t units() const { return (weight.rows + kUnitRows - 1) / kUnitRows; }
-  const uint8_t* group(int64_t index) const {
-    return weight.data + index * layout_of(weight.format).group_bytes(weight.columns);
-  }
-};
 
 // What all linear maps share: tokens are quantised, then cut into blocks; a thread takes some units of the weight's rows
 // for a block of tokens.
@@ -44,7 +25,7 @@ class Product : public Work {
   }
 
   void run(const Team& team, uint8_t* scratch) const override {
-    const Quantized q = quantized(team, scratch);
+    const Quantized q = quantized<Activations>(team, x_, T_, K_, kOwnActivations, scratch);
     const int64_t count = (T_ + tokens_ - 1) / tokens_ * units_;  // of units, for each block of tokens
     const int64_t stretch = std::max<int64_t>(1, (count - count / kLeftPart) / team.size);
     const int64_t edge = 4 * kUnitRows * tokens_;
@@ -67,42 +48,10 @@ class Product : public Work {
   virtual void multiply(int64_t unit, int64_t next, int64_t first, int64_t count, const Quantized& q, uint8_t* scratch,
                         float* edge) const = 0;
 
-  // `rows` of the result from `out` on, tokens `width` apart, are those of the unit; `bias` of each group, or null.
-  static void multiply_rows(Unit unit, const Quantized& q, int64_t count, const float* const (&bias)[2], float* out,
-                            int64_t width, int64_t rows, uint8_t* scratch, float* edge) {
-    if (rows == (unit.gated ? 1 : unit.count) * kGroupRows) {
-      unit.bias[0] = bias[0], unit.bias[1] = bias[1], unit.out = out, unit.stride = width;
-      return kernels().multiply_unit(unit, q, count, scratch);
-    }
-    float padded[2][kGroupRows] = {};
-    for (int64_t g = 0; g < unit.count && bias[g] != nullptr; ++g) {
-      std::copy_n(bias[g], unit.gated ? rows : std::min<int64_t>(kGroupRows, rows - g * kGroupRows), padded[g]);
-      unit.bias[g] = padded[g];
-    }
-    unit.out = edge, unit.stride = kUnitRows;
-    kernels().multiply_unit(unit, q, count, scratch);
-    for (int64_t t = 0; t < count; ++t) std::copy_n(edge + kUnitRows * t, rows, out + t * width);
-  }
   const float* x_;
   int64_t T_, K_;
 
  private:
-  // A few activations are quantised by each thread for itself: that is sooner done than waited for.
-  Quantized quantized(const Team& team, uint8_t* scratch) const {
-    const bool alone = T_ * K_ <= kOwnActivations;
-    const Quantized q = Quantized::at(alone ? scratch_of<Activations>(scratch_bytes()) : scratch, T_, K_);
-    const auto quantize = [&](int64_t begin, int64_t end) {
-      for (int64_t t = begin; t < end; ++t) kernels().quantize_row(x_ + t * K_, K_, q.from(t));
-    };
-    if (alone) {
-      quantize(0, T_);
-    } else {
-      team.share(T_, std::max<int64_t>(1, T_ / (4 * team.size)), quantize);
-      team.wait();
-    }
-    return q;
-  }
-
   int64_t units_, unit_bytes_, tokens_;
 };
 
@@ -205,28 +154,13 @@ class Embedding final : public Work {
   float scale_;
 };
 
-Format checked_format(int64_t format) {
-  STD_TORCH_CHECK(format >= 0 && format < static_cast<int64_t>(Format::count), "format ", format, " does not exist");
-  return static_cast<Format>(format);
-}
-
-// `parts` int64 [segments, 2]: format and rows of each; `data` holds them one behind the other.
 std::vector<Segment> segments_of(const Tensor& data, const Tensor& parts, int64_t columns) {
   check_layout(data, "packed", 1);
   check_type(data, "packed", ScalarType::Byte);
-  check_layout(parts, "parts", 2);
-  check_type(parts, "parts", ScalarType::Long);
-  const int64_t* at = static_cast<const int64_t*>(parts.data_ptr());
-  const uint8_t* memory = static_cast<const uint8_t*>(data.data_ptr());
-  std::vector<Segment> segments;
-  int64_t row = 0, offset = 0;
-  for (int64_t i = 0; i < parts.size(0); ++i, at += 2) {
-    const Packed weight{checked_format(at[0]), memory + offset, at[1], columns};
-    segments.push_back({weight, row});
-    row += at[1];
-    offset += weight.groups() * layout_of(weight.format).group_bytes(columns);
-  }
-  STD_TORCH_CHECK(!segments.empty() && offset == data.size(0), "packed has ", data.size(0), " bytes, expected ", offset);
+  std::vector<Segment> segments = segments_at(static_cast<const uint8_t*>(data.data_ptr()), parts, columns);
+  int64_t bytes = 0;
+  for (const Segment& segment : segments) bytes += segment.bytes();
+  STD_TORCH_CHECK(!segments.empty() && bytes == data.size(0), "packed has ", data.size(0), " bytes, expected ", bytes);
   return segments;
 }
 

@@ -39,6 +39,10 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def("linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");
   m.def("gated_linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias, int activation) -> Tensor");
   m.def("embedding(Tensor token_ids, Tensor packed, Tensor parts, Tensor like, int columns, float scale) -> Tensor");
+  m.def("top_experts(Tensor x, Tensor router, int per_token, bool normalize) -> (Tensor, Tensor)");
+  m.def(
+      "experts(Tensor x, Tensor gate_up, Tensor gate_up_parts, Tensor down, Tensor down_parts, Tensor chosen, "
+      "Tensor weights) -> Tensor");
   m.def("begin_recording() -> ()");
   m.def("abandon_recording() -> ()");
   m.def("end_recording(Tensor result) -> int");
@@ -70,4 +74,6 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CPU, m) {
   m.impl("linear", TORCH_BOX(&pio::linear));
   m.impl("gated_linear", TORCH_BOX(&pio::gated_linear));
   m.impl("embedding", TORCH_BOX(&pio::embedding));
+  m.impl("top_experts", TORCH_BOX(&pio::top_experts));
+  m.impl("experts", TORCH_BOX(&pio::experts));
 }

@@ -110,6 +110,9 @@ int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns);
 Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);
 Tensor gated_linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias,
                     int64_t activation);
+std::tuple<Tensor, Tensor> top_experts(const Tensor& x, const Tensor& router, int64_t per_token, bool normalize);
+Tensor experts(const Tensor& x, const Tensor& gate_up, const Tensor& gate_up_parts, const Tensor& down,
+               const Tensor& down_parts, const Tensor& chosen, const Tensor& weights);
 void begin_recording();
 void abandon_recording();
 int64_t end_recording(const Tensor& result);

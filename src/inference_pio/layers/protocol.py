@@ -37,3 +37,16 @@ class TakesQuantized(Protocol):
 
     def take_quantized(self, pieces: Sequence[ops.Blocks], memory: ops.Slab) -> None:
         """Instead of filling `weight`: its rows, piece by piece from the first one down, to be kept in `memory`."""
+
+
+@runtime_checkable
+class TakesStacks(Protocol):
+    """A module whose stacked parameters may stay in the blocks of the file: all of them, or none.
+
+    stacks  parameter of the module -> what it took
+    """
+
+    stacks: dict[str, ops.QuantizedStack]
+
+    def take_stack(self, name: str, stack: ops.QuantizedStack) -> None:
+        """Instead of filling parameter `name` of the module."""

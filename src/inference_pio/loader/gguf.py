@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -46,18 +47,25 @@ class GGUFFile(Closing):
         self.tensors: Mapping[str, TensorInfo] = header.tensors
         self._offsets = header.offsets
 
-    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
-        info, offset = self.tensors[name], self._offsets[name]
+    def read(
+        self, name: str, dtype: torch.dtype | None = None, part: tuple[int, int] | None = None
+    ) -> Tensor:
+        info, offset = self._place(name, part)
         if info.dtype in DECODERS:
             return self._decode(info, offset, dtype or torch.float32)
         return read_floats(self._file, offset, info.shape, _PLAIN[info.dtype], dtype)
 
-    def read_blocks(self, name: str) -> Tensor:
-        info = self.tensors[name]
-        kind = TYPES_BY_NAME[info.dtype]
-        rows = torch.empty(info.shape[0], kind.nbytes(info.shape[1]), dtype=torch.uint8)
-        self._file.read_into(self._offsets[name], bytes_of(rows))
+    def read_blocks(self, name: str, part: tuple[int, int] | None = None) -> Tensor:
+        info, offset = self._place(name, part)
+        row_bytes = TYPES_BY_NAME[info.dtype].nbytes(info.shape[-1])
+        rows = torch.empty(math.prod(info.shape[:-1]), row_bytes, dtype=torch.uint8)
+        self._file.read_into(offset, bytes_of(rows))
         return rows
+
+    def _place(self, name: str, part: tuple[int, int] | None) -> tuple[TensorInfo, int]:
+        """The tensor, or what is read of it, and where in the file that begins; rows are whole blocks."""
+        info, skipped = self.tensors[name].narrowed(part)
+        return info, self._offsets[name] + TYPES_BY_NAME[info.dtype].nbytes(skipped)
 
     def _decode(self, info: TensorInfo, offset: int, dtype: torch.dtype) -> Tensor:
         kind = TYPES_BY_NAME[info.dtype]

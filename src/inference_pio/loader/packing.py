@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from inference_pio import ops
-from inference_pio.layers.protocol import TakesQuantized
+from inference_pio.layers.protocol import TakesQuantized, TakesStacks
 from inference_pio.loader.ggml_types import TYPES_BY_NAME
 from inference_pio.loader.quant_tables import IQ2_GRID
 from inference_pio.loader.quantize import quantize_rows
@@ -41,16 +41,18 @@ class Packing:
         """Every kind of blocks there is, sorted."""
         return tuple(sorted({kind for kinds in self.kinds.values() for kind in kinds}))
 
-    def read(self, checkpoint: Checkpoint, source: str, kind: str) -> ops.Blocks:
-        """All rows of a tensor of the checkpoint, as blocks of that kind."""
+    def read(
+        self, checkpoint: Checkpoint, source: str, kind: str, part: tuple[int, int] | None = None
+    ) -> ops.Blocks:
+        """All rows of a tensor of the checkpoint, or of some of its matrices, as blocks of that kind."""
         info = checkpoint.tensors[source]
         if info.dtype == kind:
             assert isinstance(checkpoint, HoldsBlocks)
             codebook = iq2_codebook() if kind == "IQ2_XXS" else ops.Blocks.codebook
-            return ops.Blocks(kind, checkpoint.read_blocks(source), info.shape[1], codebook)
+            return ops.Blocks(kind, checkpoint.read_blocks(source, part), info.shape[-1], codebook)
         assert self.quantization is not None
-        rows = quantize_rows(checkpoint.read(source, torch.float32), kind, self.quantization.group_size)
-        return ops.Blocks(kind, rows, info.shape[1])
+        values = checkpoint.read(source, torch.float32, part).flatten(0, -2)
+        return ops.Blocks(kind, quantize_rows(values, kind, self.quantization.group_size), info.shape[-1])
 
 
 NOTHING_PACKED = Packing({})
@@ -61,25 +63,52 @@ def plan_packing(
 ) -> Packing:
     """Everything that can stay in blocks: weights of modules that take them, whole rows, of kinds that can be packed.
 
-    A tied parameter shares what the other one has; where the checkpoint holds both they are compared as floats.
+    A tied parameter shares what the other one has; where the checkpoint holds both they are compared as floats. Of a
+    module of stacks all stay or none.
     """
     twice = {name for name in plan.tied if name in plan.targets}
     twice |= {plan.tied[name] for name in twice}
     kinds = {}
+    mixed: set[str] = set()  # modules of stacks of which one at least becomes dense
     for target in plan.targets.values():
-        owner = model.get_submodule(target.name.rpartition(".")[0])
-        if target.name in twice or target.stacked or not isinstance(owner, TakesQuantized):
+        module = target.name.rpartition(".")[0]
+        owner = model.get_submodule(module)
+        if target.name in twice or not _takes_blocks(owner, target):
             continue
-        if not target.name.endswith(".weight") or any(piece.cut is not None for piece in target.pieces):
-            continue
-        found = [_kind(header.tensors[piece.source], quantization) for piece in target.pieces]
-        if all(kind is not None for kind in found):
-            kinds[target.name] = tuple(kind for kind in found if kind is not None)
-    return Packing(kinds, quantization)
+        found = _kinds(target, header, quantization)
+        if found is not None:
+            kinds[target.name] = found
+        elif target.stacked:
+            mixed.add(module)
+    return Packing(
+        {name: found for name, found in kinds.items() if name.rpartition(".")[0] not in mixed}, quantization
+    )
 
 
-def _kind(info: TensorInfo, quantization: Quantization | None) -> str | None:
-    if len(info.shape) != 2 or info.shape[1] % _COLUMNS:
+def _takes_blocks(owner: nn.Module, target: Target) -> bool:
+    if target.stacked:
+        return isinstance(owner, TakesStacks)
+    return isinstance(owner, TakesQuantized) and target.name.endswith(".weight")
+
+
+def _kinds(
+    target: Target, header: CheckpointHeader, quantization: Quantization | None
+) -> tuple[str, ...] | None:
+    """The kind of each piece; None where one has none, or entries of a stack differ."""
+    if any(piece.cut is not None for piece in target.pieces):
+        return None
+    found = []
+    for piece in target.pieces:
+        kind = _kind(header.tensors[piece.source], 2 if piece.entry is None else 3, quantization)
+        if kind is None:
+            return None
+        found.append(kind)
+    width = len(found) // target.depth
+    return tuple(found) if found == found[:width] * target.depth else None
+
+
+def _kind(info: TensorInfo, dimensions: int, quantization: Quantization | None) -> str | None:
+    if len(info.shape) != dimensions or info.shape[-1] % _COLUMNS:
         return None
     has_blocks = ops.can_pack(info.dtype)
     if quantization is None:

@@ -77,8 +77,10 @@ class SafetensorsFile(Closing):
         self.tensors: Mapping[str, TensorInfo] = MappingProxyType(infos)
         self._offsets = {name: data_start + entry.data_offsets[0] for name, entry in entries.items()}
 
-    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
-        info = self.tensors[name]
+    def read(
+        self, name: str, dtype: torch.dtype | None = None, part: tuple[int, int] | None = None
+    ) -> Tensor:
+        info, skipped = self.tensors[name].narrowed(part)
         stored = DTYPES[info.dtype]
         if dtype is not None and dtype != stored and info.dtype not in _CONVERTIBLE:
             raise ModelFileError(
@@ -86,7 +88,8 @@ class SafetensorsFile(Closing):
                 f"has type {info.dtype}; only floating point weights are read",
                 where=f"tensor {name}",
             )
-        return read_floats(self._file, self._offsets[name], info.shape, stored, dtype)
+        offset = self._offsets[name] + skipped * stored.itemsize
+        return read_floats(self._file, offset, info.shape, stored, dtype)
 
     def close(self) -> None:
         self._file.close()
@@ -118,8 +121,10 @@ class ShardedSafetensors(Closing):
             {name: file.tensors[name] for name, file in self._holder.items()}
         )
 
-    def read(self, name: str, dtype: torch.dtype | None = None) -> Tensor:
-        return self._holder[name].read(name, dtype)
+    def read(
+        self, name: str, dtype: torch.dtype | None = None, part: tuple[int, int] | None = None
+    ) -> Tensor:
+        return self._holder[name].read(name, dtype, part)
 
     def close(self) -> None:
         for file in self._files:

@@ -33,6 +33,17 @@ class TensorInfo:
     def num_elements(self) -> int:
         return math.prod(self.shape)
 
+    def narrowed(self, part: tuple[int, int] | None) -> tuple[TensorInfo, int]:
+        """(first, number) of the entries along dimension 0 as a tensor, and where it begins, in elements."""
+        if part is None:
+            return self, 0
+        first, count = part
+        if not (self.shape and first >= 0 and count >= 0 and first + count <= self.shape[0]):
+            raise ValueError(f"{self.name} {list(self.shape)} has no entries {first} to {first + count}")
+        nbytes = self.nbytes // self.shape[0]
+        narrow = TensorInfo(self.name, (count, *self.shape[1:]), self.dtype, nbytes * count)
+        return narrow, first * math.prod(self.shape[1:])
+
 
 class CheckpointHeader(Protocol):
     """Names and shapes, whether or not the data is at hand."""
@@ -51,10 +62,13 @@ class CheckpointHeader(Protocol):
 class Checkpoint(CheckpointHeader, Protocol):
     """Open weights: headers read and checked, data read on request. Leaving the `with` block closes the files."""
 
-    def read(self, name: str, dtype: torch.dtype | None = None) -> torch.Tensor:
+    def read(
+        self, name: str, dtype: torch.dtype | None = None, part: tuple[int, int] | None = None
+    ) -> torch.Tensor:
         """One tensor, dense, in memory of its own.
 
         Args:
+            part: (first, number) of the entries along dimension 0 that are read; all by default.
             dtype: a floating type to convert to piece by piece, so that no second copy is held. By default the
                 stored type; float32 where the tensor is quantised.
 
@@ -76,8 +90,9 @@ class Checkpoint(CheckpointHeader, Protocol):
 class HoldsBlocks(Protocol):
     """A checkpoint whose tensors may be quantised."""
 
-    def read_blocks(self, name: str) -> torch.Tensor:
-        """A quantised tensor [rows, columns] as it is stored: uint8 [rows, bytes of a row].
+    def read_blocks(self, name: str, part: tuple[int, int] | None = None) -> torch.Tensor:
+        """A quantised tensor [rows, columns] as it is stored: uint8 [rows, bytes of a row]. Of a stack of matrices the
+        rows of one follow those of the one before; `part` is as for `Checkpoint.read`.
 
         Raises:
             KeyError: no quantised tensor has that name.

@@ -13,6 +13,7 @@ from inference_pio.loader.tensor_info import CheckpointHeader
 from inference_pio.plugin.facts import GGUFNames, WeightMap
 
 Shape = tuple[int, ...]
+_MOST_ENTRIES = 4096  # of a stack: a file may claim any number, and each becomes an object here
 
 
 @dataclass(frozen=True)
@@ -20,14 +21,16 @@ class Piece:
     """A part of one checkpoint tensor on its way into a parameter.
 
     source   the checkpoint's tensor
-    rows     (start, length) of the part along dimension 0, before `cut` takes this rank's share
-    shape    after both
+    entry    number along dimension 0 of the tensor, where that is a stack of several
+    rows     (start, length) of the part along the next dimension, before `cut` takes this rank's share
+    shape    after all of them
     index    place in the stack (0 where nothing is stacked)
     order    place in the merge
     label    its name after renaming and splitting, for error messages
     """
 
     source: str
+    entry: int | None
     rows: tuple[int, int] | None
     cut: Cut | None
     shape: Shape
@@ -44,6 +47,15 @@ class Target:
     shape: Shape
     stacked: bool
     pieces: tuple[Piece, ...]
+
+    @property
+    def depth(self) -> int:
+        """Entries of the stack; 1 where nothing is stacked."""
+        return self.shape[0] if self.stacked else 1
+
+    def place(self, piece: Piece) -> int:
+        """Its number among `pieces`."""
+        return piece.index * (len(self.pieces) // self.depth) + piece.order
 
 
 @dataclass
@@ -90,6 +102,7 @@ class _Planner:
         self._subtract = PatternTable(self._gguf.subtract if self._gguf else {})
         self._rename = PatternTable(weight_map.rename)
         self._drop = PatternTable(dict.fromkeys(weight_map.drop))
+        self._unstack = PatternTable(_checked_unstack(weight_map.unstack))
         self._split = PatternTable(weight_map.split)
         self._merge = weight_map.merge
         self._merged_into = PatternTable(_inverse(weight_map.merge))
@@ -118,7 +131,7 @@ class _Planner:
         return self._plan
 
     def _take(self, source: str, shape: Shape) -> None:
-        """Follow one tensor through renaming, dropping and splitting to its places."""
+        """Follow one tensor through renaming, dropping, unstacking and splitting to its places."""
         name = self._common_name(source)
         if name is None:
             return
@@ -135,9 +148,20 @@ class _Planner:
         name = _mapped(self._rename, name) or name
         if self._drop.find(name) is not None:
             return
+        if (unstacked := self._unstack.find(name)) is None:
+            self._split_up(source, None, name, shape)
+            return
+        pattern, numbers = unstacked
+        if not shape or shape[0] > _MOST_ENTRIES or source in self._plan.heads:
+            self._wrong_shape.append(f"{source} {list(shape)} cannot be unstacked")
+            return
+        for entry in range(shape[0]):
+            self._split_up(source, entry, fill_in(pattern, (*numbers, str(entry))), shape[1:])
+
+    def _split_up(self, source: str, entry: int | None, name: str, shape: Shape) -> None:
         split = self._split.find(name)
         if split is None:
-            self._place(source, name, None, shape)
+            self._place(source, entry, name, None, shape)
             return
         parts, numbers = split
         if not shape or shape[0] % len(parts):
@@ -145,7 +169,7 @@ class _Planner:
             return
         rows = shape[0] // len(parts)
         for order, part in enumerate(parts):
-            self._place(source, fill_in(part, numbers), (order * rows, rows), (rows, *shape[1:]))
+            self._place(source, entry, fill_in(part, numbers), (order * rows, rows), (rows, *shape[1:]))
 
     def _common_name(self, source: str) -> str | None:
         """The name that safetensors checkpoints use; None where the tensor is dropped or unknown."""
@@ -158,7 +182,9 @@ class _Planner:
             self._unused.append(source)
         return name
 
-    def _place(self, source: str, name: str, rows: tuple[int, int] | None, shape: Shape) -> None:
+    def _place(
+        self, source: str, entry: int | None, name: str, rows: tuple[int, int] | None, shape: Shape
+    ) -> None:
         target, order, width = name, 0, 1
         if (merged := self._merged_into.find(name)) is not None:
             (pattern, order), numbers = merged
@@ -178,7 +204,7 @@ class _Planner:
         if is_stacked:
             self._stacked.add(target)
         self._pieces[target][index, order] = Piece(
-            source, rows, cut, cut.shape(shape) if cut else shape, index, order, name
+            source, entry, rows, cut, cut.shape(shape) if cut else shape, index, order, name
         )
 
     def _fill(self, name: str, shape: Shape) -> None:
@@ -244,6 +270,13 @@ def _inverse(merge: Mapping[str, Iterable[str]]) -> dict[str, tuple[str, int]]:
                 raise PluginError(f"the weight map merges {part} twice")
             inverse[part] = (whole, order)
     return inverse
+
+
+def _checked_unstack(unstack: Mapping[str, str]) -> Mapping[str, str]:
+    for whole, part in unstack.items():
+        if stars(part) != stars(whole) + 1:
+            raise PluginError(f"the weight map unstacks {whole} to {part}, which must have one * more")
+    return unstack
 
 
 def _stack_inverse(stack: Mapping[str, str]) -> dict[str, str]:

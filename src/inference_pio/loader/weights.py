@@ -13,8 +13,9 @@ from torch import Tensor, nn
 
 from inference_pio import ops
 from inference_pio.errors import CheckpointMismatch
-from inference_pio.layers.protocol import FinishesLoading, KeepsDtype, TakesQuantized
+from inference_pio.layers.protocol import FinishesLoading, KeepsDtype, TakesQuantized, TakesStacks
 from inference_pio.loader.packing import NOTHING_PACKED, Packing
+from inference_pio.loader.readings import Reading, plan_readings
 from inference_pio.loader.sharding import Sharding
 from inference_pio.loader.tensor_info import Checkpoint, CheckpointHeader
 from inference_pio.loader.weight_plan import Piece, Shape, Target, WeightPlan, plan_weights
@@ -97,72 +98,65 @@ class _Loading:
         self._finishing = _Finishing(model, plan, device, dtype)
         self._started: dict[str, _Assembly] = {}
         self._blocks: dict[str, dict[int, ops.Blocks]] = {}
+        self._stacks: dict[str, _StackAssembly] = {}
         self._slab = ops.Slab()
-        self._uses = _uses(plan)
-        self._total = sum(checkpoint.tensors[source].nbytes for source in self._uses)
+        self._readings = plan_readings(plan, checkpoint.tensors)
+        self._total = sum(reading.nbytes for reading in self._readings)
         self._done = 0
 
     def run(self) -> None:
-        tied = [self._plan.targets[name] for name in self._plan.tied if name in self._plan.targets]
-        plain = [target for target in self._plan.targets.values() if target.name not in self._plan.tied]
-        # The largest first: what is read of it then stands beside few weights. Tied ones last: what they are compared
-        # with has to be there.
-        pieces = [piece.source for target in plain for piece in target.pieces]
-        pieces.sort(key=self._largest(pieces).__ne__)
-        sources = dict.fromkeys((*pieces, *(piece.source for target in tied for piece in target.pieces)))
-        for source, found in self._read_all(list(sources)):
-            for (target, piece), value in zip(self._uses[source], found, strict=True):
+        for reading, found in self._read_all():
+            for (target, piece), value in zip(reading.uses, found, strict=True):
                 self._put(target, piece, value)
-            self._done += self._checkpoint.tensors[source].nbytes
+            self._done += reading.nbytes
             if self._progress is not None:
                 self._progress(self._done, self._total, "loading")
         for name, other in self._plan.tied.items():
             self._share(name, other)
         self._finishing.finish_rest()
 
-    def _largest(self, sources: list[str]) -> str:
-        return max(sources, key=lambda source: self._checkpoint.tensors[source].nbytes, default="")
-
-    def _read_all(self, sources: list[str]) -> Iterator[tuple[str, list[Tensor | ops.Blocks]]]:
-        """Each tensor for each of its uses; where weights are packed, the next is read meanwhile."""
+    def _read_all(self) -> Iterator[tuple[Reading, list[Tensor | ops.Blocks]]]:
+        """What was read for each of its uses; where weights are packed, the next is read meanwhile."""
         if not self._packing.kinds:
-            for source in sources:
-                yield source, self._read(source)
+            for reading in self._readings:
+                yield reading, self._read(reading)
             return
         with ThreadPoolExecutor(1) as reader:
-            coming = deque([reader.submit(self._read, sources[0])] if sources else [])
-            for source, after in zip_longest(sources, sources[1:]):
+            coming = deque([reader.submit(self._read, reading) for reading in self._readings[:1]])
+            for reading, after in zip_longest(self._readings, self._readings[1:]):
                 found = coming.popleft().result()
                 if after is not None:
                     coming.append(reader.submit(self._read, after))
-                yield source, found
+                yield reading, found
 
     @torch.inference_mode()
-    def _read(self, source: str) -> list[Tensor | ops.Blocks]:
-        """One tensor, as each of its uses wants it."""
-        uses = self._uses[source]
-        kinds = [self._kind_of(target, piece) for target, piece in uses]
-        heads = self._plan.heads.get(source)
+    def _read(self, reading: Reading) -> list[Tensor | ops.Blocks]:
+        """One tensor, or some entries of it, as each of its uses wants it."""
+        kinds = [self._kind_of(target, piece) for target, piece in reading.uses]
+        heads = self._plan.heads.get(reading.source)
         made: dict[str | None, Tensor | ops.Blocks] = {}
         for kind in dict.fromkeys(kinds):
             if kind is not None:
-                blocks = self._packing.read(self._checkpoint, source, kind)
+                blocks = self._packing.read(self._checkpoint, reading.source, kind, reading.part)
                 made[kind] = replace(blocks, data=_unpermute(blocks.data, heads)) if heads else blocks
                 continue
             dtypes = {
-                self._dtype_of(target.name) for (target, _), k in zip(uses, kinds, strict=True) if k is None
+                self._dtype_of(target.name)
+                for (target, _), k in zip(reading.uses, kinds, strict=True)
+                if k is None
             }
-            # What a converter added goes before anything is rounded.
-            added = self._plan.added.get(source)
-            exact = added is not None or len(dtypes) > 1
-            tensor = self._checkpoint.read(source, torch.float32 if exact else dtypes.pop())
+            added = self._plan.added.get(reading.source)  # by a converter: it goes before anything is rounded
+            dtype = torch.float32 if added is not None or len(dtypes) > 1 else dtypes.pop()
+            tensor = self._checkpoint.read(reading.source, dtype, reading.part)
             tensor = tensor if added is None else tensor - added
             made[None] = _unpermute(tensor, heads) if heads else tensor
-        return [made[kind] for kind in kinds]
+        return [
+            _entry(made[kind], piece, reading) for kind, (_, piece) in zip(kinds, reading.uses, strict=True)
+        ]
 
     def _kind_of(self, target: Target, piece: Piece) -> str | None:
         kinds = self._packing.kinds.get(target.name)
-        return None if kinds is None else kinds[target.pieces.index(piece)]
+        return None if kinds is None else kinds[target.place(piece)]
 
     def _share(self, name: str, other: str) -> None:
         (owner, leaf), (partner, _) = _owner(self._model, name), _owner(self._model, other)
@@ -180,9 +174,13 @@ class _Loading:
         return self._put_dense(target, piece, value)
 
     def _put_blocks(self, target: Target, piece: Piece, blocks: ops.Blocks) -> None:
-        data = blocks.data if piece.rows is None else blocks.data.narrow(0, *piece.rows)
+        if piece.rows is not None:
+            blocks = replace(blocks, data=blocks.data.narrow(0, *piece.rows))
+        if target.stacked:
+            self._put_in_stack(target, piece, blocks)
+            return
         parts = self._blocks.setdefault(target.name, {})
-        parts[target.pieces.index(piece)] = replace(blocks, data=data)
+        parts[target.place(piece)] = blocks
         if len(parts) < len(target.pieces):
             return
         owner, _ = _owner(self._model, target.name)
@@ -190,6 +188,18 @@ class _Loading:
         owner.take_quantized([parts[order] for order in range(len(parts))], self._slab)
         del self._blocks[target.name]
         self._finishing.filled(target.name)
+
+    def _put_in_stack(self, target: Target, piece: Piece, blocks: ops.Blocks) -> None:
+        """Each part is packed where it belongs as soon as it is read: none of them waits for the others."""
+        if target.name not in self._stacks:
+            self._stacks[target.name] = _StackAssembly(target, self._packing, self._slab)
+        assembly = self._stacks[target.name]
+        assembly.put(piece, blocks)
+        if not assembly.left:
+            owner, leaf = _owner(self._model, target.name)
+            assert isinstance(owner, TakesStacks)
+            owner.take_stack(leaf, self._stacks.pop(target.name).stack)
+            self._finishing.filled(target.name)
 
     def _put_dense(self, target: Target, piece: Piece, tensor: Tensor) -> None:
         part = tensor if piece.rows is None else tensor.narrow(0, *piece.rows)
@@ -250,6 +260,21 @@ class _Assembly:
         return self._value
 
 
+class _StackAssembly:
+    """A stacked parameter that stays in blocks, while its parts arrive in any order."""
+
+    def __init__(self, target: Target, packing: Packing, memory: ops.Slab) -> None:
+        self.left = len(target.pieces)
+        first = target.pieces[: self.left // target.depth]
+        kinds = packing.kinds[target.name]
+        parts = [(kinds[target.place(piece)], piece.shape[0]) for piece in first]
+        self.stack = ops.QuantizedStack.empty(target.depth, parts, target.shape[-1], memory)
+
+    def put(self, piece: Piece, blocks: ops.Blocks) -> None:
+        self.stack.pack(piece.index, piece.order, blocks)
+        self.left -= 1
+
+
 class _Finishing:
     """Calls `finish_loading` of every module that has it, once, as early as its parameters allow."""
 
@@ -289,13 +314,16 @@ def _parameters(module: nn.Module) -> Iterator[tuple[str, nn.Parameter]]:
     return module.named_parameters(remove_duplicate=False)
 
 
-def _uses(plan: WeightPlan) -> dict[str, list[tuple[Target, Piece]]]:
-    """Checkpoint tensor -> where its pieces go; a tensor that is split goes to several parameters."""
-    uses: dict[str, list[tuple[Target, Piece]]] = {}
-    for target in plan.targets.values():
-        for piece in target.pieces:
-            uses.setdefault(piece.source, []).append((target, piece))
-    return uses
+def _entry(value: Tensor | ops.Blocks, piece: Piece, reading: Reading) -> Tensor | ops.Blocks:
+    """Of several matrices that were read at once, the piece's own."""
+    if piece.entry is None or reading.part is None:
+        return value
+    first, count = reading.part
+    number = piece.entry - first
+    if isinstance(value, Tensor):
+        return value[number]
+    rows = value.data.shape[0] // count
+    return replace(value, data=value.data.narrow(0, number * rows, rows))
 
 
 def _starts(target: Target) -> dict[tuple[int, int], int]:

@@ -21,7 +21,7 @@ from inference_pio.ops.delta_rule import (
     spans,
 )
 from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
-from inference_pio.ops.experts import experts
+from inference_pio.ops.experts import experts, top_experts
 from inference_pio.ops.latent import (
     Sequences,
     UpProjections,
@@ -50,6 +50,7 @@ from inference_pio.ops.rotary import (
     yarn_frequencies,
 )
 from inference_pio.ops.slab import Slab
+from inference_pio.ops.stacks import QuantizedStack
 
 Activation = Literal["silu", "gelu_tanh"]
 
@@ -61,6 +62,7 @@ __all__ = [
     "HeadNorms",
     "OpChoice",
     "PackedWeight",
+    "QuantizedStack",
     "QuantizedWeight",
     "RecordedStep",
     "Sequences",
@@ -94,6 +96,7 @@ __all__ = [
     "spans",
     "store_latents",
     "table",
+    "top_experts",
     "turn_pairs",
     "use",
     "yarn_attention_factor",

@@ -16,8 +16,15 @@ from inference_pio.ops import native, reference
 
 Implementation = Literal["reference", "native"]
 OPS = (
-    "add_rms_norm", "gelu_tanh_and_mul", "paged_attention", "rms_norm", "rope_and_cache", "row_max", "silu_and_mul",
-)  # fmt: skip
+    "add_rms_norm",
+    "gelu_tanh_and_mul",
+    "paged_attention",
+    "rms_norm",
+    "rope_and_cache",
+    "row_max",
+    "silu_and_mul",
+    "top_experts",
+)
 SWITCH = "INFERENCE_PIO_OPS"
 
 

@@ -18,7 +18,7 @@ from inference_pio.ops.reference import HeadNorms
 DTYPES = frozenset({torch.float32, torch.bfloat16})
 _NAMES = (
     "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul", "gelu_tanh_and_mul", "row_max",
-    "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
+    "top_experts", "experts", "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
     "begin_recording", "abandon_recording", "end_recording", "replay", "timed_replay", "forget_step",
 )  # fmt: skip
 ISA_SWITCH = "INFERENCE_PIO_ISA"
@@ -105,6 +105,14 @@ def silu_and_mul(x_T2I: Tensor) -> Tensor:
 
 def gelu_tanh_and_mul(x_T2I: Tensor) -> Tensor:
     return _call("gelu_tanh_and_mul", x_T2I.contiguous())
+
+
+def top_experts(x_TD: Tensor, router_ED: Tensor, per_token: int, normalize: bool) -> tuple[Tensor, Tensor]:
+    router_ED = router_ED.float().contiguous()
+    chosen: tuple[Tensor, Tensor] = call(
+        "top_experts", x_TD.float().contiguous(), router_ED, per_token, normalize
+    )
+    return chosen
 
 
 def _load() -> tuple[dict[str, Any], str, str | None]:

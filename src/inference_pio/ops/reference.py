@@ -123,6 +123,16 @@ def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:
     return largest.values, largest.indices
 
 
+def top_experts(x_TD: Tensor, router_ED: Tensor, per_token: int, normalize: bool) -> tuple[Tensor, Tensor]:
+    """softmax(x routerᵀ), sorted; a stable sort leaves the lower of two equal ones in front."""
+    scores_TE = F.linear(x_TD.float(), router_ED.float()).softmax(dim=-1)
+    weights_TE, chosen_TE = scores_TE.sort(dim=-1, descending=True, stable=True)
+    weights_TK = weights_TE[:, :per_token]
+    if normalize:
+        weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
+    return chosen_TE[:, :per_token].contiguous(), weights_TK.contiguous()
+
+
 def silu_and_mul(x_T2I: Tensor) -> Tensor:
     gate_TI, up_TI = x_T2I.chunk(2, dim=-1)
     return F.silu(gate_TI) * up_TI

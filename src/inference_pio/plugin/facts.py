@@ -37,6 +37,7 @@ class WeightMap:
     """Checkpoint names to parameters, applied in this order; strict both ways (`inference_pio.loader.weights`).
 
     rename  checkpoint name -> name used below
+    unstack name -> name with one `*` more, its last: entry n along dimension 0 is the tensor with number n (experts)
     split   name -> parts it is cut into along dimension 0, in equal pieces
     merge   parameter -> names concatenated along dimension 0
     stack   parameter -> name with `*`: all numbers 0…n-1 stacked along a new dimension 0 (experts)
@@ -45,6 +46,7 @@ class WeightMap:
     """
 
     rename: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    unstack: Mapping[str, str] = field(default_factory=lambda: _NONE)
     split: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
     merge: Mapping[str, tuple[str, ...]] = field(default_factory=lambda: _NONE)
     stack: Mapping[str, str] = field(default_factory=lambda: _NONE)

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from inference_pio.engine.updates import EngineStats
-from inference_pio.layers.protocol import TakesQuantized
+from inference_pio.layers.protocol import TakesQuantized, TakesStacks
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.memory import available_bytes, peak_process_bytes, process_bytes
 from inference_pio.runtime.opened import OpenedModel
@@ -81,4 +81,6 @@ def loaded_weight_bytes(model: nn.Module) -> int:
     for module in model.modules():
         if isinstance(module, TakesQuantized) and module.packed is not None:
             storages[module.packed.address] = module.packed.nbytes
+        if isinstance(module, TakesStacks):
+            storages |= {stack.address: stack.nbytes for stack in module.stacks.values()}
     return sum(storages.values())

@@ -1,0 +1,16 @@
+"""Sparse attention: qwen3_moe is sparse in its feed-forward blocks, not here."""
+
+from __future__ import annotations
+
+from inference_pio.plugin.facts import TechniqueFact
+
+
+def technique() -> TechniqueFact:
+    return TechniqueFact(
+        "sparse attention",
+        "attention",
+        "not applicable",
+        exact=False,
+        reason="attention is dense in every layer; leaving blocks of the cache out would be an approximation, and no "
+        "quality bound guards approximations yet",
+    )

@@ -1,0 +1,1 @@
+"""Operations of qwen3_moe that are fused on a device."""

@@ -1,0 +1,1 @@
+"""Layers of qwen3_moe that do several operations in one pass."""

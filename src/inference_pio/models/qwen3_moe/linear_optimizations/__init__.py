@@ -1,0 +1,1 @@
+"""How qwen3_moe's weights lie in memory."""

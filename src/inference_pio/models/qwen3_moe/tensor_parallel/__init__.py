@@ -1,0 +1,1 @@
+"""How qwen3_moe is divided over ranks."""
