@@ -59,7 +59,7 @@ def test_an_expert_that_nobody_chose_is_not_read() -> None:
 def test_no_token_at_all() -> None:
     """A step that ends within a prompt needs no row of the last layer."""
     x, gate_up, down, chosen, weights = case(5)
-    assert ops.experts(x[:0], gate_up, down, chosen[:0], weights[:0]).shape == (0, D)
+    assert ops.experts(x[:0], gate_up, down, chosen[:0], weights[:0]).shape == (0, HIDDEN)
 
 
 def test_a_token_alone_gives_what_it_gives_in_company() -> None:

@@ -16,8 +16,8 @@ from torch import Tensor
 class HeadNorms(NamedTuple):
     """RMSNorm of each head's queries and keys, weights [H] and numbers as `rms_norm` takes them."""
 
-    q_H: Tensor
-    k_H: Tensor
+    q: Tensor
+    k: Tensor
     eps: float
     offset: float = 0.0
 
@@ -65,8 +65,8 @@ def rope_and_cache(
     heads = qkv_TE.reshape(qkv_TE.shape[0], num_heads + 2 * num_kv_heads, -1)
     q_TNH, k_TMH, v_TMH = torch.split(heads, [num_heads, num_kv_heads, num_kv_heads], dim=1)
     if norms is not None:
-        q_TNH = rms_norm(q_TNH, norms.q_H, norms.eps, norms.offset)
-        k_TMH = rms_norm(k_TMH, norms.k_H, norms.eps, norms.offset)
+        q_TNH = rms_norm(q_TNH, norms.q, norms.eps, norms.offset)
+        k_TMH = rms_norm(k_TMH, norms.k, norms.eps, norms.offset)
     block_size = k_cache.shape[2]
     block_T, offset_T = slot_mapping_T // block_size, slot_mapping_T % block_size
     kept = ((k_cache, apply_rope(k_TMH, positions_T, cos_sin_PH)), (v_cache, v_TMH))
