@@ -83,9 +83,9 @@ def test_json(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(
         checks, "CHECKS", (Check("C1", check_talks), Check("C2", check_talks, needs="collected"))
     )
-    done = cli("verify", "qwen2", "--json")
+    done = cli("verify", "llama", "--json")
     verdict = json.loads(done.out)
-    assert (verdict["plugin"], verdict["origin"], verdict["kept"]) == ("qwen2", "built-in", True)
+    assert (verdict["plugin"], verdict["origin"], verdict["kept"]) == ("llama", "built-in", True)
     assert verdict["counts"] == {"passed": 1, "not applicable": 1}
     first, second = verdict["checks"]
     assert first.pop("seconds") >= 0
@@ -97,7 +97,7 @@ def test_json(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         "why": "",
     }
     assert second["why"] == "no configurations of other models were given to look through"
-    assert "no JSON qwen2" in done.err
+    assert "no JSON llama" in done.err
 
 
 def test_every_way_to_fail_is_told_in_words(cli: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,13 +13,9 @@ from inference_pio.scaffold.rename import Renaming
 from inference_pio.scaffold.source import Source
 
 
-def renaming(source: str, name: str = "my_model") -> Renaming:
-    return Renaming.of(Source.of(default_registry().get(source)), Names.of(name))
-
-
 @pytest.fixture(scope="module")
 def llama() -> Renaming:
-    return renaming("llama")
+    return Renaming.of(Source.of(default_registry().get("llama")), Names.of("my_model"))
 
 
 @pytest.mark.parametrize(
@@ -80,7 +76,7 @@ def test_imports_are_in_order_again(llama: Renaming) -> None:
 
 
 def test_names_with_a_point_are_models() -> None:
-    qwen2 = renaming("qwen2")
+    qwen2 = Renaming("models.qwen2", Names.of("my_model"), {}, frozenset({"qwen2"}), ("Qwen2",))
     for kept in ('x = "qwen2.5-coder-1.5b"\n', "# Qwen2.5, qwen2_vl, Qwen2 (Yang et al. 2024)\n"):
         assert qwen2.python(kept) == kept
     assert qwen2.python("# Qwen2, throughput of qwen2\n") == "# MyModel, throughput of my_model\n"
