@@ -198,7 +198,7 @@ class Experts final : public Work {
     }
     for (int64_t i = 0; i < run.count; ++i) {
       const float* both = edge + i * kUnitRows;
-      kernels().silu_and_mul(DType::f32, out + i * I_ + row, both, both + kGroupRows, rows);
+      kernels().activate_and_mul(Activation::silu, DType::f32, out + i * I_ + row, both, both + kGroupRows, rows);
     }
   }
 

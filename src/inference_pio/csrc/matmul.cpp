@@ -10,7 +10,7 @@ namespace pio {
 namespace {
 
 constexpr int64_t kActivationBytes = 2400 << 10;  // activations of a block of tokens: they are read again for each unit
-constexpr int64_t kOwnActivations = 4096;  // numbers that each thread quantises for itself
+constexpr int64_t kOwnActivations = 4096;           // numbers that each thread quantises for itself
 struct Panels {};
 struct Activations {};
 
