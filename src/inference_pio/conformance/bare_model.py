@@ -29,6 +29,7 @@ class BareModel:
         sequences: how many there may be; blocks of one sequence lie apart in the cache.
         max_tokens: the longest sequence.
         options: configuration fields to change.
+        dtype: of weights, activations and caches.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class BareModel:
         max_tokens: int = 256,
         shard: Shard | None = None,
         options: Mapping[str, Any] | None = None,
+        dtype: torch.dtype = torch.float32,
     ) -> None:
         shard = shard or Shard()
         with open_checkpoint(path) as checkpoint:
@@ -53,14 +55,14 @@ class BareModel:
                 plugin.weight_map(self.config),
                 shard_plan=plugin.shard_plan(self.config),
                 shard=shard,
-                dtype=torch.float32,
+                dtype=dtype,
                 device=_CPU,
                 progress=None,
             )
         self.model = model.eval()
         for step in plugin.optimizations(self.config):
             self.model = step.apply(self.model, self.config)
-        self.specs = plugin.cache_specs(self.config, torch.float32, shard)
+        self.specs = plugin.cache_specs(self.config, dtype, shard)
         self._sequences, self._blocks = sequences, -(-max_tokens // BLOCK_SIZE)
         self.caches = [
             spec.allocate(sequences * self._blocks, BLOCK_SIZE, sequences, _CPU) for spec in self.specs

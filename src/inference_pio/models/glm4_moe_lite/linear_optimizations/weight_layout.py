@@ -76,8 +76,8 @@ def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
         "hardware",
         "active" if kept else "dormant",
         exact=False,
-        reason="on a CPU quantised projections stay in blocks and meet activations of 8 bits; routers, up-projections "
-        "and experts are dense"
+        reason="on a CPU quantised projections stay in blocks and meet activations of 8 bits; routers and what makes "
+        "keys and values from latents are dense"
         if kept
         else "a dtype was named: weights are dense",
     )

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from copy import deepcopy
+from typing import Any
 
 import pytest
 import torch
 
+from inference_pio.conformance.bare_model import BareModel
 from inference_pio.conformance.numbers import token_ids
 from inference_pio.conformance.subject import Subject
 from inference_pio.llm import LLM
@@ -41,37 +43,34 @@ def test_a_cache_in_bfloat16_beside_float32(subject: Subject) -> None:
     torch.testing.assert_close(found[1], found[0], rtol=0, atol=0.1)
 
 
+@pytest.mark.slow
 def test_bfloat16_is_as_near_as_transformers(subject: Subject) -> None:
-    """Total variation between the distributions in 16 bits and in 32, averaged: ours beside Transformers' own."""
-    prompt = token_ids(50, 272)
-    exact = subject.reference("low-rank").logits(prompt).softmax(-1)
-    theirs = deepcopy(subject.reference("low-rank").model).bfloat16()
-    for layer in theirs.model.layers[1:]:  # where it keeps float32 itself
-        layer.mlp.gate.e_score_correction_bias = (
-            subject.reference("low-rank")
-            .model.model.layers[layer.self_attn.layer_idx]
-            .mlp.gate.e_score_correction_bias
-        )
-    with torch.inference_mode():
-        rounded = theirs(torch.tensor([prompt])).logits[0].float().softmax(-1)
-    their_distance = (rounded - exact).abs().sum(-1).mean().item()
-    params = SamplingParams(temperature=0.0, max_tokens=1, logprobs=20)
-    with LLM(
-        str(subject.checkpoint("low-rank")),
-        dtype="bfloat16",
-        skip_tokenizer_init=True,
-        kv_cache_memory_gb=0.01,
-        enable_prefix_caching=False,
-    ) as llm:
-        found = llm.generate([{"prompt_token_ids": prompt[:end]} for end in range(1, 51)], params)
-    distances = [
-        sum(
-            abs(torch.tensor(entry.logprob).exp().item() - row[token_id].item())
-            for token_id, entry in (result.outputs[0].logprobs or [{}])[0].items()
-        )
-        for row, result in zip(exact, found, strict=True)
-    ]
-    assert 0 < sum(distances) / len(distances) < 1.5 * their_distance
+    """How far distributions in 16 bits are from those in 32, over all tiny models: ours beside Transformers' own.
+
+    Rounding sends a token to another expert here or there, so that single prompts differ either way.
+    """
+    ours, theirs = 0.0, 0.0
+    for tiny in TINY:
+        their_model = _in_bfloat16(subject.reference(tiny).model)
+        model = BareModel(subject.plugin(), subject.checkpoint(tiny), dtype=torch.bfloat16)
+        for seed in range(8):
+            prompt = token_ids(60, TINY[tiny]["vocab_size"], seed)
+            exact = subject.reference(tiny).logits(prompt).softmax(-1)
+            with torch.inference_mode():
+                their_logits = their_model(torch.tensor([prompt])).logits[0].float()
+            ours += (model.prefill(prompt).softmax(-1) - exact).abs().sum().item()
+            theirs += (their_logits.softmax(-1) - exact).abs().sum().item()
+    assert 0 < ours < 1.15 * theirs
+
+
+def _in_bfloat16(model: Any) -> Any:
+    """Transformers' model as it loads one: the bias of the choice stays in float32."""
+    rounded = deepcopy(model).bfloat16()
+    for name, bias in model.named_buffers():
+        if name.endswith("e_score_correction_bias"):
+            path, _, leaf = name.rpartition(".")
+            setattr(rounded.get_submodule(path), leaf, bias)
+    return rounded
 
 
 def test_an_answer_ends_where_the_positions_end(tiny_llm: LLM) -> None:
