@@ -48,7 +48,7 @@ def test_built_in_and_external_plugins_are_listed_without_reading_manifests() ->
 def test_unknown_names_get_the_nearest() -> None:
     with pytest.raises(PluginError, match=r"no plugin is called 'lama'; did you mean 'llama'\?"):
         Registry().get("lama")
-    with pytest.raises(PluginError, match=r"there are llama"):
+    with pytest.raises(PluginError, match=r"there are .*llama"):
         create_plugin("zzz")
 
 
@@ -69,7 +69,7 @@ def test_collisions_are_errors(brought: Any) -> None:
 
 
 def test_unknown_architectures_list_the_supported_ones() -> None:
-    with pytest.raises(UnsupportedArchitecture, match=r"MambaForCausalLM.*supported: LlamaForCausalLM"):
+    with pytest.raises(UnsupportedArchitecture, match=r"MambaForCausalLM.*supported: .*LlamaForCausalLM"):
         Registry().for_checkpoint({"architectures": ["MambaForCausalLM"]}, "here/config.json")
     with pytest.raises(UnsupportedArchitecture, match=r"not stated"):
         Registry().for_checkpoint({}, "here/config.json")
