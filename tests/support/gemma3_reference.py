@@ -41,16 +41,13 @@ def load_reference(gguf_file: Path) -> tuple[Any, Any]:
     return model.eval(), transformers.AutoTokenizer.from_pretrained(gguf_file.parent, **where)
 
 
-def continue_greedily(model: Any, prompt: Sequence[int]) -> list[int]:
-    """The next `TOKENS` tokens, past the end of the text."""
-    model.generation_config.eos_token_id = None
+def greedy_choices(model: Any, prompt: Sequence[int], answer: Sequence[int]) -> list[int]:
+    """What the model would choose in place of each token of the answer, given those before it.
+
+    Where that is the answer itself, the answer is the model's own greedy one, by induction over its tokens.
+    """
     with torch.inference_mode():
-        out = model.generate(
-            torch.tensor([prompt]),
-            attention_mask=torch.ones(1, len(prompt), dtype=torch.int64),
-            do_sample=False,
-            max_new_tokens=TOKENS,
-            pad_token_id=0,
-        )
-    answer: list[int] = out[0, len(prompt) :].tolist()
-    return answer
+        ids = torch.tensor([[*prompt, *answer]])
+        logits = model(ids, logits_to_keep=len(answer) + 1).logits[0, :-1]
+    choices: list[int] = logits.argmax(-1).tolist()
+    return choices

@@ -19,6 +19,7 @@ _IGNORED = {
     "initializer_range": "training",
     "attention_dropout": "training",
     "use_cache": "generation always uses the cache",
+    "_sliding_window_pattern": "written beside layer_types by default, whatever these say; never read",
     "cache_implementation": "how another library stores keys and values",
     "eos_token_id": "the tokenizer's files say it",
     "bos_token_id": "the tokenizer's files say it",
@@ -183,7 +184,7 @@ def _refuse_softcapping(read: ConfigReader, *keys: str) -> None:
 
 
 def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:
-    """What is stated layer by layer, or by the distance of full layers; both spellings of that must agree with it."""
+    """What is stated layer by layer, or by the distance of full layers, which must agree with it."""
     stated = read.optional("layer_types")
     found = None
     if stated is not None:
@@ -194,14 +195,10 @@ def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:
         ):
             read.refuse(f"must be {layers} times {FULL} or {SLIDING}, is {stated!r:.80}", where="layer_types")
         found = tuple(stated)
-    for key in ("sliding_window_pattern", "_sliding_window_pattern"):
-        if key in read:
-            by_pattern = _by_pattern(read.integer(key), layers)
-            if found is not None and by_pattern != found:
-                read.refuse("contradicts what else is said of the kinds of layers", where=key)
-            found = by_pattern
-        read.optional(key)
-    return found or _by_pattern(_PATTERN, layers)
+    by_pattern = _by_pattern(read.integer("sliding_window_pattern", default=_PATTERN), layers)
+    if found is not None and "sliding_window_pattern" in read and by_pattern != found:
+        read.refuse("contradicts layer_types", where="sliding_window_pattern")
+    return found or by_pattern
 
 
 def _by_pattern(distance: int, layers: int) -> tuple[str, ...]:

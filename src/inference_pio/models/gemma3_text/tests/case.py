@@ -161,6 +161,7 @@ CASE = PluginCase(
     claims=frozenset(),
     ignored=frozenset(
         {
+            "_sliding_window_pattern",
             "architectures",
             "attention_dropout",
             "bos_token_id",

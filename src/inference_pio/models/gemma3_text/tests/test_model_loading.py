@@ -194,8 +194,8 @@ def test_what_is_said_of_layers_in_each_spelling() -> None:
     for stated in (
         {"layer_types": kinds},
         {"sliding_window_pattern": 3},
-        {"_sliding_window_pattern": 3},
-        {"layer_types": kinds, "_sliding_window_pattern": 3},
+        {"layer_types": kinds, "sliding_window_pattern": 3},
+        {"layer_types": kinds, "_sliding_window_pattern": 6},  # as Transformers writes it
     ):
         config = Gemma3TextConfig.read({**TINY["five-to-one"], **stated}, "")
         assert list(config.layer_types) == kinds
