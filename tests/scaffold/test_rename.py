@@ -82,6 +82,16 @@ def test_names_with_a_point_are_models() -> None:
     assert qwen2.python("# Qwen2, throughput of qwen2\n") == "# MyModel, throughput of my_model\n"
 
 
+def test_files_beside_the_code_keep_their_names() -> None:
+    renamed = Renaming(
+        "m", Names.of("my_model"), {}, frozenset({"qwen3"}), ("Qwen3",), frozenset({"qwen3.published.json"})
+    )
+    assert (
+        renamed.python('x = "qwen3.published.json", "qwen3.x"\n')
+        == 'x = "qwen3.published.json", "my_model.x"\n'
+    )
+
+
 def test_metadata(llama: Renaming) -> None:
     facts = {
         "general.architecture": "llama",

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from inference_pio.scaffold.names import Names
 from inference_pio.scaffold.source import Source
 
-_OTHERS = re.compile(r"(transformers[.:/][\w.:/]+|convert_hf_to_gguf\.py(?:'s|,) \w+)")
+_OTHERS = r"transformers[.:/][\w.:/]+|convert_hf_to_gguf\.py(?:'s|,) \w+"
 # Python 3.12 cuts f-strings into pieces; those with a brace in them do not lie where they say.
 _MIDDLE = vars(tokenize).get("FSTRING_MIDDLE")
 
@@ -28,6 +28,7 @@ class Renaming:
     classes  old class or architecture -> new
     words    the plugin's name, and what GGUF calls its architectures
     stems    how the old classes' names begin; in prose the architecture's name
+    files    names of the files beside the code: they stay
     """
 
     package: str
@@ -35,13 +36,15 @@ class Renaming:
     classes: Mapping[str, str]
     words: frozenset[str]
     stems: tuple[str, ...]
+    files: frozenset[str] = frozenset()
 
     @classmethod
     def of(cls, source: Source, names: Names) -> Renaming:
         stems = source.stems()
         classes = {name: _renamed(name, stems, names.stem) for name in source.classes}
         words = {source.manifest.name, *source.manifest.gguf_architectures}
-        return cls(source.package, names, classes, frozenset(words), stems)
+        files = frozenset(path.name for path in source.files() if path.suffix != ".py")
+        return cls(source.package, names, classes, frozenset(words), stems, files)
 
     def python(self, code: str) -> str:
         """A module's code: names of its own, strings and comments; imports in order again."""
@@ -54,7 +57,7 @@ class Renaming:
 
     def text(self, text: str) -> str:
         """Prose, or the inside of a string."""
-        parts = _OTHERS.split(text)
+        parts = re.split(f"({'|'.join((_OTHERS, *map(re.escape, self.files)))})", text)
         return "".join(part if index % 2 else self._own_text(part) for index, part in enumerate(parts))
 
     def json(self, text: str) -> str:
