@@ -56,9 +56,11 @@ class Open:
         self.opened.append(checkpoint)
         original = checkpoint.read
 
-        def counted(name: str, dtype: torch.dtype | None = None) -> Tensor:
+        def counted(
+            name: str, dtype: torch.dtype | None = None, part: tuple[int, int] | None = None
+        ) -> Tensor:
             self.reads.append(name)
-            return original(name, dtype)
+            return original(name, dtype, part)
 
         checkpoint.read = counted  # type: ignore[method-assign]
         return checkpoint

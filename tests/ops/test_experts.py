@@ -17,7 +17,7 @@ from inference_pio.ops import native
 from support.quant_blocks import KINDS, TYPES_BY_NAME, random_blocks
 
 EXPERTS, HIDDEN, INNER, CHOSEN = 6, 32, 24, 3
-some = settings(max_examples=12, deadline=None)
+some = settings(max_examples=5, deadline=None)
 
 
 def choices(tokens: int, experts: int, per_token: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -19,6 +19,7 @@ from inference_pio.conformance.case import CheckpointKind, Raw
 # at least, where another order of the same sums moves them by a millionth.
 SEED = 8
 _SHARD = "100KB"
+Encode = Callable[[str, Any], tuple[Any, gguf.GGMLQuantizationType | None]]
 _EXPERT = re.compile(r"(.*\.experts)\.\d+\.(gate|up|down)_proj\.weight")
 
 
@@ -81,10 +82,14 @@ def shape_of(name: str, shapes: Mapping[str, tuple[int, ...]]) -> tuple[int, ...
     return rows // 2, columns
 
 
-def write_gguf(path: Path, raw: Raw, model: Any, writer: gguf.GGUFWriter | None = None) -> Path:
+def _plain(_: str, value: Any) -> tuple[Any, gguf.GGMLQuantizationType | None]:
+    return value, None
+
+
+def write_gguf(path: Path, raw: Raw, model: Any, encode: Encode = _plain) -> Path:
     """What llama.cpp's converter makes of a qwen3_moe; names are those of the gguf package."""
     config = model.config
-    writer = writer or gguf.GGUFWriter(path, "qwen3moe")
+    writer = gguf.GGUFWriter(path, "qwen3moe")
     writer.add_context_length(config.max_position_embeddings)
     writer.add_embedding_length(config.hidden_size)
     writer.add_block_count(config.num_hidden_layers)
@@ -109,7 +114,8 @@ def write_gguf(path: Path, raw: Raw, model: Any, writer: gguf.GGUFWriter | None 
     for name, value in _converted(model):
         found = names.get_name(name, try_suffixes=(".weight",))
         assert found is not None, f"the gguf package knows no name for {name}"
-        writer.add_tensor(found, value.detach().contiguous().numpy())
+        data, kind = encode(found, value.detach().contiguous().numpy())
+        writer.add_tensor(found, data, raw_dtype=kind)
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
