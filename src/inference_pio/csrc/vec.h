@@ -141,7 +141,7 @@ PIO_INLINE vf vexp(vf x) {
   p = p * r + 1.6666665459e-1f;
   p = p * r + 5.0000001201e-1f;
   p = p * (r * r) + (r + 1.0f);
-  const vf power = (vf)((((vi)shifted - (vi)magic) + 127) << 23);
+  const vf power = (vf)((((vu)shifted - (vu)magic) + 127u) << 23);  // unsigned: what is far below wraps, and is zero
   const vf e = p * power;
   return x < -87.3f ? vf{} : e;
 }

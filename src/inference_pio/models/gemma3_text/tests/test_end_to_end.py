@@ -58,6 +58,6 @@ def test_the_default_model_answers() -> None:
         pytest.skip(str(missing))
     plugin = create_plugin("gemma3_text")
     assert initialize_plugin(plugin)
-    answer = plugin.generate_text("The capital of France is", max_new_tokens=8, do_sample=False)
+    answer = plugin.generate_text("Paris is the capital of", max_new_tokens=8, do_sample=False)
     plugin.cleanup()
-    assert "Paris" in answer
+    assert answer.startswith(" France")
