@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from inference_pio.plugin.media import MediaRows
+
 
 @dataclass(frozen=True)
 class ForwardBatch:
@@ -20,6 +22,8 @@ class ForwardBatch:
     state_slots   [S] int64, the slot of each sequence's recurrent state; None where no layer keeps state
     last_token    [R] int64, the rows that need logits, in order; several of a sequence where tokens were guessed
     max_query_len, max_seq_len: largest of each, as numbers, so that no layer has to look into a tensor
+    media         rows that images fill; None where the step has none
+    rope_positions [3, T] int64, time, height and width of each token, for models that rotate by them; None for others
     """
 
     token_ids: Tensor
@@ -32,3 +36,5 @@ class ForwardBatch:
     last_token: Tensor
     max_query_len: int
     max_seq_len: int
+    media: MediaRows | None = None
+    rope_positions: Tensor | None = None
