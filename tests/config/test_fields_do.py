@@ -115,11 +115,11 @@ def _padding(checkpoint: Checkpoint) -> None:
 def _attention(checkpoint: Checkpoint) -> None:
     made = loaded(checkpoint("grouped"), use_flash_attention_2=False, use_paged_attention=True)
     attention = modules(made, Attention)[0]
-    assert attention.prefill.__module__ != attention.decode.__module__
+    assert attention.attend.prefill.__module__ != attention.attend.decode.__module__
     made.cleanup()
     made = loaded(checkpoint("grouped"), use_flash_attention_2=True, use_paged_attention=False)
     other = modules(made, Attention)[0]
-    assert (other.prefill, other.decode) == (attention.decode, attention.prefill)
+    assert (other.attend.prefill, other.attend.decode) == (attention.attend.decode, attention.attend.prefill)
     made.cleanup()
 
 
@@ -183,7 +183,7 @@ def test_the_architecture_is_the_checkpoints(checkpoint: Checkpoint) -> None:
     embedding = dict(model.named_parameters())["model.embed_tokens.weight"]
     assert tuple(embedding.shape) == (config.vocab_size, config.hidden_size)
     assert len(modules(made, Attention)) == config.num_hidden_layers
-    assert modules(made, Attention)[0].num_heads == config.num_attention_heads
+    assert modules(made, Attention)[0].heads[0] == config.num_attention_heads
     widths = {linear.in_features for linear in modules(made, Linear)}
     assert config.intermediate_size in widths
     assert model.get_submodule("model.rotary_emb").cos_sin.shape[0] == config.max_position_embeddings

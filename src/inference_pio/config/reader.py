@@ -78,6 +78,11 @@ class ConfigReader:
         self._read.add(key)
         return self._raw.get(key)
 
+    def token_id(self, key: str) -> int | None:
+        """A token's number; None where the key is missing or says anything else, as -1 and lists do for "none"."""
+        value = self.optional(key)
+        return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
     def refuse(self, what: str, *, where: str = "", hint: str = "") -> Any:
         raise ModelFileError(self.path, what, where=where, hint=hint)
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from inference_pio.config.reader import ConfigReader
 
@@ -26,6 +28,36 @@ class RopeConfig:
     beta_fast: float = 32.0
     beta_slow: float = 1.0
 
+    def reach(self, positions: int) -> int:
+        """Positions that can be used, where a model card's recipe for long texts adds yarn and leaves `positions` as
+        they were: those of training and room for an answer.
+        """
+        if self.rope_type == "default":
+            return positions
+        return max(positions, int(self.factor * self.original_max_position_embeddings))
+
+
+def stated_rope(read: ConfigReader) -> Mapping[str, Any]:
+    """The settings in both spellings of config.json: `rope_parameters` (transformers 5), `rope_scaling` (before)."""
+    if "rope_parameters" in read and "rope_scaling" in read:
+        read.refuse("rope_parameters say it as well; keep one of the two", where="rope_scaling")
+    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
+    read.optional("rope_scaling")
+    return stated
+
+
+def rope_reader(read: ConfigReader, stated: Mapping[str, Any]) -> ConfigReader:
+    """Over the settings of rotary positions, as strict as `read` itself."""
+    return ConfigReader(stated, path=f"{read.path}: rope", ignored={"type": "the old name of rope_type"})
+
+
+def rope_kind(rope: ConfigReader, stated: Mapping[str, Any], *known: str) -> str:
+    """The kind, one of those known to the architecture."""
+    kind = rope.text("rope_type", default=stated.get("type", "default"))
+    if kind not in known:
+        rope.refuse(f"{kind!r} is not supported; there are {' and '.join(known)}", where="rope_type")
+    return kind
+
 
 def read_rope(read: ConfigReader, positions: int) -> RopeConfig:
     """Both spellings of config.json: `rope_parameters` (transformers 5), and `rope_theta` with `rope_scaling` (before).
@@ -36,19 +68,13 @@ def read_rope(read: ConfigReader, positions: int) -> RopeConfig:
     Raises:
         ModelFileError: another kind, both spellings at once, or a key that is unknown, missing or out of range.
     """
-    if "rope_parameters" in read and "rope_scaling" in read:
-        read.refuse("rope_parameters say it as well; keep one of the two", where="rope_scaling")
-    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
-    read.optional("rope_scaling")
+    stated = stated_rope(read)
     theta = read.number("rope_theta", default=10_000.0)
-    ignored = {"type": "the old name of rope_type"}
-    with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
+    with rope_reader(read, stated) as rope:
         theta = rope.number("rope_theta", default=theta)
-        kind = rope.text("rope_type", default=stated.get("type", "default"))
+        kind = rope_kind(rope, stated, "default", "yarn")
         if kind == "default":
             return RopeConfig(theta=theta)
-        if kind != "yarn":
-            rope.refuse(f"{kind!r} is not supported; there are default and yarn", where="rope_type")
         return RopeConfig(
             theta=theta,
             rope_type=kind,
@@ -60,6 +86,20 @@ def read_rope(read: ConfigReader, positions: int) -> RopeConfig:
             beta_fast=rope.number("beta_fast", default=32.0),
             beta_slow=rope.number("beta_slow", default=1.0),
         )
+
+
+def positions_and_rope(read: ConfigReader) -> dict[str, Any]:
+    """The fields `max_position_embeddings`, as far as the positions reach, and `rope`."""
+    positions = read.integer("max_position_embeddings")
+    rope = read_rope(read, positions)
+    return {"max_position_embeddings": rope.reach(positions), "rope": rope}
+
+
+def gguf_positions_and_rope(read: ConfigReader, architecture: str) -> dict[str, Any]:
+    """The same fields out of GGUF metadata."""
+    positions = read.integer("context_length", high=2**30)
+    rope = read_gguf_rope(read, positions, architecture)
+    return {"max_position_embeddings": rope.reach(positions), "rope": rope}
 
 
 def read_gguf_rope(read: ConfigReader, positions: int, architecture: str) -> RopeConfig:

@@ -1,6 +1,6 @@
-"""Facts about the standard's techniques that follow from its configuration fields alone, whatever the model.
+"""Facts about the standard's techniques, in the words that all plugins share; a plugin says what is its own.
 
-A plugin states them in `techniques`, beside the facts that are its own.
+What follows from the standard's configuration fields alone is read from them here, whatever the model.
 """
 
 from __future__ import annotations
@@ -8,25 +8,53 @@ from __future__ import annotations
 from inference_pio.config import BaseModelConfig
 from inference_pio.plugin.facts import ShardPlan, TechniqueFact
 
+_NO_BOUND = "and no quality bound guards approximations yet"
 
-def flash_attention(config: BaseModelConfig) -> TechniqueFact:
-    """For models that attend to all earlier tokens in every layer."""
+
+def flash_attention(config: BaseModelConfig, use: str = "prefill in every layer") -> TechniqueFact:
+    """For models that attend to earlier tokens; `use` says where."""
     return TechniqueFact(
         "FlashAttention 2 (tiled online softmax)",
         "attention",
         "active" if config.use_flash_attention_2 else "dormant",
         exact=True,
-        reason="prefill in every layer" if config.use_flash_attention_2 else "use_flash_attention_2 is off",
+        reason=use if config.use_flash_attention_2 else "use_flash_attention_2 is off",
     )
 
 
-def paged_attention(config: BaseModelConfig) -> TechniqueFact:
+def paged_attention(config: BaseModelConfig, use: str = "decode reads blocks in place") -> TechniqueFact:
+    """For models that keep tokens in blocks; `use` says what is read there."""
     return TechniqueFact(
         "paged attention",
         "attention",
         "active" if config.use_paged_attention else "dormant",
         exact=True,
-        reason="decode reads blocks in place" if config.use_paged_attention else "use_paged_attention is off",
+        reason=use if config.use_paged_attention else "use_paged_attention is off",
+    )
+
+
+def no_sparse_attention(why: str) -> TechniqueFact:
+    """For models that were trained to attend to everything: `why` leaving tokens out would be an approximation."""
+    return TechniqueFact("sparse attention", "attention", "not applicable", exact=False, reason=why)
+
+
+def dense_throughout(plugin: str) -> TechniqueFact:
+    """`no_sparse_attention` of a model with nothing particular to say of it."""
+    return no_sparse_attention(
+        f"{plugin} was trained with dense attention in every layer; selecting pages would be an approximation, "
+        f"{_NO_BOUND}"
+    )
+
+
+def no_sliding_window(why: str) -> TechniqueFact:
+    """For models whose layers see the whole text."""
+    return TechniqueFact("sliding-window attention", "attention", "not applicable", exact=False, reason=why)
+
+
+def no_window_anywhere(plugin: str) -> TechniqueFact:
+    """`no_sliding_window` of an architecture that does not know windows."""
+    return no_sliding_window(
+        f"no layer of a {plugin} has a window; cutting the context off would be an approximation, {_NO_BOUND}"
     )
 
 
@@ -44,61 +72,89 @@ def shared_heads(num_heads: int, num_kv_heads: int) -> TechniqueFact:
     )
 
 
-def int8_cache() -> TechniqueFact:
-    """For models that keep keys and values in blocks."""
+def int8_cache(what: str = "half of bfloat16's bytes") -> TechniqueFact:
+    """For models that keep keys and values in blocks; `what` comes of rounding them."""
     return TechniqueFact(
         "KV-cache compression",
         "memory",
         "dormant",
         exact=False,
-        reason="the engine's option kv_cache_dtype int8 switches it on, on a CPU: half of bfloat16's bytes",
+        reason=f"the engine's option kv_cache_dtype int8 switches it on, on a CPU: {what}",
     )
 
 
-def packed_weights(config: BaseModelConfig) -> TechniqueFact:
+def packed_weights(
+    config: BaseModelConfig,
+    how: str = "on a CPU quantised weights stay in their blocks and meet activations of 8 bits",
+) -> TechniqueFact:
+    """`how` says which weights, where some stay dense."""
     kept = config.torch_dtype == "auto"
     return TechniqueFact(
         "weight quantisation",
         "hardware",
         "active" if kept else "dormant",
         exact=False,
-        reason="on a CPU quantised weights stay in their blocks and meet activations of 8 bits"
-        if kept
-        else "a dtype was named: weights are dense",
+        reason=how if kept else "a dtype was named: weights are dense",
     )
 
 
-def prefix_caching(config: BaseModelConfig) -> TechniqueFact:
+def prefix_caching(config: BaseModelConfig, what: str = "full blocks are shared") -> TechniqueFact:
     """For models whose memory of a prompt can be cut at a block's border."""
     return TechniqueFact(
         "prefix caching",
         "memory",
         "active" if config.use_prefix_caching else "dormant",
         exact=True,
-        reason=f"full blocks are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones are kept"
+        reason=f"{what}; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones are kept"
         if config.use_prefix_caching
         else "use_prefix_caching is off",
     )
 
 
-def fused_layer_norm(config: BaseModelConfig) -> TechniqueFact:
+def fused_layer_norm(
+    config: BaseModelConfig, what: str = "residual addition and RMSNorm in one pass"
+) -> TechniqueFact:
     return TechniqueFact(
         "fused layer norm",
         "hardware",
         "active" if config.use_fused_layer_norm else "dormant",
         exact=True,
-        reason="residual addition and RMSNorm in one pass"
-        if config.use_fused_layer_norm
-        else "use_fused_layer_norm is off",
+        reason=what if config.use_fused_layer_norm else "use_fused_layer_norm is off",
     )
 
 
-def tensor_parallelism(plan: ShardPlan) -> TechniqueFact:
+def needed_rows(worth: str) -> TechniqueFact:
+    """For models that go on with `layers.keep_rows` behind their last attention; `worth` says what that saves."""
+    return TechniqueFact("needed rows", "hardware", "active", exact=True, reason=f"in prefill: {worth}")
+
+
+def gpu_kernels(on_a_cpu: str, on_a_gpu: str = "on a GPU the torch reference runs") -> TechniqueFact:
+    """Which of a model's own operations are one pass, and where: there are no CUDA kernels yet."""
+    return TechniqueFact(
+        "CUDA kernels", "hardware", "dormant", exact=True, reason=f"{on_a_cpu} on a CPU; {on_a_gpu}"
+    )
+
+
+def tensor_parallelism(plan: ShardPlan, what: str = "this model") -> TechniqueFact:
     sizes = ", ".join(map(str, plan.legal_sizes))
     return TechniqueFact(
         "tensor parallelism",
         "hardware",
         "dormant",
         exact=True,
-        reason=f"one rank runs; this model can be divided over {sizes}",
+        reason=f"one rank runs; {what} can be divided over {sizes}",
+    )
+
+
+def of_a_decoder(config: BaseModelConfig, kv_heads: int, plan: ShardPlan) -> tuple[TechniqueFact, ...]:
+    """All of the above that follow from a configuration, for a model that attends in every layer over blocks."""
+    return (
+        flash_attention(config),
+        paged_attention(config),
+        shared_heads(config.num_attention_heads, kv_heads),
+        int8_cache(),
+        packed_weights(config),
+        prefix_caching(config),
+        fused_layer_norm(config),
+        tensor_parallelism(plan),
     )

@@ -8,17 +8,17 @@ from typing import cast
 from torch import Tensor, nn
 
 from inference_pio.cache.specs import KVCache
-from inference_pio.layers import VocabParallelEmbedding, VocabParallelHead
+from inference_pio.layers import VocabParallelEmbedding, keep_rows
 from inference_pio.models.gemma3_text.attention.multi_query_attention import Attention
 from inference_pio.models.gemma3_text.config import FULL, SLIDING, Gemma3TextConfig
 from inference_pio.models.gemma3_text.fused_layers.fused_layer_norm import output_norm, residual_norm
-from inference_pio.models.gemma3_text.fused_layers.mlp import MLP
+from inference_pio.models.gemma3_text.fused_layers.mlp import feed_forward
 from inference_pio.models.gemma3_text.rotary_embeddings.rotary_embedding import RotaryEmbedding
-from inference_pio.models.gemma3_text.specific_optimizations.needed_rows import keep_needed_rows
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.causal_lm import CausalLM
 
-# T tokens of the step, R rows that need logits, D hidden size, V vocabulary
+# T tokens of the step, R rows that need logits, D hidden size
 
 
 class DecoderLayer(nn.Module):
@@ -34,7 +34,7 @@ class DecoderLayer(nn.Module):
         self.self_attn = Attention(config, shard, config.window(index))
         self.post_attention_layernorm = output_norm(config)
         self.pre_feedforward_layernorm = residual_norm(config)
-        self.mlp = MLP(config, shard)
+        self.mlp = feed_forward(config, shard)
         self.post_feedforward_layernorm = output_norm(config)
 
     def attend(
@@ -73,7 +73,7 @@ class Gemma3TextModel(nn.Module):
         for index, (layer, cache) in enumerate(zip(self.decoder_layers(), caches, strict=True)):
             x, residual = layer.attend(x, residual, batch, tables[layer.kind], cache)
             if index == last:
-                x, residual = keep_needed_rows(x, residual, batch.last_token)
+                x, residual = keep_rows(batch.last_token, x, residual)
             x, residual = layer.feed_forward(x, residual)
         return self.norm.add(x, residual)[0]
 
@@ -81,14 +81,6 @@ class Gemma3TextModel(nn.Module):
         return cast("Iterator[DecoderLayer]", iter(self.layers))
 
 
-class Gemma3ForCausalLM(nn.Module):
-    """Logits [R, V] in float32."""
-
+class Gemma3ForCausalLM(CausalLM):
     def __init__(self, config: Gemma3TextConfig, shard: Shard) -> None:
-        super().__init__()
-        self.model = Gemma3TextModel(config, shard)
-        self.lm_head = VocabParallelHead(config.hidden_size, config.vocab_size, shard)
-
-    def forward(self, batch: ForwardBatch, caches: Sequence[KVCache]) -> Tensor:
-        logits_RV: Tensor = self.lm_head(self.model(batch, caches))
-        return logits_RV.float()
+        super().__init__(Gemma3TextModel(config, shard), config, shard)

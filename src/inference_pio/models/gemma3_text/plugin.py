@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
-
 from inference_pio.models.gemma3_text import MANIFEST
-from inference_pio.models.gemma3_text.attention import (
-    flash_attention,
-    multi_query_attention,
-    paged_attention,
-    sliding_window_attention,
-    sparse_attention,
-)
+from inference_pio.models.gemma3_text.attention import sliding_window_attention, sparse_attention
 from inference_pio.models.gemma3_text.config import Gemma3TextConfig
 from inference_pio.models.gemma3_text.cuda_kernels import optimizations
 from inference_pio.models.gemma3_text.fused_layers import fused_layer_norm
@@ -20,42 +11,24 @@ from inference_pio.models.gemma3_text.kv_cache import compression_techniques
 from inference_pio.models.gemma3_text.linear_optimizations import bias_removal, weight_layout
 from inference_pio.models.gemma3_text.model import Gemma3ForCausalLM
 from inference_pio.models.gemma3_text.prefix_caching import prefix_cache_manager
+from inference_pio.models.gemma3_text.specific_optimizations import needed_rows
 from inference_pio.models.gemma3_text.tensor_parallel import tensor_parallel_layers
+from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
-
-if TYPE_CHECKING:
-    import torch
-
-    from inference_pio.cache.specs import PagedKV
-    from inference_pio.config import BaseModelConfig
-    from inference_pio.parallel import Shard
-    from inference_pio.plugin.manifest import Manifest
+from inference_pio.plugin.facts import ChatFormat, TechniqueFact
 
 
 class Gemma3TextPlugin(ModelPlugin):
     """Gemma 3, the text models."""
 
-    manifest: ClassVar[Manifest] = MANIFEST
-    config_class: ClassVar[type[BaseModelConfig]] = Gemma3TextConfig
-
-    def read_config(self, raw: Mapping[str, Any], path: str) -> Gemma3TextConfig:
-        return Gemma3TextConfig.read(raw, path)
-
-    def build_model(self, config: Gemma3TextConfig, shard: Shard) -> Gemma3ForCausalLM:
-        return Gemma3ForCausalLM(config, shard)
-
-    def weight_map(self, config: Gemma3TextConfig) -> WeightMap:
-        return weight_layout.weight_map(config)
-
-    def cache_specs(self, config: Gemma3TextConfig, dtype: torch.dtype, shard: Shard) -> tuple[PagedKV, ...]:
-        return compression_techniques.cache_specs(config, dtype, shard)
-
-    def shard_plan(self, config: Gemma3TextConfig) -> ShardPlan:
-        return tensor_parallel_layers.shard_plan(config)
-
-    def prefix_policy(self, config: Gemma3TextConfig) -> PrefixPolicy:
-        return prefix_cache_manager.prefix_policy(config)
+    manifest = MANIFEST
+    config_class = Gemma3TextConfig
+    read_config = staticmethod(Gemma3TextConfig.read)
+    build_model = staticmethod(Gemma3ForCausalLM)
+    weight_map = staticmethod(weight_layout.weight_map)
+    cache_specs = staticmethod(compression_techniques.cache_specs)
+    shard_plan = staticmethod(tensor_parallel_layers.shard_plan)
+    prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
 
     def chat_format(self, config: Gemma3TextConfig) -> ChatFormat:  # noqa: ARG002
         # There is no system role: the models' template writes such a message into the user's first turn.
@@ -66,16 +39,17 @@ class Gemma3TextPlugin(ModelPlugin):
 
     def techniques(self, config: Gemma3TextConfig) -> tuple[TechniqueFact, ...]:
         return (
-            flash_attention.technique(config),
+            techniques.flash_attention(config),
             sparse_attention.technique(),
-            paged_attention.technique(config),
+            techniques.paged_attention(config),
             sliding_window_attention.technique(config),
-            multi_query_attention.technique(config),
-            compression_techniques.technique(),
-            weight_layout.technique(config),
-            prefix_cache_manager.technique(config),
+            techniques.shared_heads(config.num_attention_heads, config.num_key_value_heads),
+            techniques.int8_cache(),
+            techniques.packed_weights(config),
+            techniques.prefix_caching(config),
             fused_layer_norm.technique(config),
             optimizations.technique(),
+            needed_rows.technique(),
             bias_removal.technique(),
-            tensor_parallel_layers.technique(config),
+            techniques.tensor_parallelism(self.shard_plan(config)),
         )

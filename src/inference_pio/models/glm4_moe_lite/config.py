@@ -7,24 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from inference_pio.config import BaseModelConfig, ConfigReader
+from inference_pio.config.decoder import IGNORED, sizes
+from inference_pio.config.rope import rope_kind, rope_reader, stated_rope
 
 DENSE, SPARSE = "dense", "sparse"
 _IGNORED = {
-    "architectures": "chose this plugin",
-    "model_type": "chose this plugin",
-    "transformers_version": "about the writer",
-    "_name_or_path": "about the writer",
-    "torch_dtype": "the weights say it themselves",
-    "dtype": "the weights say it themselves",
-    "initializer_range": "training",
-    "attention_dropout": "training",
+    **IGNORED,
     "output_router_logits": "training",
     "pretraining_tp": "how the training was divided over devices",
     "ep_size": "how the training was divided over devices",
-    "use_cache": "generation always uses the cache",
-    "eos_token_id": "the tokenizer's files say it",
-    "bos_token_id": "the tokenizer's files say it",
-    "auto_map": "code out of checkpoints is never run",
 }
 # Keys of related architectures that this one answers in one way only: key -> (the answer, what another would mean).
 _FIXED = {
@@ -94,17 +85,13 @@ class Glm4MoeLiteConfig(BaseModelConfig):
         """From a parsed config.json."""
         with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
             _refuse_relatives(read, raw)
-            layers = read.integer("num_hidden_layers", high=10_000)
+            stated = sizes(read)
             theta = _rope_theta(read)
             return _checked(
                 read,
                 cls(
-                    hidden_size=read.integer("hidden_size"),
-                    num_attention_heads=read.integer("num_attention_heads"),
-                    num_hidden_layers=layers,
+                    **stated,
                     max_position_embeddings=read.integer("max_position_embeddings"),
-                    intermediate_size=read.integer("intermediate_size"),
-                    vocab_size=read.integer("vocab_size"),
                     rms_norm_eps=read.number("rms_norm_eps", default=1e-5),
                     rope_theta=theta,
                     rope_interleave=read.flag("rope_interleave", default=True),
@@ -114,7 +101,7 @@ class Glm4MoeLiteConfig(BaseModelConfig):
                     qk_nope_head_dim=read.integer("qk_nope_head_dim"),
                     qk_rope_head_dim=read.integer("qk_rope_head_dim"),
                     v_head_dim=read.integer("v_head_dim"),
-                    mlp_layer_types=_layer_types(read, layers),
+                    mlp_layer_types=_layer_types(read, stated["num_hidden_layers"]),
                     moe_intermediate_size=read.integer("moe_intermediate_size"),
                     n_routed_experts=read.integer("n_routed_experts"),
                     n_shared_experts=read.integer("n_shared_experts"),
@@ -126,8 +113,6 @@ class Glm4MoeLiteConfig(BaseModelConfig):
                     num_nextn_predict_layers=read.integer(
                         "num_nextn_predict_layers", default=0, low=0, high=100
                     ),
-                    tie_word_embeddings=read.flag("tie_word_embeddings", default=False),
-                    pad_token_id=_pad_token_id(read),
                 ),
             )
 
@@ -156,24 +141,15 @@ def _sum(left: Any, right: Any) -> int | None:
 
 
 def _rope_theta(read: ConfigReader) -> float:
-    """Both spellings: `rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (before)."""
-    if "rope_parameters" in read and "rope_scaling" in read:
-        read.refuse("rope_parameters say it as well; keep one of the two", where="rope_scaling")
-    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
-    read.optional("rope_scaling")
+    stated = stated_rope(read)
     theta = read.number("rope_theta", default=10_000.0)
-    ignored = {"type": "the old name of rope_type"}
-    with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
+    with rope_reader(read, stated) as rope:
         theta = rope.number("rope_theta", default=theta)
         if (factor := rope.number("partial_rotary_factor", default=1.0)) != 1:
             rope.refuse(
                 f"{factor} is not supported: all of a rotary key turns", where="partial_rotary_factor"
             )
-        kind = rope.text("rope_type", default=stated.get("type", "default"))
-        if kind != "default":
-            rope.refuse(
-                f"{kind!r} is not supported; GLM-4.7-Flash is published with default", where="rope_type"
-            )
+        rope_kind(rope, stated, "default")
     return theta
 
 
@@ -214,8 +190,3 @@ def _checked(read: ConfigReader, config: Glm4MoeLiteConfig) -> Glm4MoeLiteConfig
             where="num_experts_per_tok",
         )
     return config
-
-
-def _pad_token_id(read: ConfigReader) -> int | None:
-    value = read.optional("pad_token_id")
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
-
 from inference_pio.models.glm4_moe_lite import MANIFEST
 from inference_pio.models.glm4_moe_lite.attention import (
     flash_attention,
@@ -22,46 +19,22 @@ from inference_pio.models.glm4_moe_lite.linear_optimizations.bias_removal import
 from inference_pio.models.glm4_moe_lite.model import Glm4MoeLiteForCausalLM
 from inference_pio.models.glm4_moe_lite.prefix_caching import prefix_cache_manager
 from inference_pio.models.glm4_moe_lite.tensor_parallel import tensor_parallel_layers
+from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
-
-if TYPE_CHECKING:
-    import torch
-
-    from inference_pio.cache.specs import PagedLatent
-    from inference_pio.config import BaseModelConfig
-    from inference_pio.parallel import Shard
-    from inference_pio.plugin.manifest import Manifest
+from inference_pio.plugin.facts import ChatFormat, TechniqueFact
 
 
 class Glm4MoeLitePlugin(ModelPlugin):
     """GLM-4.7-Flash."""
 
-    manifest: ClassVar[Manifest] = MANIFEST
-    config_class: ClassVar[type[BaseModelConfig]] = Glm4MoeLiteConfig
-
-    def read_config(self, raw: Mapping[str, Any], path: str) -> Glm4MoeLiteConfig:
-        return Glm4MoeLiteConfig.read(raw, path)
-
-    def build_model(self, config: Glm4MoeLiteConfig, shard: Shard) -> Glm4MoeLiteForCausalLM:
-        return Glm4MoeLiteForCausalLM(config, shard)
-
-    def weight_map(self, config: Glm4MoeLiteConfig) -> WeightMap:
-        return weight_layout.weight_map(config)
-
-    def cache_specs(
-        self,
-        config: Glm4MoeLiteConfig,
-        dtype: torch.dtype,
-        shard: Shard,  # noqa: ARG002
-    ) -> tuple[PagedLatent, ...]:
-        return compression_techniques.cache_specs(config, dtype)
-
-    def shard_plan(self, config: Glm4MoeLiteConfig) -> ShardPlan:
-        return tensor_parallel_layers.shard_plan(config)
-
-    def prefix_policy(self, config: Glm4MoeLiteConfig) -> PrefixPolicy:
-        return prefix_cache_manager.prefix_policy(config)
+    manifest = MANIFEST
+    config_class = Glm4MoeLiteConfig
+    read_config = staticmethod(Glm4MoeLiteConfig.read)
+    build_model = staticmethod(Glm4MoeLiteForCausalLM)
+    weight_map = staticmethod(weight_layout.weight_map)
+    cache_specs = staticmethod(compression_techniques.cache_specs)
+    shard_plan = staticmethod(tensor_parallel_layers.shard_plan)
+    prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
 
     def chat_format(self, config: Glm4MoeLiteConfig) -> ChatFormat:  # noqa: ARG002
         """An answer ends where the next turn would begin: the user's, or (after a tool call) what the tool says.
@@ -86,5 +59,5 @@ class Glm4MoeLitePlugin(ModelPlugin):
             prefix_cache_manager.technique(config),
             fused_layer_norm.technique(config),
             optimizations.technique(),
-            tensor_parallel_layers.technique(config),
+            techniques.tensor_parallelism(self.shard_plan(config)),
         )

@@ -4,30 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
-from inference_pio.config import BaseModelConfig, ConfigReader
+from inference_pio.config import ConfigReader
+from inference_pio.config.decoder import (
+    IGNORED,
+    DecoderConfig,
+    gguf_reader,
+    gguf_sizes,
+    refuse_other_forms,
+    sizes,
+)
+from inference_pio.config.rope import rope_kind, rope_reader, stated_rope
 
 _IGNORED = {
-    "architectures": "chose this plugin",
-    "model_type": "chose this plugin",
-    "transformers_version": "about the writer",
-    "_name_or_path": "about the writer",
-    "torch_dtype": "the weights say it themselves",
-    "dtype": "the weights say it themselves",
-    "initializer_range": "training",
-    "attention_dropout": "training",
+    **IGNORED,
     "pretraining_tp": "training; slices of one matrix product, the same result",
-    "use_cache": "generation always uses the cache",
     "is_llama_config": "no meaning",
     "rope_interleaved": "checked by the weights' layout; transformers does not read it either",
     "transformers.js_config": "about another runtime",
-    "eos_token_id": "the tokenizer's files say it",
-    "bos_token_id": "the tokenizer's files say it",
     "unk_token_id": "the tokenizer's files say it",
-    "auto_map": "code out of checkpoints is never run",
 }
-_GGUF_IGNORED_PREFIXES = ("general.", "tokenizer.", "GGUF.", "quantize.", "gguf.")
 
 
 @dataclass(frozen=True)
@@ -46,7 +43,7 @@ class RopeConfig:
 
 
 @dataclass
-class LlamaConfig(BaseModelConfig):
+class LlamaConfig(DecoderConfig):
     """A llama. The defaults are SmolLM2-135M-Instruct, the plugin's default model."""
 
     model_path: str = "smollm2-135m-instruct"
@@ -66,111 +63,48 @@ class LlamaConfig(BaseModelConfig):
     tie_word_embeddings: bool = True
 
     @classmethod
-    def read(cls, raw: Mapping[str, Any], path: str) -> LlamaConfig:
-        """From a parsed config.json, or from GGUF metadata with "gguf.tensor_names" added."""
-        return cls._from_gguf(raw, path) if "general.architecture" in raw else cls._from_hf(raw, path)
-
-    @classmethod
-    def _from_hf(cls, raw: Mapping[str, Any], path: str) -> LlamaConfig:
+    def from_hf(cls, raw: Mapping[str, Any], path: str) -> Self:
         with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
-            if read.text("hidden_act", default="silu") != "silu":
-                read.refuse(f"{raw['hidden_act']!r} is not the silu of a llama", where="hidden_act")
-            if "quantization_config" in read:
-                read.refuse(
-                    "quantised safetensors are not supported",
-                    where="quantization_config",
-                    hint="use a GGUF file",
-                )
-            heads = read.integer("num_attention_heads")
-            hidden_size = read.integer("hidden_size")
-            max_positions = read.integer("max_position_embeddings", default=2048)
-            return _checked(
-                read,
-                cls(
-                    hidden_size=hidden_size,
-                    num_attention_heads=heads,
-                    num_hidden_layers=read.integer("num_hidden_layers", high=10_000),
-                    max_position_embeddings=max_positions,
-                    intermediate_size=read.integer("intermediate_size"),
-                    vocab_size=read.integer("vocab_size"),
-                    num_key_value_heads=read.integer("num_key_value_heads", default=heads),
-                    head_dim=read.integer("head_dim", default=hidden_size // heads),
-                    rms_norm_eps=read.number("rms_norm_eps", default=1e-6),
-                    rope=_rope(read, max_positions),
-                    attention_bias=read.flag("attention_bias", default=False),
-                    mlp_bias=read.flag("mlp_bias", default=False),
-                    tie_word_embeddings=read.flag("tie_word_embeddings", default=False),
-                    pad_token_id=_pad_token_id(read),
-                ),
+            refuse_other_forms(read, "llama")
+            stated = sizes(read)
+            heads = stated["num_attention_heads"]
+            positions = read.integer("max_position_embeddings", default=2048)
+            return cls(
+                **stated,
+                max_position_embeddings=positions,
+                num_key_value_heads=read.integer("num_key_value_heads", default=heads),
+                head_dim=read.integer("head_dim", default=stated["hidden_size"] // heads),
+                rms_norm_eps=read.number("rms_norm_eps", default=1e-6),
+                rope=_rope(read, positions),
+                attention_bias=read.flag("attention_bias", default=False),
+                mlp_bias=read.flag("mlp_bias", default=False),
             )
 
     @classmethod
-    def _from_gguf(cls, raw: Mapping[str, Any], path: str) -> LlamaConfig:
+    def from_gguf(cls, raw: Mapping[str, Any], path: str) -> Self:
         names = raw["gguf.tensor_names"]
-        facts = {
-            key.removeprefix("llama."): value
-            for key, value in raw.items()
-            if not key.startswith(_GGUF_IGNORED_PREFIXES)
-        }
-        with ConfigReader(facts, path=path, ignored={}) as read:
-            heads = read.integer("attention.head_count")
-            hidden_size = read.integer("embedding_length")
-            head_dim = read.integer("attention.key_length", default=hidden_size // heads)
-            for key in ("rope.dimension_count", "attention.value_length"):
-                if read.integer(key, default=head_dim) != head_dim:
-                    read.refuse(f"{facts[key]} is not the head size {head_dim}", where=f"llama.{key}")
-            if read.text("rope.scaling.type", default="none") != "none":
-                read.refuse(
-                    f"{facts['rope.scaling.type']!r} is not supported", where="llama.rope.scaling.type"
-                )
-            return _checked(
-                read,
-                cls(
-                    hidden_size=hidden_size,
-                    num_attention_heads=heads,
-                    num_hidden_layers=read.integer("block_count", high=10_000),
-                    max_position_embeddings=read.integer("context_length", high=2**30),
-                    intermediate_size=read.integer("feed_forward_length"),
-                    vocab_size=read.integer(
-                        "vocab_size", default=len(raw.get("tokenizer.ggml.tokens", ())) or None
-                    ),
-                    num_key_value_heads=read.integer("attention.head_count_kv", default=heads),
-                    head_dim=head_dim,
-                    rms_norm_eps=read.number("attention.layer_norm_rms_epsilon"),
-                    rope=RopeConfig(
-                        theta=read.number("rope.freq_base", default=10_000.0),
-                        rope_type="factors" if "rope_freqs.weight" in names else "default",
-                    ),
-                    attention_bias="blk.0.attn_q.bias" in names,
-                    mlp_bias="blk.0.ffn_gate.bias" in names,
-                    tie_word_embeddings="output.weight" not in names,
-                    pad_token_id=raw.get("tokenizer.ggml.padding_token_id"),
+        with gguf_reader(raw, "llama", path) as read:
+            if (kind := read.text("rope.scaling.type", default="none")) != "none":
+                read.refuse(f"{kind!r} is not supported", where="llama.rope.scaling.type")
+            return cls(
+                **gguf_sizes(read, raw),
+                max_position_embeddings=read.integer("context_length", high=2**30),
+                rope=RopeConfig(
+                    theta=read.number("rope.freq_base", default=10_000.0),
+                    rope_type="factors" if "rope_freqs.weight" in names else "default",
                 ),
+                attention_bias="blk.0.attn_q.bias" in names,
+                mlp_bias="blk.0.ffn_gate.bias" in names,
             )
 
 
-def _checked(read: ConfigReader, config: LlamaConfig) -> LlamaConfig:
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    if heads % kv_heads:
-        read.refuse(f"{heads} attention heads cannot share {kv_heads} KV heads", where="num_key_value_heads")
-    if config.head_dim % 2:
-        read.refuse(f"{config.head_dim} is odd; rotary positions turn pairs", where="head_dim")
-    return config
-
-
-def _rope(read: ConfigReader, max_positions: int) -> RopeConfig:
-    """Both spellings: `rope_parameters` (transformers 5) and `rope_theta` with `rope_scaling` (before)."""
-    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
-    read.optional("rope_scaling")
+def _rope(read: ConfigReader, positions: int) -> RopeConfig:
+    stated = stated_rope(read)
     theta = read.number("rope_theta", default=10_000.0)
-    ignored = {"type": "the old name of rope_type"}
-    with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
+    with rope_reader(read, stated) as rope:
         theta = rope.number("rope_theta", default=theta)
-        kind = rope.text("rope_type", default=stated.get("type", "default"))
-        if kind == "default":
+        if (kind := rope_kind(rope, stated, "default", "llama3")) == "default":
             return RopeConfig(theta=theta)
-        if kind != "llama3":
-            rope.refuse(f"{kind!r} is not supported; there are default and llama3", where="rope_type")
         return RopeConfig(
             theta=theta,
             rope_type=kind,
@@ -178,11 +112,6 @@ def _rope(read: ConfigReader, max_positions: int) -> RopeConfig:
             low_freq_factor=rope.number("low_freq_factor"),
             high_freq_factor=rope.number("high_freq_factor"),
             original_max_position_embeddings=rope.integer(
-                "original_max_position_embeddings", default=max_positions
+                "original_max_position_embeddings", default=positions
             ),
         )
-
-
-def _pad_token_id(read: ConfigReader) -> int | None:
-    value = read.optional("pad_token_id")
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -2,61 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
-
 from inference_pio.models.llama import MANIFEST
-from inference_pio.models.llama.attention import (
-    flash_attention,
-    multi_query_attention,
-    paged_attention,
-    sliding_window_attention,
-    sparse_attention,
-)
+from inference_pio.models.llama.attention import sliding_window_attention, sparse_attention
 from inference_pio.models.llama.config import LlamaConfig
 from inference_pio.models.llama.cuda_kernels import optimizations
-from inference_pio.models.llama.fused_layers import fused_layer_norm
 from inference_pio.models.llama.kv_cache import compression_techniques
 from inference_pio.models.llama.linear_optimizations import weight_layout
 from inference_pio.models.llama.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.llama.model import LlamaForCausalLM
 from inference_pio.models.llama.prefix_caching import prefix_cache_manager
+from inference_pio.models.llama.specific_optimizations import needed_rows
 from inference_pio.models.llama.tensor_parallel import tensor_parallel_layers
+from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
-
-if TYPE_CHECKING:
-    import torch
-
-    from inference_pio.cache.specs import PagedKV
-    from inference_pio.config import BaseModelConfig
-    from inference_pio.parallel import Shard
-    from inference_pio.plugin.manifest import Manifest
+from inference_pio.plugin.facts import ChatFormat, TechniqueFact
 
 
 class LlamaPlugin(ModelPlugin):
     """Llama 2, Llama 3.x, SmolLM2."""
 
-    manifest: ClassVar[Manifest] = MANIFEST
-    config_class: ClassVar[type[BaseModelConfig]] = LlamaConfig
-
-    def read_config(self, raw: Mapping[str, Any], path: str) -> LlamaConfig:
-        return LlamaConfig.read(raw, path)
-
-    def build_model(self, config: LlamaConfig, shard: Shard) -> LlamaForCausalLM:
-        return LlamaForCausalLM(config, shard)
-
-    def weight_map(self, config: LlamaConfig) -> WeightMap:
-        return weight_layout.weight_map(config)
-
-    def cache_specs(self, config: LlamaConfig, dtype: torch.dtype, shard: Shard) -> tuple[PagedKV, ...]:
-        return compression_techniques.cache_specs(config, dtype, shard)
-
-    def shard_plan(self, config: LlamaConfig) -> ShardPlan:
-        return tensor_parallel_layers.shard_plan(config)
-
-    def prefix_policy(self, config: LlamaConfig) -> PrefixPolicy:
-        return prefix_cache_manager.prefix_policy(config)
+    manifest = MANIFEST
+    config_class = LlamaConfig
+    read_config = staticmethod(LlamaConfig.read)
+    build_model = staticmethod(LlamaForCausalLM)
+    weight_map = staticmethod(weight_layout.weight_map)
+    cache_specs = staticmethod(compression_techniques.cache_specs)
+    shard_plan = staticmethod(tensor_parallel_layers.shard_plan)
+    prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
 
     def chat_format(self, config: LlamaConfig) -> ChatFormat:  # noqa: ARG002
         return ChatFormat(
@@ -69,15 +41,9 @@ class LlamaPlugin(ModelPlugin):
 
     def techniques(self, config: LlamaConfig) -> tuple[TechniqueFact, ...]:
         return (
-            flash_attention.technique(config),
+            *techniques.of_a_decoder(config, config.num_key_value_heads, self.shard_plan(config)),
             sparse_attention.technique(),
-            paged_attention.technique(config),
             sliding_window_attention.technique(),
-            multi_query_attention.technique(config),
-            compression_techniques.technique(),
-            weight_layout.technique(config),
-            prefix_cache_manager.technique(config),
-            fused_layer_norm.technique(config),
             optimizations.technique(),
-            tensor_parallel_layers.technique(config),
+            needed_rows.technique(),
         )

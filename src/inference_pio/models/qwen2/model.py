@@ -8,17 +8,17 @@ from typing import cast
 from torch import Tensor, nn
 
 from inference_pio.cache.specs import KVCache
-from inference_pio.layers import VocabParallelEmbedding, VocabParallelHead
+from inference_pio.layers import VocabParallelEmbedding, keep_rows
 from inference_pio.models.qwen2.attention.multi_query_attention import Attention
 from inference_pio.models.qwen2.config import Qwen2Config
 from inference_pio.models.qwen2.fused_layers.fused_layer_norm import residual_norm
-from inference_pio.models.qwen2.fused_layers.mlp import MLP
+from inference_pio.models.qwen2.fused_layers.mlp import feed_forward
 from inference_pio.models.qwen2.rotary_embeddings.rotary_embedding import RotaryEmbedding
-from inference_pio.models.qwen2.specific_optimizations.needed_rows import keep_needed_rows
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.causal_lm import CausalLM
 
-# T tokens of the step, R rows that need logits, D hidden size, V vocabulary
+# T tokens of the step, R rows that need logits, D hidden size
 
 
 class DecoderLayer(nn.Module):
@@ -29,7 +29,7 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = residual_norm(config)
         self.self_attn = Attention(config, shard)
         self.post_attention_layernorm = residual_norm(config)
-        self.mlp = MLP(config, shard)
+        self.mlp = feed_forward(config, shard)
 
     def attend(
         self, x_TD: Tensor | None, residual_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache
@@ -60,7 +60,7 @@ class Qwen2Model(nn.Module):
         for index, (layer, cache) in enumerate(zip(self.decoder_layers(), caches, strict=True)):
             x, residual = layer.attend(x, residual, batch, self.rotary_emb.cos_sin, cache)
             if index == last:
-                x, residual = keep_needed_rows(x, residual, batch.last_token)
+                x, residual = keep_rows(batch.last_token, x, residual)
             x, residual = layer.feed_forward(x, residual)
         return self.norm.add(x, residual)[0]
 
@@ -68,14 +68,6 @@ class Qwen2Model(nn.Module):
         return cast("Iterator[DecoderLayer]", iter(self.layers))
 
 
-class Qwen2ForCausalLM(nn.Module):
-    """Logits [R, V] in float32."""
-
+class Qwen2ForCausalLM(CausalLM):
     def __init__(self, config: Qwen2Config, shard: Shard) -> None:
-        super().__init__()
-        self.model = Qwen2Model(config, shard)
-        self.lm_head = VocabParallelHead(config.hidden_size, config.vocab_size, shard)
-
-    def forward(self, batch: ForwardBatch, caches: Sequence[KVCache]) -> Tensor:
-        logits_RV: Tensor = self.lm_head(self.model(batch, caches))
-        return logits_RV.float()
+        super().__init__(Qwen2Model(config, shard), config, shard)

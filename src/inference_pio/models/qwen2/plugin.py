@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
-
 from inference_pio.models.qwen2 import MANIFEST
 from inference_pio.models.qwen2.attention import sliding_window_attention, sparse_attention
 from inference_pio.models.qwen2.config import Qwen2Config
@@ -14,43 +11,24 @@ from inference_pio.models.qwen2.linear_optimizations import weight_layout
 from inference_pio.models.qwen2.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.qwen2.model import Qwen2ForCausalLM
 from inference_pio.models.qwen2.prefix_caching import prefix_cache_manager
+from inference_pio.models.qwen2.specific_optimizations import needed_rows
 from inference_pio.models.qwen2.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
-
-if TYPE_CHECKING:
-    import torch
-
-    from inference_pio.cache.specs import PagedKV
-    from inference_pio.config import BaseModelConfig
-    from inference_pio.parallel import Shard
-    from inference_pio.plugin.manifest import Manifest
+from inference_pio.plugin.facts import ChatFormat, TechniqueFact
 
 
 class Qwen2Plugin(ModelPlugin):
     """Qwen2.5 and Qwen2.5-Coder."""
 
-    manifest: ClassVar[Manifest] = MANIFEST
-    config_class: ClassVar[type[BaseModelConfig]] = Qwen2Config
-
-    def read_config(self, raw: Mapping[str, Any], path: str) -> Qwen2Config:
-        return Qwen2Config.read(raw, path)
-
-    def build_model(self, config: Qwen2Config, shard: Shard) -> Qwen2ForCausalLM:
-        return Qwen2ForCausalLM(config, shard)
-
-    def weight_map(self, config: Qwen2Config) -> WeightMap:
-        return weight_layout.weight_map(config)
-
-    def cache_specs(self, config: Qwen2Config, dtype: torch.dtype, shard: Shard) -> tuple[PagedKV, ...]:
-        return compression_techniques.cache_specs(config, dtype, shard)
-
-    def shard_plan(self, config: Qwen2Config) -> ShardPlan:
-        return tensor_parallel_layers.shard_plan(config)
-
-    def prefix_policy(self, config: Qwen2Config) -> PrefixPolicy:
-        return prefix_cache_manager.prefix_policy(config)
+    manifest = MANIFEST
+    config_class = Qwen2Config
+    read_config = staticmethod(Qwen2Config.read)
+    build_model = staticmethod(Qwen2ForCausalLM)
+    weight_map = staticmethod(weight_layout.weight_map)
+    cache_specs = staticmethod(compression_techniques.cache_specs)
+    shard_plan = staticmethod(tensor_parallel_layers.shard_plan)
+    prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
 
     def chat_format(self, config: Qwen2Config) -> ChatFormat:  # noqa: ARG002
         return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
@@ -60,15 +38,9 @@ class Qwen2Plugin(ModelPlugin):
 
     def techniques(self, config: Qwen2Config) -> tuple[TechniqueFact, ...]:
         return (
-            techniques.flash_attention(config),
+            *techniques.of_a_decoder(config, config.num_key_value_heads, self.shard_plan(config)),
             sparse_attention.technique(),
-            techniques.paged_attention(config),
             sliding_window_attention.technique(),
-            techniques.shared_heads(config.num_attention_heads, config.num_key_value_heads),
-            techniques.int8_cache(),
-            techniques.packed_weights(config),
-            techniques.prefix_caching(config),
-            techniques.fused_layer_norm(config),
             optimizations.technique(),
-            techniques.tensor_parallelism(self.shard_plan(config)),
+            needed_rows.technique(),
         )

@@ -5,32 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, Self
 
-from inference_pio.config import BaseModelConfig, ConfigReader
-from inference_pio.config.rope import RopeConfig, read_gguf_rope, read_rope
+from inference_pio.config import ConfigReader
+from inference_pio.config.decoder import (
+    IGNORED,
+    IGNORED_WINDOWS,
+    DecoderConfig,
+    gguf_reader,
+    gguf_sizes,
+    refuse_other_forms,
+    refuse_windows,
+    sizes,
+)
+from inference_pio.config.rope import RopeConfig, gguf_positions_and_rope, positions_and_rope
 
-_IGNORED = {
-    "architectures": "chose this plugin",
-    "model_type": "chose this plugin",
-    "transformers_version": "about the writer",
-    "_name_or_path": "about the writer",
-    "torch_dtype": "the weights say it themselves",
-    "dtype": "the weights say it themselves",
-    "initializer_range": "training",
-    "attention_dropout": "training",
-    "use_cache": "generation always uses the cache",
-    "sliding_window": "use_sliding_window must be false, and then no layer has a window",
-    "max_window_layers": "use_sliding_window must be false, and then no layer has a window",
-    "eos_token_id": "the tokenizer's files say it",
-    "bos_token_id": "the tokenizer's files say it",
-    "auto_map": "code out of checkpoints is never run",
-}
-_GGUF_IGNORED_PREFIXES = ("general.", "tokenizer.", "GGUF.", "quantize.", "gguf.")
+_IGNORED = {**IGNORED, **IGNORED_WINDOWS}
 
 
 @dataclass
-class Qwen3Config(BaseModelConfig):
+class Qwen3Config(DecoderConfig):
     """A qwen3. The defaults are Qwen3-0.6B, the plugin's default model.
 
     head_dim is a number of its own: in most sizes the heads together are wider than hidden_size.
@@ -52,115 +46,25 @@ class Qwen3Config(BaseModelConfig):
     tie_word_embeddings: bool = True
 
     @classmethod
-    def read(cls, raw: Mapping[str, Any], path: str) -> Qwen3Config:
-        """From a parsed config.json, or from GGUF metadata with "gguf.tensor_names" added."""
-        return cls._from_gguf(raw, path) if "general.architecture" in raw else cls._from_hf(raw, path)
-
-    @classmethod
-    def _from_hf(cls, raw: Mapping[str, Any], path: str) -> Qwen3Config:
+    def from_hf(cls, raw: Mapping[str, Any], path: str) -> Self:
         with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
-            if read.text("hidden_act", default="silu") != "silu":
-                read.refuse(f"{raw['hidden_act']!r} is not the silu of a qwen3", where="hidden_act")
-            if "quantization_config" in read:
-                read.refuse(
-                    "quantised safetensors are not supported",
-                    where="quantization_config",
-                    hint="use a GGUF file",
-                )
-            layers = read.integer("num_hidden_layers", high=10_000)
-            _refuse_windows(read, layers)
-            positions = read.integer("max_position_embeddings")
-            rope = read_rope(read, positions)
-            return _checked(
-                read,
-                cls(
-                    hidden_size=read.integer("hidden_size"),
-                    num_attention_heads=read.integer("num_attention_heads"),
-                    num_hidden_layers=layers,
-                    max_position_embeddings=_reach(rope, positions),
-                    intermediate_size=read.integer("intermediate_size"),
-                    vocab_size=read.integer("vocab_size"),
-                    num_key_value_heads=read.integer("num_key_value_heads"),
-                    head_dim=read.integer("head_dim"),
-                    rms_norm_eps=read.number("rms_norm_eps", default=1e-6),
-                    rope=rope,
-                    attention_bias=read.flag("attention_bias", default=False),
-                    tie_word_embeddings=read.flag("tie_word_embeddings", default=False),
-                    pad_token_id=_pad_token_id(read),
-                ),
+            refuse_other_forms(read, "qwen3")
+            stated = sizes(read)
+            refuse_windows(read, stated["num_hidden_layers"], "Qwen3")
+            return cls(
+                **stated,
+                **positions_and_rope(read),
+                num_key_value_heads=read.integer("num_key_value_heads"),
+                head_dim=read.integer("head_dim"),
+                rms_norm_eps=read.number("rms_norm_eps", default=1e-6),
+                attention_bias=read.flag("attention_bias", default=False),
             )
 
     @classmethod
-    def _from_gguf(cls, raw: Mapping[str, Any], path: str) -> Qwen3Config:
-        names = raw["gguf.tensor_names"]
-        facts = {
-            key.removeprefix("qwen3."): value
-            for key, value in raw.items()
-            if not key.startswith(_GGUF_IGNORED_PREFIXES)
-        }
-        with ConfigReader(facts, path=path, ignored={}) as read:
-            heads = read.integer("attention.head_count")
-            head_dim = read.integer("attention.key_length")
-            for key in ("rope.dimension_count", "attention.value_length"):
-                if read.integer(key, default=head_dim) != head_dim:
-                    read.refuse(f"{facts[key]} is not the head size {head_dim}", where=f"qwen3.{key}")
-            positions = read.integer("context_length", high=2**30)
-            rope = read_gguf_rope(read, positions, "qwen3")
-            return _checked(
-                read,
-                cls(
-                    hidden_size=read.integer("embedding_length"),
-                    num_attention_heads=heads,
-                    num_hidden_layers=read.integer("block_count", high=10_000),
-                    max_position_embeddings=_reach(rope, positions),
-                    intermediate_size=read.integer("feed_forward_length"),
-                    vocab_size=read.integer(
-                        "vocab_size", default=len(raw.get("tokenizer.ggml.tokens", ())) or None
-                    ),
-                    num_key_value_heads=read.integer("attention.head_count_kv", default=heads),
-                    head_dim=head_dim,
-                    rms_norm_eps=read.number("attention.layer_norm_rms_epsilon"),
-                    rope=rope,
-                    attention_bias="blk.0.attn_q.bias" in names,
-                    tie_word_embeddings="output.weight" not in names,
-                    pad_token_id=raw.get("tokenizer.ggml.padding_token_id"),
-                ),
+    def from_gguf(cls, raw: Mapping[str, Any], path: str) -> Self:
+        with gguf_reader(raw, "qwen3", path) as read:
+            return cls(
+                **gguf_sizes(read, raw, head_dim=read.integer("attention.key_length")),
+                **gguf_positions_and_rope(read, "qwen3"),
+                attention_bias="blk.0.attn_q.bias" in raw["gguf.tensor_names"],
             )
-
-
-def _checked(read: ConfigReader, config: Qwen3Config) -> Qwen3Config:
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    if heads % kv_heads:
-        read.refuse(f"{heads} attention heads cannot share {kv_heads} KV heads", where="num_key_value_heads")
-    if config.head_dim % 2:
-        read.refuse(f"{config.head_dim} is odd; rotary positions turn pairs", where="head_dim")
-    return config
-
-
-def _refuse_windows(read: ConfigReader, layers: int) -> None:
-    """Every layer must attend to everything, whichever key says so."""
-    if read.flag("use_sliding_window", default=False):
-        read.refuse(
-            "attention within a window is not supported for this architecture",
-            where="use_sliding_window",
-            hint="Qwen3 models are published with false",
-        )
-    kinds = read.optional("layer_types")
-    if kinds is not None and kinds != ["full_attention"] * layers:
-        read.refuse(f"must be {layers} times full_attention, is {kinds!r}", where="layer_types")
-
-
-def _reach(rope: RopeConfig, positions: int) -> int:
-    """Positions that can be used: those stated, or those of training times yarn's factor where that is more.
-
-    Qwen3 states 40,960: the 32,768 of training and room for a question. Its recipe for long texts adds `rope_scaling`
-    and leaves that number as it is.
-    """
-    if rope.rope_type == "default":
-        return positions
-    return max(positions, int(rope.factor * rope.original_max_position_embeddings))
-
-
-def _pad_token_id(read: ConfigReader) -> int | None:
-    value = read.optional("pad_token_id")
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

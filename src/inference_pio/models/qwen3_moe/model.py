@@ -8,18 +8,18 @@ from typing import cast
 from torch import Tensor, nn
 
 from inference_pio.cache.specs import KVCache
-from inference_pio.layers import VocabParallelEmbedding, VocabParallelHead
+from inference_pio.layers import VocabParallelEmbedding, keep_rows
 from inference_pio.models.qwen3_moe.attention.multi_query_attention import Attention
 from inference_pio.models.qwen3_moe.config import Qwen3MoeConfig
 from inference_pio.models.qwen3_moe.fused_layers.fused_layer_norm import residual_norm
-from inference_pio.models.qwen3_moe.fused_layers.mlp import MLP
+from inference_pio.models.qwen3_moe.fused_layers.mlp import feed_forward
 from inference_pio.models.qwen3_moe.fused_layers.moe import SparseMoe
 from inference_pio.models.qwen3_moe.rotary_embeddings.rotary_embedding import RotaryEmbedding
-from inference_pio.models.qwen3_moe.specific_optimizations.needed_rows import only_needed
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.causal_lm import CausalLM
 
-# T tokens of the step, R rows that need logits, D hidden size, V vocabulary
+# T tokens of the step, R rows that need logits, D hidden size
 
 
 class DecoderLayer(nn.Module):
@@ -33,7 +33,7 @@ class DecoderLayer(nn.Module):
         self.input_layernorm = residual_norm(config)
         self.self_attn = Attention(config, shard)
         self.post_attention_layernorm = residual_norm(config)
-        self.mlp = SparseMoe(config, shard) if config.has_experts(index) else MLP(config, shard)
+        self.mlp = SparseMoe(config, shard) if config.has_experts(index) else feed_forward(config, shard)
 
 
 class Qwen3MoeModel(nn.Module):
@@ -54,7 +54,7 @@ class Qwen3MoeModel(nn.Module):
             h, residual = layer.input_layernorm.add(x, residual)
             h = layer.self_attn(h, batch, cos_sin, cache)
             if cache is caches[-1]:
-                h, residual = only_needed(h, residual, batch.last_token)
+                h, residual = keep_rows(batch.last_token, h, residual)
             h, residual = layer.post_attention_layernorm.add(h, residual)
             x = layer.mlp(h)
         return self.norm.add(x, residual)[0]
@@ -63,14 +63,6 @@ class Qwen3MoeModel(nn.Module):
         return cast("Iterator[DecoderLayer]", iter(self.layers))
 
 
-class Qwen3MoeForCausalLM(nn.Module):
-    """Logits [R, V] in float32."""
-
+class Qwen3MoeForCausalLM(CausalLM):
     def __init__(self, config: Qwen3MoeConfig, shard: Shard) -> None:
-        super().__init__()
-        self.model = Qwen3MoeModel(config, shard)
-        self.lm_head = VocabParallelHead(config.hidden_size, config.vocab_size, shard)
-
-    def forward(self, batch: ForwardBatch, caches: Sequence[KVCache]) -> Tensor:
-        logits_RV: Tensor = self.lm_head(self.model(batch, caches))
-        return logits_RV.float()
+        super().__init__(Qwen3MoeModel(config, shard), config, shard)

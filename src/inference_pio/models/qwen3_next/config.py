@@ -7,24 +7,15 @@ from dataclasses import dataclass
 from typing import Any
 
 from inference_pio.config import BaseModelConfig, ConfigReader
+from inference_pio.config.decoder import IGNORED, check_heads, sizes
+from inference_pio.config.rope import rope_kind, rope_reader, stated_rope
 
 ATTENTION, DELTA_NET = "full_attention", "linear_attention"
 _INTERVAL = 4  # of attention layers, where config.json names neither layers nor an interval
 _IGNORED = {
-    "architectures": "chose this plugin",
-    "model_type": "chose this plugin",
-    "transformers_version": "about the writer",
-    "_name_or_path": "about the writer",
-    "torch_dtype": "the weights say it themselves",
-    "dtype": "the weights say it themselves",
-    "initializer_range": "training",
-    "attention_dropout": "training",
+    **IGNORED,
     "output_router_logits": "training",
     "router_aux_loss_coef": "training",
-    "use_cache": "generation always uses the cache",
-    "eos_token_id": "the tokenizer's files say it",
-    "bos_token_id": "the tokenizer's files say it",
-    "auto_map": "code out of checkpoints is never run",
 }
 
 
@@ -90,11 +81,12 @@ class Qwen3NextConfig(BaseModelConfig):
         """From a parsed config.json."""
         with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
             _refuse_others(read)
-            layers = read.integer("num_hidden_layers", high=10_000)
+            stated = sizes(read)
+            layers = stated["num_hidden_layers"]
             head_dim = read.integer("head_dim", default=256)
             theta, rotary_dim = _rope(read, head_dim)
             fields = {
-                "num_hidden_layers": layers,
+                **stated,
                 "head_dim": head_dim,
                 "rope_theta": theta,
                 "rotary_dim": rotary_dim,
@@ -102,22 +94,15 @@ class Qwen3NextConfig(BaseModelConfig):
                 **_experts(read, layers),
                 **_delta_net(read),
             }
-            return _checked(
-                read,
-                cls(
-                    hidden_size=read.integer("hidden_size"),
-                    num_attention_heads=read.integer("num_attention_heads"),
-                    max_position_embeddings=read.integer("max_position_embeddings"),
-                    intermediate_size=read.integer("intermediate_size"),
-                    vocab_size=read.integer("vocab_size"),
-                    num_key_value_heads=read.integer("num_key_value_heads"),
-                    attention_bias=read.flag("attention_bias", default=False),
-                    rms_norm_eps=read.number("rms_norm_eps", default=1e-6),
-                    tie_word_embeddings=read.flag("tie_word_embeddings", default=False),
-                    pad_token_id=_pad_token_id(read),
-                    **fields,
-                ),
+            config = cls(
+                max_position_embeddings=read.integer("max_position_embeddings"),
+                num_key_value_heads=read.integer("num_key_value_heads"),
+                attention_bias=read.flag("attention_bias", default=False),
+                rms_norm_eps=read.number("rms_norm_eps", default=1e-6),
+                **fields,
             )
+        check_heads(path, config.num_attention_heads, config.num_key_value_heads, config.head_dim)
+        return config
 
 
 def _refuse_others(read: ConfigReader) -> None:
@@ -191,17 +176,11 @@ def _delta_net(read: ConfigReader) -> dict[str, int]:
 
 def _rope(read: ConfigReader, head_dim: int) -> tuple[float, int]:
     """(theta, rotary_dim). Both spellings: `rope_parameters` (transformers 5), or keys of their own (before)."""
-    if "rope_parameters" in read and "rope_scaling" in read:
-        read.refuse("rope_parameters say it as well; keep one of the two", where="rope_scaling")
-    stated = read.mapping("rope_parameters") or read.mapping("rope_scaling")
-    read.optional("rope_scaling")
+    stated = stated_rope(read)
     theta = read.number("rope_theta", default=10_000.0)
     share = read.number("partial_rotary_factor", default=0.25)
-    ignored = {"type": "the old name of rope_type"}
-    with ConfigReader(stated, path=f"{read.path}: rope", ignored=ignored) as rope:
-        kind = rope.text("rope_type", default=stated.get("type", "default"))
-        if kind != "default":
-            rope.refuse(f"{kind!r} is not supported for this architecture", where="rope_type")
+    with rope_reader(read, stated) as rope:
+        rope_kind(rope, stated, "default")
         theta = rope.number("rope_theta", default=theta)
         share = rope.number("partial_rotary_factor", default=share)
     if share > 1:
@@ -213,15 +192,3 @@ def _rope(read: ConfigReader, head_dim: int) -> tuple[float, int]:
             where="partial_rotary_factor",
         )
     return theta, width
-
-
-def _checked(read: ConfigReader, config: Qwen3NextConfig) -> Qwen3NextConfig:
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    if heads % kv_heads:
-        read.refuse(f"{heads} attention heads cannot share {kv_heads} KV heads", where="num_key_value_heads")
-    return config
-
-
-def _pad_token_id(read: ConfigReader) -> int | None:
-    value = read.optional("pad_token_id")
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None

@@ -9,12 +9,11 @@ from torch import Tensor, nn
 
 from inference_pio import ops
 from inference_pio.cache.specs import KVCache, StateCache
-from inference_pio.layers import VocabParallelEmbedding, VocabParallelHead
+from inference_pio.layers import GatedMLP, VocabParallelEmbedding, VocabParallelHead
 from inference_pio.models.qwen3_next.attention.gated_delta_net import GatedDeltaNet
 from inference_pio.models.qwen3_next.attention.multi_query_attention import GatedAttention
 from inference_pio.models.qwen3_next.config import ATTENTION, Qwen3NextConfig
 from inference_pio.models.qwen3_next.fused_layers.fused_layer_norm import zero_centred_norm
-from inference_pio.models.qwen3_next.fused_layers.mlp import MLP
 from inference_pio.models.qwen3_next.fused_layers.moe import Mixture
 from inference_pio.models.qwen3_next.rotary_embeddings.rotary_embedding import RotaryEmbedding
 from inference_pio.models.qwen3_next.specific_optimizations.needed_rows import only_needed
@@ -55,7 +54,7 @@ class DecoderLayer(nn.Module):
         self.post_attention_layernorm = zero_centred_norm(config)
         dense = index in config.dense_layers
         self.mlp = (
-            MLP(config.hidden_size, config.intermediate_size, shard) if dense else Mixture(config, shard)
+            GatedMLP(config.hidden_size, config.intermediate_size, shard) if dense else Mixture(config, shard)
         )
 
     def _attend(self, x_TD: Tensor, batch: ForwardBatch, step: Step, cache: Any) -> Tensor:

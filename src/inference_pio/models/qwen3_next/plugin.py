@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
-
 from inference_pio.models.qwen3_next import MANIFEST
 from inference_pio.models.qwen3_next.attention import (
     flash_attention,
@@ -24,43 +21,22 @@ from inference_pio.models.qwen3_next.model import Qwen3NextForCausalLM
 from inference_pio.models.qwen3_next.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen3_next.specific_optimizations import speculation
 from inference_pio.models.qwen3_next.tensor_parallel import tensor_parallel_layers
+from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
-
-if TYPE_CHECKING:
-    import torch
-
-    from inference_pio.cache.specs import PagedKV, RecurrentState
-    from inference_pio.config import BaseModelConfig
-    from inference_pio.parallel import Shard
-    from inference_pio.plugin.manifest import Manifest
+from inference_pio.plugin.facts import ChatFormat, TechniqueFact
 
 
 class Qwen3NextPlugin(ModelPlugin):
     """Qwen3-Next and Qwen3-Coder-Next."""
 
-    manifest: ClassVar[Manifest] = MANIFEST
-    config_class: ClassVar[type[BaseModelConfig]] = Qwen3NextConfig
-
-    def read_config(self, raw: Mapping[str, Any], path: str) -> Qwen3NextConfig:
-        return Qwen3NextConfig.read(raw, path)
-
-    def build_model(self, config: Qwen3NextConfig, shard: Shard) -> Qwen3NextForCausalLM:
-        return Qwen3NextForCausalLM(config, shard)
-
-    def weight_map(self, config: Qwen3NextConfig) -> WeightMap:
-        return weight_layout.weight_map(config)
-
-    def cache_specs(
-        self, config: Qwen3NextConfig, dtype: torch.dtype, shard: Shard
-    ) -> tuple[PagedKV | RecurrentState, ...]:
-        return compression_techniques.cache_specs(config, dtype, shard)
-
-    def shard_plan(self, config: Qwen3NextConfig) -> ShardPlan:
-        return tensor_parallel_layers.shard_plan(config)
-
-    def prefix_policy(self, config: Qwen3NextConfig) -> PrefixPolicy:
-        return prefix_cache_manager.prefix_policy(config)
+    manifest = MANIFEST
+    config_class = Qwen3NextConfig
+    read_config = staticmethod(Qwen3NextConfig.read)
+    build_model = staticmethod(Qwen3NextForCausalLM)
+    weight_map = staticmethod(weight_layout.weight_map)
+    cache_specs = staticmethod(compression_techniques.cache_specs)
+    shard_plan = staticmethod(tensor_parallel_layers.shard_plan)
+    prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
 
     def chat_format(self, config: Qwen3NextConfig) -> ChatFormat:  # noqa: ARG002
         return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
@@ -81,6 +57,6 @@ class Qwen3NextPlugin(ModelPlugin):
             prefix_cache_manager.technique(config),
             fused_layer_norm.technique(config),
             optimizations.technique(),
-            tensor_parallel_layers.technique(config),
+            techniques.tensor_parallelism(self.shard_plan(config), "heads and groups of this model"),
             speculation.technique(config),
         )

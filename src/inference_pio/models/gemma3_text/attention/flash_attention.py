@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
-
 from inference_pio import ops
 from inference_pio.models.gemma3_text.config import Gemma3TextConfig
-from inference_pio.plugin.facts import TechniqueFact
-
-Attend = Callable[..., Tensor]
+from inference_pio.plugin.paged import Attend
 
 
 def prefill_attention(config: Gemma3TextConfig) -> Attend:
     """Tiled attention over the cache's blocks, or the reference that materialises the scores."""
     return ops.paged_attention if config.use_flash_attention_2 else ops.reference.paged_attention
-
-
-def technique(config: Gemma3TextConfig) -> TechniqueFact:
-    return TechniqueFact(
-        "FlashAttention 2 (tiled online softmax)",
-        "attention",
-        "active" if config.use_flash_attention_2 else "dormant",
-        exact=True,
-        reason="prefill in every layer" if config.use_flash_attention_2 else "use_flash_attention_2 is off",
-    )

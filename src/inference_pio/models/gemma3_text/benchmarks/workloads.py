@@ -3,34 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
+from dataclasses import replace
 
 from torch import nn
 
-from inference_pio import ops
-from inference_pio.benchmarks.every_row import every_row
+from inference_pio.benchmarks.usual import usual_techniques
 from inference_pio.benchmarks.workload import Suite, Technique, Workload
 from inference_pio.models.gemma3_text import MANIFEST
 from inference_pio.models.gemma3_text.attention.multi_query_attention import Attention
-from inference_pio.ops import native
-
-
-def _in_torch(model: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG001
-    return ops.use("reference")
 
 
 @contextmanager
 def _without_windows(model: nn.Module) -> Iterator[None]:
     """Every layer attends to everything: other answers, and what they would cost."""
     layers = [module for module in model.modules() if isinstance(module, Attention)]
-    windows = [layer.window for layer in layers]
+    windowed = [layer.attend for layer in layers]
     for layer in layers:
-        layer.window = None
+        layer.attend = replace(layer.attend, window=None)
     try:
         yield
     finally:
-        for layer, window in zip(layers, windows, strict=True):
-            layer.window = window
+        for layer, attend in zip(layers, windowed, strict=True):
+            layer.attend = attend
 
 
 PREFILL = Workload(prompt_len=256, output_len=1)
@@ -42,16 +37,10 @@ SUITE = Suite(
     batch=Workload(prompt_len=256, output_len=64, concurrency=8),
     prefill=Workload(prompt_len=512, output_len=1),
     decode=Workload(prompt_len=16, output_len=64),
-    techniques=(
-        Technique("fused layer norm", DECODE, flag="use_fused_layer_norm"),
-        Technique("FlashAttention 2", PREFILL, flag="use_flash_attention_2"),
-        Technique("paged attention", DECODE, flag="use_paged_attention"),
+    techniques=usual_techniques(
+        PREFILL,
+        DECODE,
+        Workload(256, 4, concurrency=4, shared_len=224),
         Technique("sliding windows", Workload(prompt_len=1536, output_len=1), without=_without_windows),
-        Technique(
-            "prefix caching", Workload(256, 4, concurrency=4, shared_len=224), flag="use_prefix_caching"
-        ),
-        Technique("needed rows", PREFILL, without=every_row),
-        Technique("native operations, prefill", PREFILL, without=_in_torch, unavailable=native.MISSING or ""),
-        Technique("native operations, decode", DECODE, without=_in_torch, unavailable=native.MISSING or ""),
     ),
 )

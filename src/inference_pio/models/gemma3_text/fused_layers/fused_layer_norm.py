@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inference_pio.layers import ResidualNorm, RMSNorm
 from inference_pio.models.gemma3_text.config import Gemma3TextConfig
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
@@ -19,12 +20,6 @@ def output_norm(config: Gemma3TextConfig) -> RMSNorm:
 
 
 def technique(config: Gemma3TextConfig) -> TechniqueFact:
-    return TechniqueFact(
-        "fused layer norm",
-        "hardware",
-        "active" if config.use_fused_layer_norm else "dormant",
-        exact=True,
-        reason="residual addition and the RMSNorm of the next block in one pass"
-        if config.use_fused_layer_norm
-        else "use_fused_layer_norm is off",
+    return techniques.fused_layer_norm(
+        config, "residual addition and the RMSNorm of the next block in one pass"
     )

@@ -8,7 +8,7 @@ turn begins with all of the last one.
 from __future__ import annotations
 
 from inference_pio.models.gemma3_text.config import Gemma3TextConfig
-from inference_pio.plugin.facts import PrefixPolicy, TechniqueFact
+from inference_pio.plugin.facts import PrefixPolicy
 
 
 def prefix_policy(config: Gemma3TextConfig) -> PrefixPolicy:
@@ -17,15 +17,3 @@ def prefix_policy(config: Gemma3TextConfig) -> PrefixPolicy:
     windows = (str(config.sliding_window), repr(config.layer_types))
     scale = str(config.query_pre_attn_scalar)
     return PrefixPolicy(seed=("gemma3_text", *ropes, *windows, scale, str(config.torch_dtype)))
-
-
-def technique(config: Gemma3TextConfig) -> TechniqueFact:
-    return TechniqueFact(
-        "prefix caching",
-        "memory",
-        "active" if config.use_prefix_caching else "dormant",
-        exact=True,
-        reason=f"full blocks are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones are kept"
-        if config.use_prefix_caching
-        else "use_prefix_caching is off",
-    )

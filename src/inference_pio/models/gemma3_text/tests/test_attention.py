@@ -37,7 +37,7 @@ def test_one_layer(subject: Subject, tiny: str, index: int, window: int | None) 
     bare = BareModel(subject.plugin(), subject.checkpoint(tiny))
     model = bare.model.model
     attention = model.layers[index].self_attn
-    assert attention.window == window
+    assert attention.attend.window == window
     cos_sin = (model.rotary_full if window is None else model.rotary_sliding).cos_sin
     cache = bare.caches[index]
     parts = []

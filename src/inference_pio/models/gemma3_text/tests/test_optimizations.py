@@ -56,6 +56,7 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
         "prefix caching": "dormant",
         "fused layer norm": "active",
         "CUDA kernels": "dormant",
+        "needed rows": "active",
         "tensor parallelism": "dormant",
         "bias removal": "not applicable",
     }

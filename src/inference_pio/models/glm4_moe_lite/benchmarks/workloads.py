@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
-
-from torch import nn
-
-from inference_pio import ops
-from inference_pio.benchmarks.every_row import every_row
+from inference_pio.benchmarks.usual import usual_techniques
 from inference_pio.benchmarks.workload import Suite, Technique, Workload
 from inference_pio.models.glm4_moe_lite import MANIFEST
 from inference_pio.models.glm4_moe_lite.specific_optimizations.switch_point import never_expanded
-from inference_pio.ops import native
-
-
-def _in_torch(model: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG001
-    return ops.use("reference")
-
 
 PREFILL = Workload(prompt_len=512, output_len=1)
 DECODE = Workload(prompt_len=64, output_len=8, concurrency=4)
@@ -27,16 +16,10 @@ SUITE = Suite(
     batch=Workload(prompt_len=256, output_len=64, concurrency=8),
     prefill=Workload(prompt_len=512, output_len=1),
     decode=Workload(prompt_len=16, output_len=32),
-    techniques=(
-        Technique("fused layer norm", DECODE, flag="use_fused_layer_norm"),
-        Technique("FlashAttention 2", PREFILL, flag="use_flash_attention_2"),
-        Technique("paged attention", DECODE, flag="use_paged_attention"),
-        Technique(
-            "prefix caching", Workload(256, 4, concurrency=4, shared_len=224), flag="use_prefix_caching"
-        ),
+    techniques=usual_techniques(
+        PREFILL,
+        DECODE,
+        Workload(256, 4, concurrency=4, shared_len=224),
         Technique("expanded prefill", PREFILL, without=never_expanded),
-        Technique("needed rows", PREFILL, without=every_row),
-        Technique("native operations, prefill", PREFILL, without=_in_torch, unavailable=native.MISSING or ""),
-        Technique("native operations, decode", DECODE, without=_in_torch, unavailable=native.MISSING or ""),
     ),
 )

@@ -11,6 +11,7 @@ from inference_pio import ops
 from inference_pio.cache.specs import LatentCache
 from inference_pio.layers import RMSNorm
 from inference_pio.ops.latent import Turn
+from inference_pio.plugin import techniques
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.facts import TechniqueFact
 
@@ -25,11 +26,7 @@ def store_latents(
 
 
 def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "CUDA kernels",
-        "hardware",
-        "dormant",
-        exact=True,
-        reason="attention over latents and norms are native on a CPU; rotary positions and the cache write run in "
-        "torch, on a GPU everything does",
+    return techniques.gpu_kernels(
+        "attention over latents and norms are native",
+        "rotary positions and the cache write run in torch, on a GPU everything does",
     )

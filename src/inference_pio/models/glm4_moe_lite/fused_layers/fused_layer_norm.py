@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inference_pio.layers import ResidualNorm
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
@@ -13,12 +14,6 @@ def residual_norm(config: Glm4MoeLiteConfig) -> ResidualNorm:
 
 
 def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
-    return TechniqueFact(
-        "fused layer norm",
-        "hardware",
-        "active" if config.use_fused_layer_norm else "dormant",
-        exact=True,
-        reason="residual addition and RMSNorm in one pass; the norms of latents stand alone"
-        if config.use_fused_layer_norm
-        else "use_fused_layer_norm is off",
+    return techniques.fused_layer_norm(
+        config, "residual addition and RMSNorm in one pass; the norms of latents stand alone"
     )

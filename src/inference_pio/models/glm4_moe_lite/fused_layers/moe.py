@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from inference_pio.layers import Experts
+from inference_pio.layers import Experts, GatedMLP
 from inference_pio.models.glm4_moe_lite.config import DENSE, Glm4MoeLiteConfig
-from inference_pio.models.glm4_moe_lite.fused_layers.mlp import MLP
 from inference_pio.models.glm4_moe_lite.fused_layers.router import Router
 from inference_pio.parallel import Shard
 
@@ -19,15 +18,15 @@ class MoE(nn.Module):
         width = config.moe_intermediate_size
         self.gate = Router(config)
         self.experts = Experts(config.n_routed_experts, config.hidden_size, width, shard)
-        self.shared_experts = MLP(config.hidden_size, config.n_shared_experts * width, shard)
+        self.shared_experts = GatedMLP(config.hidden_size, config.n_shared_experts * width, shard)
 
     def forward(self, x_TD: Tensor) -> Tensor:
         y_TD: Tensor = self.experts(x_TD, *self.gate(x_TD)) + self.shared_experts(x_TD)
         return y_TD
 
 
-def feed_forward(config: Glm4MoeLiteConfig, layer: int, shard: Shard) -> MLP | MoE:
+def feed_forward(config: Glm4MoeLiteConfig, layer: int, shard: Shard) -> GatedMLP | MoE:
     """The block that this layer has."""
     if config.mlp_layer_types[layer] == DENSE:
-        return MLP(config.hidden_size, config.intermediate_size, shard)
+        return GatedMLP(config.hidden_size, config.intermediate_size, shard)
     return MoE(config, shard)

@@ -10,10 +10,15 @@ import torch
 
 from inference_pio.cache.specs import PagedLatent
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
+from inference_pio.parallel import Shard
 from inference_pio.plugin.facts import TechniqueFact
 
 
-def cache_specs(config: Glm4MoeLiteConfig, dtype: torch.dtype) -> tuple[PagedLatent, ...]:
+def cache_specs(
+    config: Glm4MoeLiteConfig,
+    dtype: torch.dtype,
+    shard: Shard,  # noqa: ARG001
+) -> tuple[PagedLatent, ...]:
     """One spec per layer; every rank holds all of it, since all heads read the same latents."""
     spec = PagedLatent(config.kv_lora_rank, config.qk_rope_head_dim, dtype)
     return (spec,) * config.num_hidden_layers

@@ -7,6 +7,7 @@ and up of dense layers and of experts. Experts are stacked. The layers that pred
 from __future__ import annotations
 
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact, WeightMap
 
 _LAYER = "model.layers.*."
@@ -70,14 +71,8 @@ def _predictors(config: Glm4MoeLiteConfig) -> tuple[str, ...]:
 
 
 def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
-    kept = config.torch_dtype == "auto"
-    return TechniqueFact(
-        "weight quantisation",
-        "hardware",
-        "active" if kept else "dormant",
-        exact=False,
-        reason="on a CPU quantised projections stay in blocks and meet activations of 8 bits; routers and what makes "
-        "keys and values from latents are dense"
-        if kept
-        else "a dtype was named: weights are dense",
+    return techniques.packed_weights(
+        config,
+        "on a CPU quantised projections stay in blocks and meet activations of 8 bits; routers and what makes "
+        "keys and values from latents are dense",
     )

@@ -8,6 +8,7 @@ does is seen from the token ids: such options need no place in the hash.
 from __future__ import annotations
 
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import PrefixPolicy, TechniqueFact
 
 
@@ -18,12 +19,4 @@ def prefix_policy(config: Glm4MoeLiteConfig) -> PrefixPolicy:
 
 
 def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
-    return TechniqueFact(
-        "prefix caching",
-        "memory",
-        "active" if config.use_prefix_caching else "dormant",
-        exact=True,
-        reason=f"blocks full of latents are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused are kept"
-        if config.use_prefix_caching
-        else "use_prefix_caching is off",
-    )
+    return techniques.prefix_caching(config, "blocks full of latents are shared")

@@ -8,29 +8,21 @@ are divided by their intermediate features: every rank has a part of each. GLM-4
 from __future__ import annotations
 
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
-from inference_pio.plugin.facts import ShardPlan, ShardRule, TechniqueFact
-
-_MAX_RANKS = 64
-_LAYER = "model.layers.*."
+from inference_pio.plugin import sharding
+from inference_pio.plugin.facts import ShardPlan, ShardRule
 
 
 def shard_plan(config: Glm4MoeLiteConfig) -> ShardPlan:
-    vocabulary = ShardRule("vocab", config.vocab_size)
+    heads, features = config.num_attention_heads, config.moe_intermediate_size
     rules = {
-        "model.embed_tokens.weight": vocabulary,
-        "lm_head.weight": vocabulary,
-        "model.norm.weight": ShardRule("replicate"),
+        **sharding.ends(config.vocab_size),
+        **_attention(heads),
+        **sharding.gated("mlp", config.intermediate_size),
+        **sharding.gated("mlp.experts.*", features),
+        **sharding.gated("mlp.shared_experts", config.n_shared_experts * features),
     }
-    rules.update(_attention(config.num_attention_heads))
-    widths = {
-        "mlp": config.intermediate_size,
-        "mlp.experts.*": config.moe_intermediate_size,
-        "mlp.shared_experts": config.n_shared_experts * config.moe_intermediate_size,
-    }
-    for block, width in widths.items():
-        for name, kind in (("gate_proj", "column"), ("up_proj", "column"), ("down_proj", "row")):
-            rules[f"{_LAYER}{block}.{name}.weight"] = ShardRule(kind, width)  # type: ignore[arg-type]
-    return ShardPlan(rules, tuple(size for size in range(1, _MAX_RANKS + 1) if _legal(config, size)))
+    divided = (heads, config.intermediate_size, features, config.vocab_size)
+    return ShardPlan(rules, sharding.legal_sizes(divided))
 
 
 def _attention(heads: int) -> dict[str, ShardRule]:
@@ -50,26 +42,4 @@ def _attention(heads: int) -> dict[str, ShardRule]:
         *("input_layernorm.weight", "post_attention_layernorm.weight"),
     )
     rules.update(dict.fromkeys(replicated, replicate))
-    return {f"{_LAYER}{name}": rule for name, rule in rules.items()}
-
-
-def _legal(config: Glm4MoeLiteConfig, size: int) -> bool:
-    """Heads, features of dense layers and of experts, and vocabulary divide evenly."""
-    whole = (
-        config.num_attention_heads,
-        config.intermediate_size,
-        config.moe_intermediate_size,
-        config.vocab_size,
-    )
-    return all(total % size == 0 for total in whole)
-
-
-def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
-    sizes = ", ".join(map(str, shard_plan(config).legal_sizes))
-    return TechniqueFact(
-        "tensor parallelism",
-        "hardware",
-        "dormant",
-        exact=True,
-        reason=f"one rank runs; this model can be divided over {sizes}",
-    )
+    return {f"{sharding.LAYER}{name}": rule for name, rule in rules.items()}

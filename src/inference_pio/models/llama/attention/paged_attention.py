@@ -2,27 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
-
 from inference_pio import ops
 from inference_pio.models.llama.config import LlamaConfig
-from inference_pio.plugin.facts import TechniqueFact
-
-Attend = Callable[..., Tensor]
+from inference_pio.plugin.paged import Attend
 
 
 def decode_attention(config: LlamaConfig) -> Attend:
     """Attention that reads blocks in place, or the reference that gathers each sequence's blocks first."""
     return ops.paged_attention if config.use_paged_attention else ops.reference.paged_attention
-
-
-def technique(config: LlamaConfig) -> TechniqueFact:
-    return TechniqueFact(
-        "paged attention",
-        "attention",
-        "active" if config.use_paged_attention else "dormant",
-        exact=True,
-        reason="decode reads blocks in place" if config.use_paged_attention else "use_paged_attention is off",
-    )

@@ -4,21 +4,8 @@ from __future__ import annotations
 
 from inference_pio.layers import ResidualNorm
 from inference_pio.models.llama.config import LlamaConfig
-from inference_pio.plugin.facts import TechniqueFact
 
 
 def residual_norm(config: LlamaConfig) -> ResidualNorm:
     """The norm in front of each block and behind the last."""
     return ResidualNorm(config.hidden_size, config.rms_norm_eps, fused=config.use_fused_layer_norm)
-
-
-def technique(config: LlamaConfig) -> TechniqueFact:
-    return TechniqueFact(
-        "fused layer norm",
-        "hardware",
-        "active" if config.use_fused_layer_norm else "dormant",
-        exact=True,
-        reason="residual addition and RMSNorm in one pass"
-        if config.use_fused_layer_norm
-        else "use_fused_layer_norm is off",
-    )

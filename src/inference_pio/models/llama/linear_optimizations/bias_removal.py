@@ -5,33 +5,8 @@ Checkpoints converted between frameworks often carry such biases.
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch import nn
-
-from inference_pio.layers import Linear
-from inference_pio.models.llama.config import LlamaConfig
-from inference_pio.plugin.optimization import OptimizationInterface
+from inference_pio.plugin.bias_removal import ZeroBiasRemoval
 
 
-class BiasRemoval(OptimizationInterface):
-    """Exact. Acts only where every element of a bias is zero."""
-
-    def apply(self, model: nn.Module, config: LlamaConfig) -> nn.Module:
-        if config.use_bias_removal_optimization:
-            for module in model.modules():
-                if isinstance(module, Linear) and module.bias is not None and not module.bias.any():
-                    module.bias = None
-        return model
-
-    def get_report(self, model: nn.Module) -> dict[str, Any]:
-        biases = sum(module.bias is not None for module in model.modules() if isinstance(module, Linear))
-        return {
-            "name": "bias removal",
-            "category": "hardware",
-            "status": "dormant" if biases else "active",
-            "exact": True,
-            "reason": f"{biases} biases are kept: they are not zero or removal is off"
-            if biases
-            else "no linear map adds a bias",
-        }
+class BiasRemoval(ZeroBiasRemoval):
+    """Of attention and feed-forward blocks, where `attention_bias` or `mlp_bias` gives them one."""

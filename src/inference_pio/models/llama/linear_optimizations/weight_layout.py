@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from inference_pio.models.llama.config import LlamaConfig
-from inference_pio.plugin.facts import GGUFNames, TechniqueFact, WeightMap
+from inference_pio.plugin import gguf_names
+from inference_pio.plugin.facts import GGUFNames, WeightMap
 
 _LAYER = "model.layers.*."
 _MERGED = {
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
-}
-_GGUF_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_k": "self_attn.k_proj",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
-_GGUF_TOP = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-    "rope_freqs.weight": "model.rotary_emb.freq_factors",
 }
 
 
@@ -45,24 +29,12 @@ def weight_map(config: LlamaConfig) -> WeightMap:
     )
 
 
-def technique(config: LlamaConfig) -> TechniqueFact:
-    kept = config.torch_dtype == "auto"
-    return TechniqueFact(
-        "weight quantisation",
-        "hardware",
-        "active" if kept else "dormant",
-        exact=False,
-        reason="on a CPU quantised weights stay in their blocks and meet activations of 8 bits"
-        if kept
-        else "a dtype was named: weights are dense",
-    )
-
-
 def _gguf_names(config: LlamaConfig) -> GGUFNames:
-    rename = dict(_GGUF_TOP)
-    for gguf, name in _GGUF_LAYER.items():
-        for kind in ("weight", "bias"):
-            rename[f"blk.*.{gguf}.{kind}"] = f"{_LAYER}{name}.{kind}"
+    layer = {**gguf_names.ATTENTION, **gguf_names.FEED_FORWARD}
+    rename = {
+        **gguf_names.weights(layer, ("weight", "bias")),
+        "rope_freqs.weight": "model.rotary_emb.freq_factors",
+    }
     heads = (("q_proj", config.num_attention_heads), ("k_proj", config.num_key_value_heads))
     return GGUFNames(
         rename=rename,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from inference_pio.models.llama.config import LlamaConfig
-from inference_pio.plugin.facts import PrefixPolicy, TechniqueFact
+from inference_pio.plugin.facts import PrefixPolicy
 
 # Llama 3.x templates print the date of the day into the system turn, which would make every prefix expire at midnight
 # and answers irreproducible. This is the date that the template itself falls back to.
@@ -13,15 +13,3 @@ PINNED_DATE = "26 Jul 2024"
 def prefix_policy(config: LlamaConfig) -> PrefixPolicy:
     """Whatever changes keys and values for equal token ids goes into the hash."""
     return PrefixPolicy(seed=("llama", repr(config.rope), str(config.torch_dtype)))
-
-
-def technique(config: LlamaConfig) -> TechniqueFact:
-    return TechniqueFact(
-        "prefix caching",
-        "memory",
-        "active" if config.use_prefix_caching else "dormant",
-        exact=True,
-        reason=f"full blocks are shared; {config.prefix_cache_max_size / 2**20:.0f} MiB of unused ones are kept"
-        if config.use_prefix_caching
-        else "use_prefix_caching is off",
-    )

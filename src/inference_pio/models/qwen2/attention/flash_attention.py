@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
-
 from inference_pio import ops
 from inference_pio.models.qwen2.config import Qwen2Config
-
-Attend = Callable[..., Tensor]
+from inference_pio.plugin.paged import Attend
 
 
 def prefill_attention(config: Qwen2Config) -> Attend:

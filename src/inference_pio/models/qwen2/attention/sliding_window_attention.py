@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "sliding-window attention",
-        "attention",
-        "not applicable",
-        exact=False,
-        reason="the architecture knows windows, but Qwen2.5 is published without (use_sliding_window is false), and "
-        "checkpoints that ask for one are refused",
+    return techniques.no_sliding_window(
+        "the architecture knows windows, but Qwen2.5 is published without (use_sliding_window is false), and "
+        "checkpoints that ask for one are refused"
     )

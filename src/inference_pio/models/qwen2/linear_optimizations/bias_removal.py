@@ -12,43 +12,22 @@ to the hidden states by a map that adds nothing now, while q and k keep theirs i
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
 
-from torch import nn
+from torch import Tensor
 
-from inference_pio.layers import Linear
-from inference_pio.models.qwen2.config import Qwen2Config
-from inference_pio.plugin.optimization import OptimizationInterface
+from inference_pio.plugin.bias_removal import ZeroBiasRemoval
 
 
-class BiasRemoval(OptimizationInterface):
-    """Exact. Acts only where every element of a bias is zero."""
+class BiasRemoval(ZeroBiasRemoval):
+    """Of q, k and v: nothing else has one."""
 
-    def apply(self, model: nn.Module, config: Qwen2Config) -> nn.Module:
-        if config.use_bias_removal_optimization:
-            for module in model.modules():
-                if isinstance(module, Linear) and module.bias is not None and not module.bias.any():
-                    module.bias = None
-        return model
-
-    def get_report(self, model: nn.Module) -> dict[str, Any]:
-        biases = [
-            module.bias
-            for module in model.modules()
-            if isinstance(module, Linear) and module.bias is not None
-        ]
+    def reason(self, biases: Sequence[Tensor]) -> str:
+        if not biases:
+            return "no linear map adds a bias: those of q, k and v were zero"
         needed = sum(bool(bias.any()) for bias in biases)
-        reason = "no linear map adds a bias: those of q, k and v were zero"
-        if biases:
-            largest = max(bias.abs().max().item() for bias in biases)
-            reason = (
-                f"{len(biases)} biases of q, k and v are kept, {needed} of them not zero; the largest element is "
-                f"{largest:.3g}"
-            )
-        return {
-            "name": "bias removal",
-            "category": "hardware",
-            "status": "dormant" if biases else "active",
-            "exact": True,
-            "reason": reason,
-        }
+        largest = max(bias.abs().max().item() for bias in biases)
+        return (
+            f"{len(biases)} biases of q, k and v are kept, {needed} of them not zero; the largest element is "
+            f"{largest:.3g}"
+        )

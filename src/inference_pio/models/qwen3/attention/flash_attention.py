@@ -2,14 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from torch import Tensor
-
 from inference_pio import ops
 from inference_pio.models.qwen3.config import Qwen3Config
-
-Attend = Callable[..., Tensor]
+from inference_pio.plugin.paged import Attend
 
 
 def prefill_attention(config: Qwen3Config) -> Attend:

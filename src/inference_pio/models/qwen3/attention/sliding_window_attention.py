@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "sliding-window attention",
-        "attention",
-        "not applicable",
-        exact=False,
-        reason="the architecture knows windows, but every Qwen3 is published with use_sliding_window false, and a "
-        "checkpoint that asks for one is refused",
+    return techniques.no_sliding_window(
+        "the architecture knows windows, but every Qwen3 is published with use_sliding_window false, and a "
+        "checkpoint that asks for one is refused"
     )

@@ -2,22 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
-
-from inference_pio.layers import GatedLinear, RowParallelLinear
+from inference_pio.layers import GatedMLP
 from inference_pio.models.qwen3.config import Qwen3Config
 from inference_pio.parallel import Shard
 
 
-class MLP(nn.Module):
-    """down(silu(gate(x)) · up(x))."""
-
-    def __init__(self, config: Qwen3Config, shard: Shard) -> None:
-        super().__init__()
-        width = shard.part(config.intermediate_size)
-        self.gate_up_proj = GatedLinear(config.hidden_size, width)
-        self.down_proj = RowParallelLinear(width, config.hidden_size, shard)
-
-    def forward(self, x_TD: Tensor) -> Tensor:
-        y_TD: Tensor = self.down_proj(self.gate_up_proj(x_TD))
-        return y_TD
+def feed_forward(config: Qwen3Config, shard: Shard) -> GatedMLP:
+    return GatedMLP(config.hidden_size, config.intermediate_size, shard)

@@ -3,29 +3,13 @@
 from __future__ import annotations
 
 from inference_pio.models.qwen3.config import Qwen3Config
+from inference_pio.plugin import gguf_names
 from inference_pio.plugin.facts import GGUFNames, WeightMap
 
 _LAYER = "model.layers.*."
 _ATTENTION = ("q_proj", "k_proj", "v_proj")
 _FEED_FORWARD = ("gate_proj", "up_proj")
-_GGUF_TOP = {
-    "token_embd.weight": "model.embed_tokens.weight",
-    "output_norm.weight": "model.norm.weight",
-    "output.weight": "lm_head.weight",
-}
-_GGUF_LAYER = {
-    "attn_norm": "input_layernorm",
-    "attn_q": "self_attn.q_proj",
-    "attn_q_norm": "self_attn.q_norm",
-    "attn_k": "self_attn.k_proj",
-    "attn_k_norm": "self_attn.k_norm",
-    "attn_v": "self_attn.v_proj",
-    "attn_output": "self_attn.o_proj",
-    "ffn_norm": "post_attention_layernorm",
-    "ffn_gate": "mlp.gate_proj",
-    "ffn_up": "mlp.up_proj",
-    "ffn_down": "mlp.down_proj",
-}
+_GGUF_LAYER = {**gguf_names.ATTENTION, **gguf_names.HEAD_NORMS, **gguf_names.FEED_FORWARD}
 _BIASED = ("attn_q", "attn_k", "attn_v", "attn_output")
 
 
@@ -44,6 +28,5 @@ def weight_map(config: Qwen3Config) -> WeightMap:
 
 
 def _gguf_names() -> dict[str, str]:
-    layer = {f"blk.*.{gguf}.weight": f"{_LAYER}{name}.weight" for gguf, name in _GGUF_LAYER.items()}
-    biases = {f"blk.*.{gguf}.bias": f"{_LAYER}{_GGUF_LAYER[gguf]}.bias" for gguf in _BIASED}
-    return {**_GGUF_TOP, **layer, **biases}
+    biased = {gguf: _GGUF_LAYER[gguf] for gguf in _BIASED}
+    return {**gguf_names.weights(_GGUF_LAYER), **gguf_names.in_layers(biased, ("bias",))}

@@ -1,18 +1,16 @@
-"""Rows that nobody reads are not computed.
+"""Behind the last layer's attention only the rows that need logits go on (`layers.keep_rows`).
 
-Only the last token of each sequence needs logits, so behind the last layer's attention all other rows are dropped:
-the last feed-forward block, the final norm and the head run on R rows instead of T. The head of Qwen3-0.6B is 26 % of
-the weights that a token is multiplied with, that of Qwen3-8B 8 %;
+The head of Qwen3-0.6B is 26 % of the weights that a token is multiplied with, that of Qwen3-8B 8 %.
 `benchmarks/benchmark_optimization_impact.py` measures what that is worth.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+from inference_pio.plugin import techniques
+from inference_pio.plugin.facts import TechniqueFact
 
 
-def keep_needed_rows(x_TD: Tensor, residual_TD: Tensor, last_token_R: Tensor) -> tuple[Tensor, Tensor]:
-    """Both [T, D] reduced to the rows named; untouched where every row is needed, as in decoding."""
-    if last_token_R.shape[0] == x_TD.shape[0]:
-        return x_TD, residual_TD
-    return x_TD.index_select(0, last_token_R), residual_TD.index_select(0, last_token_R)
+def technique() -> TechniqueFact:
+    return techniques.needed_rows(
+        "the head is 26 % of what a token is multiplied with in Qwen3-0.6B, 8 % in Qwen3-8B"
+    )

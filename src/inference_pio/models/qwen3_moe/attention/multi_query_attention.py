@@ -13,10 +13,9 @@ from inference_pio.layers import Linear, RMSNorm, RowParallelLinear
 from inference_pio.models.qwen3_moe.attention.flash_attention import prefill_attention
 from inference_pio.models.qwen3_moe.attention.paged_attention import decode_attention
 from inference_pio.models.qwen3_moe.config import Qwen3MoeConfig
-from inference_pio.models.qwen3_moe.cuda_kernels.optimizations import normalize_rotate_and_store
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
-from inference_pio.plugin.facts import TechniqueFact
+from inference_pio.plugin.paged import PagedAttention, rotate_and_store
 
 # T tokens of the step, D hidden size, N heads, M KV heads, H head_dim, E = (N + 2M)·H
 
@@ -31,34 +30,16 @@ class Attention(nn.Module):
     def __init__(self, config: Qwen3MoeConfig, shard: Shard) -> None:
         super().__init__()
         self.heads = shard.part(config.num_attention_heads), shard.part(config.num_key_value_heads)
-        self.scale = config.head_dim**-0.5
         queries, keys = (count * config.head_dim for count in self.heads)
         self.qkv_proj = Linear(config.hidden_size, queries + 2 * keys)
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
         self.o_proj = RowParallelLinear(queries, config.hidden_size, shard)
-        self.prefill, self.decode = prefill_attention(config), decode_attention(config)
+        prefill, decode = prefill_attention(config), decode_attention(config)
+        self.attend = PagedAttention(prefill, decode, config.head_dim**-0.5)
 
     def forward(self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache) -> Tensor:
         norms = ops.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps)
-        q_TNH = normalize_rotate_and_store(self.qkv_proj(x_TD), batch, cos_sin, cache, self.heads, norms)
-        attend = self.decode if batch.max_query_len == 1 else self.prefill
-        where = (batch.block_tables, batch.query_start, batch.seq_lens)
-        longest = (batch.max_query_len, batch.max_seq_len)
-        o_TNH = attend(q_TNH, cache.k, cache.v, *where, self.scale, *longest, cache.scales)
-        y_TD: Tensor = self.o_proj(o_TNH.flatten(1))
+        q_TNH = rotate_and_store(self.qkv_proj(x_TD), batch, cos_sin, cache, self.heads, norms)
+        y_TD: Tensor = self.o_proj(self.attend(q_TNH, batch, cache))
         return y_TD
-
-
-def technique(config: Qwen3MoeConfig) -> TechniqueFact:
-    heads, kv_heads = config.num_attention_heads, config.num_key_value_heads
-    grouped = heads > kv_heads
-    return TechniqueFact(
-        "multi-query / grouped-query attention",
-        "attention",
-        "active" if grouped else "not applicable",
-        exact=True,
-        reason=f"{heads} heads share {kv_heads} KV heads, read once per group"
-        if grouped
-        else "every head has keys and values of its own",
-    )

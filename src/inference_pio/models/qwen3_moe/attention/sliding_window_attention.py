@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "sliding-window attention",
-        "attention",
-        "not applicable",
-        exact=False,
-        reason="every layer was trained to see the whole text, up to 262,144 tokens in Qwen3-Coder; a configuration "
-        "with use_sliding_window is refused",
+    return techniques.no_sliding_window(
+        "every layer was trained to see the whole text, up to 262,144 tokens in Qwen3-Coder; a configuration "
+        "with use_sliding_window is refused"
     )

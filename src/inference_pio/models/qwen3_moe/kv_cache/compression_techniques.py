@@ -10,6 +10,7 @@ import torch
 from inference_pio.cache.specs import PagedKV
 from inference_pio.models.qwen3_moe.config import Qwen3MoeConfig
 from inference_pio.parallel import Shard
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
@@ -20,11 +21,4 @@ def cache_specs(config: Qwen3MoeConfig, dtype: torch.dtype, shard: Shard) -> tup
 
 
 def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "KV-cache compression",
-        "memory",
-        "dormant",
-        exact=False,
-        reason="the engine's option kv_cache_dtype int8 switches it on, on a CPU; keys of normalised heads have no "
-        "outliers that would spoil a head's scale",
-    )
+    return techniques.int8_cache("keys of normalised heads have no outliers that would spoil a head's scale")

@@ -7,26 +7,16 @@ into experts first, so that both go the same way from there.
 from __future__ import annotations
 
 from inference_pio.models.qwen3_moe.config import Qwen3MoeConfig
+from inference_pio.plugin import gguf_names, techniques
 from inference_pio.plugin.facts import GGUFNames, TechniqueFact, WeightMap
 
 _LAYER = "model.layers.*."
 _EXPERT = f"{_LAYER}mlp.experts.*."
 _GGUF = {
-    "token_embd": "model.embed_tokens",
-    "output_norm": "model.norm",
-    "output": "lm_head",
-    "blk.*.attn_norm": f"{_LAYER}input_layernorm",
-    "blk.*.attn_q": f"{_LAYER}self_attn.q_proj",
-    "blk.*.attn_k": f"{_LAYER}self_attn.k_proj",
-    "blk.*.attn_v": f"{_LAYER}self_attn.v_proj",
-    "blk.*.attn_q_norm": f"{_LAYER}self_attn.q_norm",
-    "blk.*.attn_k_norm": f"{_LAYER}self_attn.k_norm",
-    "blk.*.attn_output": f"{_LAYER}self_attn.o_proj",
-    "blk.*.ffn_norm": f"{_LAYER}post_attention_layernorm",
-    "blk.*.ffn_gate_inp": f"{_LAYER}mlp.gate",
-    "blk.*.ffn_gate_exps": f"{_LAYER}mlp.experts.gate_proj",
-    "blk.*.ffn_up_exps": f"{_LAYER}mlp.experts.up_proj",
-    "blk.*.ffn_down_exps": f"{_LAYER}mlp.experts.down_proj",
+    **gguf_names.ATTENTION,
+    **gguf_names.HEAD_NORMS,
+    **gguf_names.EXPERTS,
+    "ffn_norm": "post_attention_layernorm",
 }
 _PROJECTIONS = ("gate_proj", "up_proj", "down_proj")
 
@@ -48,7 +38,7 @@ def weight_map(config: Qwen3MoeConfig) -> WeightMap:
         },
         tie={"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {},
         # llama.cpp turns halves for this architecture, as we do: no rows are out of order in its files.
-        gguf=GGUFNames(rename={f"{gguf}.weight": f"{name}.weight" for gguf, name in _GGUF.items()}),
+        gguf=GGUFNames(rename=gguf_names.weights(_GGUF)),
     )
 
 
@@ -57,14 +47,8 @@ def _gate_and_up(block: str) -> tuple[str, str]:
 
 
 def technique(config: Qwen3MoeConfig) -> TechniqueFact:
-    kept = config.torch_dtype == "auto"
-    return TechniqueFact(
-        "weight quantisation",
-        "hardware",
-        "active" if kept else "dormant",
-        exact=False,
-        reason="on a CPU quantised weights, experts too, stay in their blocks and meet activations of 8 bits; the "
-        "router stays as the file has it"
-        if kept
-        else "a dtype was named: weights are dense",
+    return techniques.packed_weights(
+        config,
+        "on a CPU quantised weights, experts too, stay in their blocks and meet activations of 8 bits; the "
+        "router stays as the file has it",
     )

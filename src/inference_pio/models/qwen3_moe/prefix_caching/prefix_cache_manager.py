@@ -8,22 +8,9 @@ there the shared prefix ends where the last answer begins, which the hash of the
 from __future__ import annotations
 
 from inference_pio.models.qwen3_moe.config import Qwen3MoeConfig
-from inference_pio.plugin.facts import PrefixPolicy, TechniqueFact
+from inference_pio.plugin.facts import PrefixPolicy
 
 
 def prefix_policy(config: Qwen3MoeConfig) -> PrefixPolicy:
     """Routing needs no place in the seed: which experts a token takes follows from the tokens up to it."""
     return PrefixPolicy(seed=("qwen3_moe", str(config.torch_dtype), repr(config.rope)))
-
-
-def technique(config: Qwen3MoeConfig) -> TechniqueFact:
-    kept = config.prefix_cache_max_size / 2**20
-    return TechniqueFact(
-        "prefix caching",
-        "memory",
-        "active" if config.use_prefix_caching else "dormant",
-        exact=True,
-        reason=f"full blocks are shared; {kept:.0f} MiB of unused ones are kept"
-        if config.use_prefix_caching
-        else "use_prefix_caching is off",
-    )

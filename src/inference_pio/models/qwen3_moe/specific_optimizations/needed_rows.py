@@ -1,17 +1,17 @@
-"""Behind the last layer's attention only the rows that need logits go on.
+"""Behind the last layer's attention only the rows that need logits go on (`layers.keep_rows`).
 
 For a mixture that saves more than arithmetic. A prompt's 512 rows choose nearly all of the last layer's 128 experts,
-340 MB of weights in 4 bits; its one last row chooses 8 of them. `benchmarks/benchmark_optimization_impact.py` measures
-what it is worth.
+340 MB of weights in 4 bits; its one last row chooses 8 of them.
+`benchmarks/benchmark_optimization_impact.py` measures what that is worth.
 """
 
 from __future__ import annotations
 
-from torch import Tensor
+from inference_pio.plugin import techniques
+from inference_pio.plugin.facts import TechniqueFact
 
 
-def only_needed(x_TD: Tensor, residual_TD: Tensor, needed_R: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows `needed` of both, in their order; both as they are where that is all of them, as in decoding."""
-    if len(needed_R) == len(x_TD):
-        return x_TD, residual_TD
-    return x_TD.index_select(0, needed_R), residual_TD.index_select(0, needed_R)
+def technique() -> TechniqueFact:
+    return techniques.needed_rows(
+        "a prompt's one last row chooses 8 of the last layer's experts, all of its rows nearly every one"
+    )

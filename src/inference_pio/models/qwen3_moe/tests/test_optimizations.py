@@ -104,6 +104,7 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
         "fused layer norm": "active",
         "grouped experts": "active",
         "CUDA kernels": "dormant",
+        "needed rows": "active",
         "tensor parallelism": "dormant",
         "bias removal": "not applicable",
     }

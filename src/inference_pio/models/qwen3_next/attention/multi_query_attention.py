@@ -14,10 +14,11 @@ from inference_pio.layers import Linear, RMSNorm, RowParallelLinear
 from inference_pio.models.qwen3_next.attention.flash_attention import prefill_attention
 from inference_pio.models.qwen3_next.attention.paged_attention import decode_attention
 from inference_pio.models.qwen3_next.config import ATTENTION, Qwen3NextConfig
-from inference_pio.models.qwen3_next.cuda_kernels.optimizations import normalise_rotate_and_store, split_gate
+from inference_pio.models.qwen3_next.cuda_kernels.optimizations import split_gate
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.facts import TechniqueFact
+from inference_pio.plugin.paged import PagedAttention, rotate_and_store
 
 # T tokens of the step, D hidden size, N heads, M KV heads, H head_dim, F = (2N + 2M)·H, E = (N + 2M)·H
 
@@ -32,24 +33,20 @@ class GatedAttention(nn.Module):
         super().__init__()
         heads, kv_heads = (shard.part(n) for n in (config.num_attention_heads, config.num_key_value_heads))
         self.num_heads, self.num_kv_heads, self.head_dim = heads, kv_heads, config.head_dim
-        self.scale = config.head_dim**-0.5
         bias = config.attention_bias
         self.qkv_proj = Linear(config.hidden_size, 2 * (heads + kv_heads) * config.head_dim, bias=bias)
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps, offset=1.0)
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, offset=1.0)
         self.o_proj = RowParallelLinear(heads * config.head_dim, config.hidden_size, shard, bias=bias)
-        self.prefill, self.decode = prefill_attention(config), decode_attention(config)
+        prefill, decode = prefill_attention(config), decode_attention(config)
+        self.attend = PagedAttention(prefill, decode, config.head_dim**-0.5)
 
     def forward(self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache) -> Tensor:
         qkv_TE, gate_TX = split_gate(self.qkv_proj(x_TD), self.num_heads, self.head_dim)
         norms = ops.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, self.q_norm.offset)
         heads = (self.num_heads, self.num_kv_heads)
-        q_TNH = normalise_rotate_and_store(qkv_TE, batch, cos_sin, cache, heads, norms)
-        attend = self.decode if batch.max_query_len == 1 else self.prefill
-        where = (batch.block_tables, batch.query_start, batch.seq_lens)
-        longest = (batch.max_query_len, batch.max_seq_len)
-        o_TNH = attend(q_TNH, cache.k, cache.v, *where, self.scale, *longest, cache.scales)
-        y_TD: Tensor = self.o_proj(o_TNH.flatten(1) * gate_TX.sigmoid())
+        q_TNH = rotate_and_store(qkv_TE, batch, cos_sin, cache, heads, norms)
+        y_TD: Tensor = self.o_proj(self.attend(q_TNH, batch, cache) * gate_TX.sigmoid())
         return y_TD
 
 

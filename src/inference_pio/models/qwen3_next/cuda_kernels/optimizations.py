@@ -1,7 +1,6 @@
 """What lies between the merged projection of gated attention and the scores: gates apart, norms, rotation, cache write.
 
-`ops.rope_and_cache` does the last three in one pass (torch reference everywhere, native on the CPU); this file says in
-which layout qwen3_next uses it.
+`ops.rope_and_cache` does the last three in one pass (torch reference everywhere, native on the CPU).
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from inference_pio import ops
-from inference_pio.cache.specs import KVCache
-from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
@@ -22,25 +19,8 @@ def split_gate(projected_TF: Tensor, num_heads: int, head_dim: int) -> tuple[Ten
     return torch.cat((q_TNH.flatten(1), projected_TF[:, width:]), dim=1), gate_TNH.flatten(1)
 
 
-def normalise_rotate_and_store(
-    qkv_TE: Tensor,
-    batch: ForwardBatch,
-    cos_sin: Tensor,
-    cache: KVCache,
-    heads: tuple[int, int],
-    norms: ops.HeadNorms,
-) -> Tensor:
-    """Turned queries [T, N, H] of `heads` = (N, M); keys and values lie in the cache then."""
-    kept = (cache.k, cache.v, batch.slot_mapping)
-    return ops.rope_and_cache(qkv_TE, batch.positions, cos_sin, *kept, *heads, cache.scales, norms)
-
-
 def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "CUDA kernels",
-        "hardware",
-        "dormant",
-        exact=True,
-        reason="norms of heads, rotation and cache write are one native pass on a CPU; the delta rule, and everything "
-        "on a GPU, runs in torch",
+    return techniques.gpu_kernels(
+        "norms of heads, rotation and cache write are one native pass",
+        "the delta rule, and everything on a GPU, runs in torch",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from inference_pio.layers import ResidualNorm
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
@@ -15,13 +16,6 @@ def zero_centred_norm(config: Qwen3NextConfig) -> ResidualNorm:
 
 
 def technique(config: Qwen3NextConfig) -> TechniqueFact:
-    on = config.use_fused_layer_norm
-    return TechniqueFact(
-        "fused layer norm",
-        "hardware",
-        "active" if on else "dormant",
-        exact=True,
-        reason="addition to the residual stream and zero-centred norm in one pass"
-        if on
-        else "use_fused_layer_norm is off",
+    return techniques.fused_layer_norm(
+        config, "addition to the residual stream and zero-centred norm in one pass"
     )

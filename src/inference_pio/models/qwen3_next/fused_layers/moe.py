@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from inference_pio.layers import Experts
+from inference_pio.layers import Experts, GatedMLP
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
-from inference_pio.models.qwen3_next.fused_layers.mlp import MLP
 from inference_pio.models.qwen3_next.linear_optimizations.weight_layout import DenseMap
 from inference_pio.parallel import Shard
 
@@ -37,7 +36,7 @@ class Mixture(nn.Module):
         hidden = config.hidden_size
         self.gate = Router(config)
         self.experts = Experts(config.num_experts, hidden, config.moe_intermediate_size, shard)
-        self.shared_expert = MLP(hidden, config.shared_expert_intermediate_size, shard)
+        self.shared_expert = GatedMLP(hidden, config.shared_expert_intermediate_size, shard)
         self.shared_expert_gate = DenseMap(hidden, 1)
 
     def forward(self, x_TD: Tensor) -> Tensor:

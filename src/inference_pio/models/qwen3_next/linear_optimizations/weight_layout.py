@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact, WeightMap
 
 _LAYER = "model.layers.*."
@@ -66,14 +67,8 @@ def weight_map(config: Qwen3NextConfig) -> WeightMap:
 
 
 def technique(config: Qwen3NextConfig) -> TechniqueFact:
-    quantised = config.torch_dtype == "auto"
-    return TechniqueFact(
-        "weight quantisation",
-        "hardware",
-        "active" if quantised else "dormant",
-        exact=False,
-        reason="where asked for, projections become blocks on a CPU; experts, routers, gates, decays, the convolution "
-        "and norms stay dense"
-        if quantised
-        else "a dtype was named: weights are dense",
+    return techniques.packed_weights(
+        config,
+        "where asked for, projections become blocks on a CPU; experts, routers, gates, decays, the convolution "
+        "and norms stay dense",
     )

@@ -8,77 +8,52 @@ several hold each of them. Routers and gates are replicated.
 from __future__ import annotations
 
 from inference_pio.models.qwen3_next.config import ATTENTION, DELTA_NET, Qwen3NextConfig
-from inference_pio.plugin.facts import ShardPlan, ShardRule, TechniqueFact
-
-_MAX_RANKS = 64
-_WHOLE = ShardRule("replicate")
-_LAYER = "model.layers.*."
+from inference_pio.plugin import sharding
+from inference_pio.plugin.facts import ShardPlan, ShardRule
 
 
 def shard_plan(config: Qwen3NextConfig) -> ShardPlan:
-    vocabulary = ShardRule("vocab", config.vocab_size)
     rules = {
-        "model.embed_tokens.weight": vocabulary,
-        "lm_head.weight": vocabulary,
-        "model.norm.weight": _WHOLE,
-        f"{_LAYER}input_layernorm.weight": _WHOLE,
-        f"{_LAYER}post_attention_layernorm.weight": _WHOLE,
+        **sharding.ends(config.vocab_size),
         **_attention(config),
         **_delta_net(config),
-        **_swiglu("mlp.", config.intermediate_size),
-        **_swiglu("mlp.experts.*.", config.moe_intermediate_size),
-        **_swiglu("mlp.shared_expert.", config.shared_expert_intermediate_size),
-        f"{_LAYER}mlp.gate.weight": _WHOLE,
-        f"{_LAYER}mlp.shared_expert_gate.weight": _WHOLE,
+        **sharding.gated("mlp", config.intermediate_size),
+        **sharding.gated("mlp.experts.*", config.moe_intermediate_size),
+        **sharding.gated("mlp.shared_expert", config.shared_expert_intermediate_size),
+        **sharding.whole("input_layernorm", "post_attention_layernorm", "mlp.gate", "mlp.shared_expert_gate"),
     }
-    return ShardPlan(rules, tuple(size for size in range(1, _MAX_RANKS + 1) if _legal(config, size)))
+    kv_heads = config.num_key_value_heads if ATTENTION in config.layer_types else None
+    return ShardPlan(rules, sharding.legal_sizes(_divided(config), kv_heads))
 
 
 def _attention(config: Qwen3NextConfig) -> dict[str, ShardRule]:
     """A head's rows of q_proj are its query and its gate, so that whole heads are whole there too."""
-    heads, kv_heads = (
-        ShardRule("column", n) for n in (config.num_attention_heads, config.num_key_value_heads)
-    )
-    place = f"{_LAYER}self_attn."
-    rules = {f"{place}q_norm.weight": _WHOLE, f"{place}k_norm.weight": _WHOLE}
-    for kind in ("weight", "bias"):
-        rules |= {f"{place}q_proj.{kind}": heads, f"{place}k_proj.{kind}": kv_heads}
-        rules |= {f"{place}v_proj.{kind}": kv_heads}
-        rules |= {f"{place}o_proj.{kind}": ShardRule("row", config.num_attention_heads)}
-    return rules
+    return {
+        **sharding.attention(config.num_attention_heads, config.num_key_value_heads),
+        **sharding.whole("self_attn.q_norm", "self_attn.k_norm"),
+    }
 
 
 def _delta_net(config: Qwen3NextConfig) -> dict[str, ShardRule]:
     groups = config.linear_num_key_heads
     by_group = ShardRule("column", groups)
     channels = (config.key_width, config.key_width, config.value_width)
-    place = f"{_LAYER}linear_attn."
+    place = f"{sharding.LAYER}linear_attn."
     return {
         f"{place}in_proj_qkvz.weight": by_group,
         f"{place}in_proj_ba.weight": by_group,
         f"{place}conv1d.weight": ShardRule("column", groups, channels),
         f"{place}A_log": by_group,
         f"{place}dt_bias": by_group,
-        f"{place}norm.weight": _WHOLE,
+        f"{place}norm.weight": sharding.WHOLE,
         f"{place}out_proj.weight": ShardRule("row", groups),
     }
 
 
-def _swiglu(place: str, width: int) -> dict[str, ShardRule]:
-    return {
-        f"{_LAYER}{place}gate_proj.weight": ShardRule("column", width),
-        f"{_LAYER}{place}up_proj.weight": ShardRule("column", width),
-        f"{_LAYER}{place}down_proj.weight": ShardRule("row", width),
-    }
-
-
-def _legal(config: Qwen3NextConfig, size: int) -> bool:
-    """Everything that the model has divides evenly; KV heads divide, or are held by several ranks."""
+def _divided(config: Qwen3NextConfig) -> list[int]:
+    """Totals of everything that the model has and that is divided, but KV heads."""
     whole = [config.vocab_size]
     if ATTENTION in config.layer_types:
-        kv_heads = config.num_key_value_heads
-        if kv_heads % size and size % kv_heads:
-            return False
         whole.append(config.num_attention_heads)
     if DELTA_NET in config.layer_types:
         whole.append(config.linear_num_key_heads)
@@ -86,15 +61,4 @@ def _legal(config: Qwen3NextConfig, size: int) -> bool:
         whole.append(config.intermediate_size)
     if config.has_experts:
         whole += [config.moe_intermediate_size, config.shared_expert_intermediate_size]
-    return all(total % size == 0 for total in whole)
-
-
-def technique(config: Qwen3NextConfig) -> TechniqueFact:
-    sizes = ", ".join(str(size) for size in shard_plan(config).legal_sizes)
-    return TechniqueFact(
-        "tensor parallelism",
-        "hardware",
-        "dormant",
-        exact=True,
-        reason=f"one rank runs; heads and groups of this model can be divided over {sizes}",
-    )
+    return whole
