@@ -51,8 +51,9 @@ class Machine(RuleBasedStateMachine):
         idle=st.none() | st.integers(0, 6),
         caching=st.booleans(),
         speculation=st.sampled_from(["off", "on", "oracle"]),
+        snapshots=st.integers(0, 5),
     )
-    def start(self, num_blocks, budget, num_seqs, idle, caching, speculation):
+    def start(self, num_blocks, budget, num_seqs, idle, caching, speculation, snapshots):
         self.engine = self.fake.make_engine(
             self.kind,
             max_model_len=40,
@@ -61,9 +62,10 @@ class Machine(RuleBasedStateMachine):
             max_num_seqs=num_seqs,
             prefix_cache_max_blocks=idle,
             enable_prefix_caching=caching,
+            num_snapshots=snapshots,
             speculation=0 if speculation == "off" else 5,
         )
-        if speculation == "oracle" and self.kind != "state":
+        if speculation == "oracle":
             self.engine._speculation = self.fake.Oracle(self.engine, self.answer_of, seed=budget)
 
     def answer_of(self, sequence):
@@ -141,8 +143,9 @@ class Machine(RuleBasedStateMachine):
         ("paged", 15),
         ("latent", 5),
         ("state", 8),
+        ("mixed", 15),
         pytest.param("paged", 300, marks=pytest.mark.slow),
-        pytest.param("state", 100, marks=pytest.mark.slow),
+        pytest.param("mixed", 300, marks=pytest.mark.slow),
     ],
 )
 def test_any_interleaving_gives_each_request_what_it_gets_alone(fake, kind, examples):

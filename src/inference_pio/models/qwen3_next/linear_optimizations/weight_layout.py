@@ -15,8 +15,8 @@ from inference_pio.plugin.facts import TechniqueFact, WeightMap
 
 _LAYER = "model.layers.*."
 _SWIGLU = ("gate_proj", "up_proj")
-# The layer that predicts the token after the next one: a model of its own, which would draft for this one. Its drafts
-# could not be used: a state that has taken in a wrong draft cannot be taken back. So its weights are not loaded.
+# The layer that predicts the token after the next one: a model of its own, which would draft for this one. Drafts come
+# from a request's own text, so its weights are not loaded.
 _MTP_LAYER = (
     "input_layernorm",
     "post_attention_layernorm",
