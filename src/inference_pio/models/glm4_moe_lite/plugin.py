@@ -23,7 +23,14 @@ from inference_pio.models.glm4_moe_lite.model import Glm4MoeLiteForCausalLM
 from inference_pio.models.glm4_moe_lite.prefix_caching import prefix_cache_manager
 from inference_pio.models.glm4_moe_lite.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
+from inference_pio.plugin.facts import (
+    ChatFormat,
+    PrefixPolicy,
+    ReasoningFormat,
+    ShardPlan,
+    TechniqueFact,
+    WeightMap,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -69,7 +76,12 @@ class Glm4MoeLitePlugin(ModelPlugin):
         The template takes `enable_thinking` (false: the answer begins behind a closed `</think>`) and `clear_thinking`
         (false: the thinking of earlier turns stays); by default the model thinks, and earlier thinking is left out.
         """
-        return ChatFormat(end_of_turn=("<|user|>", "<|observation|>", "<|endoftext|>"))
+        return ChatFormat(
+            end_of_turn=("<|user|>", "<|observation|>", "<|endoftext|>"),
+            template_options={"enable_thinking": bool, "clear_thinking": bool},
+            reasoning=ReasoningFormat(kept_with={"clear_thinking": False}),
+            tool_calls=("glm_xml",),
+        )
 
     def optimizations(self, config: Glm4MoeLiteConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)

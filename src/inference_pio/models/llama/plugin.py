@@ -23,7 +23,14 @@ from inference_pio.models.llama.model import LlamaForCausalLM
 from inference_pio.models.llama.prefix_caching import prefix_cache_manager
 from inference_pio.models.llama.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
+from inference_pio.plugin.facts import (
+    ChatFormat,
+    PrefixPolicy,
+    ReasoningFormat,
+    ShardPlan,
+    TechniqueFact,
+    WeightMap,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -62,6 +69,9 @@ class LlamaPlugin(ModelPlugin):
         return ChatFormat(
             end_of_turn=("<|im_end|>", "<|eot_id|>", "<|eom_id|>"),
             template_variables={"date_string": prefix_cache_manager.PINNED_DATE},
+            template_options={"date_string": str, "tools_in_user_message": bool},
+            reasoning=ReasoningFormat(),  # DeepSeek-R1-Distill-Llama; Llama's own models do not think
+            tool_calls=("hermes_json", "llama3_json"),
         )
 
     def optimizations(self, config: LlamaConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002

@@ -17,7 +17,14 @@ from inference_pio.models.qwen2.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen2.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
+from inference_pio.plugin.facts import (
+    ChatFormat,
+    PrefixPolicy,
+    ReasoningFormat,
+    ShardPlan,
+    TechniqueFact,
+    WeightMap,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -53,7 +60,11 @@ class Qwen2Plugin(ModelPlugin):
         return prefix_cache_manager.prefix_policy(config)
 
     def chat_format(self, config: Qwen2Config) -> ChatFormat:  # noqa: ARG002
-        return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
+        return ChatFormat(
+            end_of_turn=("<|im_end|>", "<|endoftext|>"),
+            reasoning=ReasoningFormat(),  # QwQ, DeepSeek-R1-Distill-Qwen; Qwen2.5 does not think
+            tool_calls=("hermes_json",),
+        )
 
     def optimizations(self, config: Qwen2Config) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)

@@ -17,7 +17,14 @@ from inference_pio.models.qwen3.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen3.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
+from inference_pio.plugin.facts import (
+    ChatFormat,
+    PrefixPolicy,
+    ReasoningFormat,
+    ShardPlan,
+    TechniqueFact,
+    WeightMap,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -54,7 +61,12 @@ class Qwen3Plugin(ModelPlugin):
 
     def chat_format(self, config: Qwen3Config) -> ChatFormat:  # noqa: ARG002
         """Whether a model thinks is for the caller to say, as the template's variable `enable_thinking`."""
-        return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
+        return ChatFormat(
+            end_of_turn=("<|im_end|>", "<|endoftext|>"),
+            template_options={"enable_thinking": bool},
+            reasoning=ReasoningFormat(),
+            tool_calls=("hermes_json",),
+        )
 
     def optimizations(self, config: Qwen3Config) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)

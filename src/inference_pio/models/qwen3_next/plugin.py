@@ -25,7 +25,14 @@ from inference_pio.models.qwen3_next.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen3_next.specific_optimizations import speculation
 from inference_pio.models.qwen3_next.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
+from inference_pio.plugin.facts import (
+    ChatFormat,
+    PrefixPolicy,
+    ReasoningFormat,
+    ShardPlan,
+    TechniqueFact,
+    WeightMap,
+)
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +70,12 @@ class Qwen3NextPlugin(ModelPlugin):
         return prefix_cache_manager.prefix_policy(config)
 
     def chat_format(self, config: Qwen3NextConfig) -> ChatFormat:  # noqa: ARG002
-        return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
+        """Qwen3-Coder-Next writes calls in XML and does not think; Qwen3-Next writes JSON, and one of them thinks."""
+        return ChatFormat(
+            end_of_turn=("<|im_end|>", "<|endoftext|>"),
+            reasoning=ReasoningFormat(),
+            tool_calls=("qwen3_coder_xml", "hermes_json"),
+        )
 
     def optimizations(self, config: Qwen3NextConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)
