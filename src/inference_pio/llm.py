@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from inference_pio.errors import PluginError, SamplingError, UsageError
-from inference_pio.outputs import RequestOutput, StreamChunk
+from inference_pio.outputs import ChatChunk, RequestOutput, StreamChunk
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.progress_bar import Bar
@@ -17,6 +17,7 @@ from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.opened import model_store, open_model
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
+from inference_pio.text.reading import chunk_of
 
 if TYPE_CHECKING:
     import torch
@@ -103,15 +104,24 @@ class LLM:
             sampling_params: one for all, or one per prompt; vLLM's defaults where None.
             use_tqdm: show a progress bar on stderr (vLLM's name for it).
         """
+        return self._generate(prompts, sampling_params, use_tqdm)
+
+    def _generate(
+        self,
+        prompts: Prompt | Sequence[Prompt],
+        sampling_params: SamplingParams | Sequence[SamplingParams] | None,
+        use_tqdm: bool,
+        kept: frozenset[int] = frozenset(),
+    ) -> list[RequestOutput]:
         many: Sequence[Prompt] = [prompts] if isinstance(prompts, (str, Mapping)) else prompts
         if not isinstance(many, Sequence) or not many:
             raise UsageError("generate takes a prompt or a list of prompts, and got none")
         params = self._params(sampling_params, len(many))
         plain = [_prompt(prompt) for prompt in many]
         if not use_tqdm:
-            return self._runtime.generate(plain, params)
+            return self._runtime.generate(plain, params, kept=kept)
         with Bar("prompts", len(plain)) as bar:
-            return self._runtime.generate(plain, params, on_finished=bar.advance)
+            return self._runtime.generate(plain, params, on_finished=bar.advance, kept=kept)
 
     def chat(
         self,
@@ -123,7 +133,18 @@ class LLM:
         chat_template_kwargs: Mapping[str, Any] | None = None,
         use_tqdm: bool = False,
     ) -> list[RequestOutput]:
-        """Answer one conversation or many, formatted by the model's own chat template."""
+        """Answer one conversation or many, formatted by the model's own chat template, and read the answers.
+
+        Args:
+            messages: one conversation, or a list of them: objects with `role` and `content`; assistants' also with
+                `reasoning` and `tool_calls` as they came out, tools' results with `role` "tool" and `tool_call_id`.
+            tools: functions the model may call, in OpenAI's shape, for all conversations.
+            chat_template_kwargs: values for the template, such as `{"enable_thinking": False}`.
+
+        Returns:
+            Outputs whose `text` is content only, with `reasoning` and `tool_calls` beside it.
+        """
+        reader = self._runtime.text.reader(tools)
         one = bool(messages) and isinstance(messages[0], Mapping)
         conversations: Sequence[Any] = [messages] if one else messages
         prompts = [
@@ -135,7 +156,41 @@ class LLM:
             )
             for conversation in conversations
         ]
-        return self.generate(prompts, sampling_params, use_tqdm=use_tqdm)
+        outputs = self._generate(prompts, sampling_params, use_tqdm, reader.kept)
+        for prompt, output in zip(prompts, outputs, strict=True):
+            for answer in output.outputs:
+                reader.read(prompt, answer)
+        return outputs
+
+    def stream_chat(
+        self,
+        messages: Sequence[Message] | str,
+        sampling_params: SamplingParams | None = None,
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        chat_template_kwargs: Mapping[str, Any] | None = None,
+    ) -> Iterator[ChatChunk]:
+        """`chat` for one conversation, as it comes; closing the iterator cancels the request.
+
+        Args:
+            messages: a conversation, or the prompt that `format_chat` made of one with the same `tools`.
+        """
+        reader = self._runtime.text.reader(tools)
+        prompt = (
+            messages
+            if isinstance(messages, str)
+            else self.format_chat(
+                messages,
+                add_generation_prompt=add_generation_prompt,
+                tools=tools,
+                chat_template_kwargs=chat_template_kwargs,
+            )
+        )
+        params = self._params(sampling_params, 1)[0]
+        parsers = [reader.parser(prompt) for _ in range(params.n)]
+        chunks = self._runtime.stream(prompt, params, reader.kept)
+        return (chunk_of(parsers[chunk.index], chunk) for chunk in chunks)
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[StreamChunk]:
         """Chunks of whole characters as they are generated; closing the iterator cancels the request."""
@@ -154,7 +209,7 @@ class LLM:
             messages,
             add_generation_prompt=add_generation_prompt,
             tools=tools,
-            **(chat_template_kwargs or {}),
+            options=chat_template_kwargs,
         )
 
     @property

@@ -23,10 +23,32 @@ class Logprob:
 TokenLogprobs = dict[int, Logprob]
 
 
+@dataclass(frozen=True)
+class FunctionCall:
+    """`arguments` is the text of a JSON object."""
+
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True)
+class ToolCall:
+    """A call that the model asks for, shaped as in OpenAI's chat completions."""
+
+    id: str
+    function: FunctionCall
+    type: Literal["function"] = "function"
+
+
 @dataclass
 class CompletionOutput:
     """One answer. `stop_reason` is the stop string or token id that ended it, if one did; `error` says why
-    `finish_reason` is "error"."""
+    `finish_reason` is "error".
+
+    `LLM.chat` reads the answer: `text` is what is meant for the user, `reasoning` the thoughts before it (vLLM's
+    name; None where there are none), `tool_calls` what the model wants called (None where it is nothing).
+    `LLM.generate` leaves the text as it is and the two others None.
+    """
 
     index: int
     text: str
@@ -36,6 +58,8 @@ class CompletionOutput:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     error: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[ToolCall] | None = None
 
     def finished(self) -> bool:
         return self.finish_reason is not None
@@ -72,3 +96,52 @@ class StreamChunk:
     logprobs: list[TokenLogprobs] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
+
+
+@dataclass(frozen=True)
+class ReasoningDelta:
+    """More of what the model thinks."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ContentDelta:
+    """More of the answer itself."""
+
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolCallStart:
+    """A call begins; `index` counts the calls of one answer from 0."""
+
+    index: int
+    id: str
+    name: str
+
+
+@dataclass(frozen=True)
+class ToolCallArguments:
+    """More of a call's arguments: what comes for one index, joined, is the text of a JSON object."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolCallEnd:
+    """Nothing more comes for this call."""
+
+    index: int
+
+
+ChatEvent = ReasoningDelta | ContentDelta | ToolCallStart | ToolCallArguments | ToolCallEnd
+
+
+@dataclass(frozen=True)
+class ChatChunk(StreamChunk):
+    """What one step added to one answer in a chat: `text` is content only, `events` is everything in its order."""
+
+    reasoning: str = ""
+    events: tuple[ChatEvent, ...] = ()

@@ -141,7 +141,7 @@ def test_tool_calls_tools_and_keys_are_protected_too(vocabularies: Vocabularies,
     source = "{{ messages[0].tool_calls | tojson(%s) }}{{ tools | tojson(%s) }}" % (ascii_only, ascii_only)  # noqa: UP031
     template = _template(vocabularies, source)
     call = {"name": "</s>", "arguments": {"</s>": ["</s>", 1, True, None, 2.5]}}
-    tools = [{"name": "</s>"}]
+    tools = [{"name": "f", "description": "</s>"}]
     rendered = template.render([_says("assistant", None, tool_calls=[call])], tools=tools)
     assert "</s>" not in rendered
     assert unprotect(rendered) == json.dumps([call]) + json.dumps(tools)

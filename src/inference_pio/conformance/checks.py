@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from inference_pio.conformance import checkpoint, configuration, logits, ranks, serving, wording
+from inference_pio.conformance import checkpoint, configuration, logits, ranks, serving, talking, wording
 from inference_pio.conformance.subject import Subject
 
 
@@ -72,4 +72,7 @@ CHECKS = (
     Check("C13", serving.check_cleanup),
     Check("C14", wording.check_detokenisation),
     Check("C14", wording.check_chat, needs="chat"),
+    Check("C14", talking.check_answers_are_read, needs="chat"),
+    Check("C14", talking.check_earlier_turns, needs="chat"),
+    Check("C14", talking.check_system_role, needs="chat"),
 )

@@ -98,16 +98,52 @@ class PrefixPolicy:
     snapshots_at: tuple[CutPoint, ...] = ("branch", "prompt", "answer")
 
 
+CallSyntax = Literal["hermes_json", "qwen3_coder_xml", "glm_xml", "llama3_json", "mistral_json"]
+"""How a model writes a call of a tool (`inference_pio.text.calls` reads them):
+
+hermes_json      <tool_call>{"name": …, "arguments": {…}}</tool_call>
+qwen3_coder_xml  <tool_call><function=NAME><parameter=KEY>value</parameter></function></tool_call>
+glm_xml          <tool_call>NAME<arg_key>KEY</arg_key><arg_value>value</arg_value></tool_call>
+llama3_json      {"name": …, "parameters": {…}} and nothing else, perhaps behind <|python_tag|>
+mistral_json     [TOOL_CALLS][{"name": …, "arguments": {…}, "id": …}], or [TOOL_CALLS]NAME[ARGS]{…}
+"""
+
+
+@dataclass(frozen=True)
+class ReasoningFormat:
+    """How an answer marks what the model thought before it.
+
+    start, end  what stands around the thoughts; the chat template may have written `start` already
+    dropped     the template leaves the thoughts of answers before the last question out, so that the next turn's
+                prompt equals this one's up to where the answer begins; otherwise it begins with all of it
+    kept_with   template options under which such thoughts stay, where there are any
+    """
+
+    start: str = "<think>"
+    end: str = "</think>"
+    dropped: bool = True
+    kept_with: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+
+
 @dataclass(frozen=True)
 class ChatFormat:
-    """How this architecture's chat models mark turns.
+    """How this architecture's chat models write. A checkpoint's template decides which of it is at work: markers that
+    the template does not know are not looked for.
 
     end_of_turn         tokens that end an answer, if the vocabulary has them, beside the checkpoint's own list
     template_variables  values for the chat template, so that equal messages give equal text on any day
+    template_options    name -> type of what a caller may set for the template, beside what the template itself reads
+    reasoning           how thoughts are marked; None: these models do not think
+    tool_calls          syntaxes of calls; the first that the template writes counts
+    system_role         False: the templates write a system message into a turn of the user's
     """
 
     end_of_turn: tuple[str, ...] = ()
     template_variables: Mapping[str, Any] = field(default_factory=lambda: _NONE)
+    template_options: Mapping[str, type] = field(default_factory=lambda: _NONE)
+    reasoning: ReasoningFormat | None = None
+    tool_calls: tuple[CallSyntax, ...] = ()
+    system_role: bool = True
 
 
 @dataclass(frozen=True)

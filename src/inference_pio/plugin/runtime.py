@@ -119,7 +119,12 @@ class Runtime(Protocol):
     def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> FormattedPrompt: ...
 
     def generate(
@@ -127,9 +132,13 @@ class Runtime(Protocol):
         prompts: Sequence[str | Sequence[int]],
         params: Sequence[SamplingParams],
         on_finished: Callable[[], None] | None = None,
-    ) -> list[RequestOutput]: ...
+        kept: frozenset[int] = frozenset(),
+    ) -> list[RequestOutput]:
+        """Answers in the order of the prompts; `kept` are special tokens whose text stays whatever `params` say."""
 
-    def stream(self, prompt: str | Sequence[int], params: SamplingParams) -> Iterator[StreamChunk]: ...
+    def stream(
+        self, prompt: str | Sequence[int], params: SamplingParams, kept: frozenset[int] = frozenset()
+    ) -> Iterator[StreamChunk]: ...
 
     def memory_stats(self) -> dict[str, float]: ...
 

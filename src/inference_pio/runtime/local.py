@@ -150,15 +150,21 @@ class LocalRuntime:
         return self.text.tokenizer.decode(list(token_ids), skip_special_tokens=skip_special_tokens)
 
     def render_chat(
-        self, messages: Sequence[Mapping[str, Any]], *, add_generation_prompt: bool = True, **variables: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> FormattedPrompt:
-        return self.text.render(messages, add_generation_prompt, **variables)
+        return self.text.render(messages, add_generation_prompt, tools, options)
 
     def generate(
         self,
         prompts: Sequence[str | Sequence[int]],
         params: Sequence[SamplingParams],
         on_finished: Callable[[], None] | None = None,
+        kept: frozenset[int] = frozenset(),
     ) -> list[RequestOutput]:
         """Answers in the order of the prompts. One failed request does not keep the others from theirs."""
         encoded = [self._encode(prompt) for prompt in prompts]  # a wrong prompt raises before anything runs
@@ -166,7 +172,7 @@ class LocalRuntime:
         changed = threading.Condition()
         try:
             for (text, ids), wanted in zip(encoded, params, strict=True):
-                answers.append(self._submit(text, ids, wanted, changed))
+                answers.append(self._submit(text, ids, wanted, changed, kept))
             run_all(answers, changed, on_finished)
         finally:
             for answer in answers:
@@ -175,9 +181,11 @@ class LocalRuntime:
             raise answers[0].errors[0]
         return [answer.result(str(index)) for index, answer in enumerate(answers)]
 
-    def stream(self, prompt: str | Sequence[int], params: SamplingParams) -> Iterator[StreamChunk]:
+    def stream(
+        self, prompt: str | Sequence[int], params: SamplingParams, kept: frozenset[int] = frozenset()
+    ) -> Iterator[StreamChunk]:
         """Chunks as they come; closing the iterator cancels the request. A failed request raises."""
-        answer = self._submit(*self._encode(prompt), params)
+        answer = self._submit(*self._encode(prompt), params, kept=kept)
         yield from answer.chunks()
         if answer.errors:
             raise answer.errors[0]
@@ -223,6 +231,7 @@ class LocalRuntime:
         ids: list[int],
         params: SamplingParams,
         changed: threading.Condition | None = None,
+        kept: frozenset[int] = frozenset(),
     ) -> Answers:
         if self._loop is None:
             raise PluginError("the model is not loaded: call load_model first")
@@ -232,7 +241,8 @@ class LocalRuntime:
         # Whoever wants all answers at once needs no tokens before, unless a stop string may end an answer early.
         whole = changed is not None and not params.stop_strings
         stream = self._loop.submit(ids, params, changed=changed, whole=whole)
-        return Answers(stream, text, ids, params, self._text.tokenizer if self._text else None, started)
+        tokenizer = self._text.tokenizer if self._text else None
+        return Answers(stream, text, ids, params, tokenizer, started, kept)
 
 
 def load_model(ready: Prepared) -> nn.Module:

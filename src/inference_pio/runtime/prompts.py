@@ -12,6 +12,7 @@ from inference_pio.plugin.runtime import FormattedPrompt
 from inference_pio.runtime.opened import OpenedModel
 from inference_pio.text.chat import ChatTemplate
 from inference_pio.text.protect import unprotect
+from inference_pio.text.reading import AnswerReader, checked_options
 from inference_pio.text.tokenizer import Tokenizer
 
 
@@ -47,18 +48,29 @@ class TextSide:
         return None, list(prompt)
 
     def render(
-        self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool, **options: Any
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        options: Mapping[str, Any] | None = None,
     ) -> FormattedPrompt:
-        """What the checkpoint's chat template makes of a conversation."""
-        tools = options.pop("tools", None)
-        variables = {**self._format.template_variables, **options}
+        """What the checkpoint's chat template makes of a conversation; `options` are the caller's values for it."""
         if self._template is None:
             self._template = ChatTemplate(self.tokenizer, self._path)
+        if tools is not None and "tools" not in self._template.reads:
+            raise UsageError(
+                "this model's chat template shows the model no tools: leave them out, or describe them in a message"
+            )
+        given = checked_options(options or {}, self._format.template_options, self._template.reads)
         return FormattedPrompt(
             self._template.render(
                 messages,
                 add_generation_prompt=add_generation_prompt,
                 tools=tools,
-                variables=variables,
+                variables={**self._format.template_variables, **given},
             )
         )
+
+    def reader(self, tools: Sequence[Mapping[str, Any]] | None = None) -> AnswerReader:
+        """How answers to such a prompt are read."""
+        return AnswerReader(self._format, self.tokenizer, tools)

@@ -26,11 +26,14 @@ class Answers:
         params: SamplingParams,
         tokenizer: Tokenizer | None,
         started: float,
+        kept: frozenset[int] = frozenset(),
     ) -> None:
         self.stream, self._prompt, self._ids = stream, prompt, prompt_token_ids
         self._tokenizer = tokenizer
         self._texts = (
-            [TextStream(tokenizer, params, prompt_token_ids) for _ in range(params.n)] if tokenizer else []
+            [TextStream(tokenizer, params, prompt_token_ids, kept) for _ in range(params.n)]
+            if tokenizer
+            else []
         )
         scored = params.logprobs is not None
         self.outputs = [

@@ -12,8 +12,16 @@ from jinja2.exceptions import SecurityError
 from inference_pio.errors import ChatTemplateError, UsageError
 from inference_pio.text.messages import checked_messages, plain
 from inference_pio.text.protect import unprotect
-from inference_pio.text.sandbox import MAX_OUTPUT, TemplateLimit, TemplateRaised, compile_template, limited
+from inference_pio.text.sandbox import (
+    MAX_OUTPUT,
+    TemplateLimit,
+    TemplateRaised,
+    compile_template,
+    limited,
+    variables_of,
+)
 from inference_pio.text.tokenizer import Tokenizer
+from inference_pio.text.tools import checked_tools
 
 _MAX_SOURCE = 1 << 20
 
@@ -35,6 +43,7 @@ class ChatTemplate:
 
     def __init__(self, tokenizer: Tokenizer, path: str | Path) -> None:
         self._tokenizer, self._path = tokenizer, path
+        self._reads: frozenset[str] | None = None
         source = tokenizer.chat_template
         if source is None:
             raise ChatTemplateError(
@@ -65,14 +74,17 @@ class ChatTemplate:
             messages: objects with `role` (text) and `content` (text, None, or a list of text parts), and
                 whatever else the template reads (`tool_calls`, `reasoning_content`, …).
             add_generation_prompt: end with the opening of the assistant's turn.
-            tools: JSON schemas of functions the model may call.
+            tools: functions the model may call, in OpenAI's shape or without its outer object.
             variables: further values for the template; they cannot replace the ones above.
 
         Raises:
-            UsageError: a message is malformed (named), or the template refuses the conversation (in its own
-                words).
+            UsageError: a message or tool is malformed (named), or the template refuses the conversation (in its
+                own words).
             ChatTemplateError: the template fails, or uses more loop rounds, time or text than it may.
         """
+
+        if tools is not None:
+            checked_tools(tools)
 
         def protect(text: str, where: str, from_model: bool) -> str:
             return self._tokenizer.protect(text, where, special_only=from_model)
@@ -91,6 +103,13 @@ class ChatTemplate:
             if token is not None:
                 values[name] = token
         return self._run(values)
+
+    @property
+    def reads(self) -> frozenset[str]:
+        """Names of the values that the template looks at."""
+        if self._reads is None:
+            self._reads = variables_of(self._tokenizer.chat_template or "")
+        return self._reads
 
     def _run(self, values: Mapping[str, Any]) -> str:
         try:

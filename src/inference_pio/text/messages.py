@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inference_pio.errors import UsageError
+from inference_pio.text.tools import check_results, with_objects
 
 MAX_MESSAGES = 2048
 MAX_DEPTH = 64
@@ -25,7 +26,9 @@ def checked_messages(messages: object, protect: Protect) -> list[dict[str, Any]]
         raise UsageError(f"messages must be a list of messages, got {type(messages).__name__}")
     if not 0 < len(messages) <= MAX_MESSAGES:
         raise UsageError(f"messages: a conversation has 1 to {MAX_MESSAGES} messages, got {len(messages)}")
-    return [_message(message, f"messages[{index}]", protect) for index, message in enumerate(messages)]
+    checked = [_message(message, f"messages[{index}]", protect) for index, message in enumerate(messages)]
+    check_results(messages)
+    return checked
 
 
 def plain(value: object, where: str, protect: Protect, from_model: bool = False, depth: int = 0) -> Any:
@@ -60,6 +63,8 @@ def _message(message: object, where: str, protect: Protect) -> dict[str, Any]:
     if not isinstance(role, str) or not role:
         raise UsageError(f"{where}.role must be text such as 'user', got {role!r:.40}")
     _content(message.get("content"), f"{where}.content")
+    if role == "assistant":
+        message = with_objects(message, where)
     # What a model wrote may hold markup of its own that templates look for (`<think>`), but no special token.
     result: dict[str, Any] = plain(message, where, protect, from_model=role == "assistant")
     return _with_reasoning(result)

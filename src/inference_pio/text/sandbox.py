@@ -19,6 +19,7 @@ from typing import Any
 
 import jinja2
 import jinja2.ext
+import jinja2.meta
 import jinja2.nodes
 from jinja2.parser import Parser
 from jinja2.runtime import Context
@@ -75,6 +76,11 @@ def compile_template(source: str) -> jinja2.Template:
     tree = _Guard().visit(_environment.parse(source))
     code = _environment.compile(tree)
     return jinja2.Template.from_code(_environment, code, _environment.make_globals(None))
+
+
+def variables_of(source: str) -> frozenset[str]:
+    """Names that a template reads without setting them itself."""
+    return frozenset(jinja2.meta.find_undeclared_variables(_environment.parse(source)))
 
 
 class _Guard(NodeTransformer):

@@ -11,12 +11,22 @@ from inference_pio.text.tokenizer import Tokenizer
 
 
 class TextStream:
-    """Whole characters, cut off at the first stop string, as tokens come in."""
+    """Whole characters, cut off at the first stop string, as tokens come in.
+
+    Args:
+        kept: special tokens that are text even where special tokens are skipped: whoever reads it needs them.
+    """
 
     def __init__(
-        self, tokenizer: Tokenizer, params: SamplingParams, prompt_token_ids: Sequence[int] = ()
+        self,
+        tokenizer: Tokenizer,
+        params: SamplingParams,
+        prompt_token_ids: Sequence[int] = (),
+        kept: frozenset[int] = frozenset(),
     ) -> None:
-        self._detokenizer = IncrementalDetokenizer(tokenizer, prompt_token_ids, params.skip_special_tokens)
+        self._detokenizer = IncrementalDetokenizer(
+            tokenizer, prompt_token_ids, params.skip_special_tokens, kept
+        )
         self._stop = StopStrings(params.stop_strings, params.include_stop_str_in_output)
 
     def push(self, token_ids: Sequence[int]) -> tuple[str, str | None]:

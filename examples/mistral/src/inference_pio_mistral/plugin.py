@@ -59,7 +59,8 @@ class MistralPlugin(ModelPlugin):
         return prefix_cache_manager.prefix_policy(config)
 
     def chat_format(self, config: MistralConfig) -> ChatFormat:
-        return ChatFormat()  # an answer ends with the end of text, which every checkpoint names
+        # An answer ends with the end of text, which every checkpoint names.
+        return ChatFormat(tool_calls=("mistral_json",), system_role=False)
 
     def optimizations(self, config: MistralConfig) -> tuple[OptimizationInterface, ...]:
         return ()  # nothing acts on loaded weights

@@ -31,8 +31,7 @@ class Gemma3TextPlugin(ModelPlugin):
     prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
 
     def chat_format(self, config: Gemma3TextConfig) -> ChatFormat:  # noqa: ARG002
-        # There is no system role: the models' template writes such a message into the user's first turn.
-        return ChatFormat(end_of_turn=("<end_of_turn>",))
+        return ChatFormat(end_of_turn=("<end_of_turn>",), system_role=False)
 
     def optimizations(self, config: Gemma3TextConfig) -> tuple[()]:  # noqa: ARG002
         return ()

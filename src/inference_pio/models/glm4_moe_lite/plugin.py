@@ -21,7 +21,7 @@ from inference_pio.models.glm4_moe_lite.prefix_caching import prefix_cache_manag
 from inference_pio.models.glm4_moe_lite.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, TechniqueFact
+from inference_pio.plugin.facts import ChatFormat, ReasoningFormat, TechniqueFact
 
 
 class Glm4MoeLitePlugin(ModelPlugin):
@@ -42,7 +42,12 @@ class Glm4MoeLitePlugin(ModelPlugin):
         The template takes `enable_thinking` (false: the answer begins behind a closed `</think>`) and `clear_thinking`
         (false: the thinking of earlier turns stays); by default the model thinks, and earlier thinking is left out.
         """
-        return ChatFormat(end_of_turn=("<|user|>", "<|observation|>", "<|endoftext|>"))
+        return ChatFormat(
+            end_of_turn=("<|user|>", "<|observation|>", "<|endoftext|>"),
+            template_options={"enable_thinking": bool, "clear_thinking": bool},
+            reasoning=ReasoningFormat(kept_with={"clear_thinking": False}),
+            tool_calls=("glm_xml",),
+        )
 
     def optimizations(self, config: Glm4MoeLiteConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)

@@ -15,7 +15,7 @@ from inference_pio.models.llama.specific_optimizations import needed_rows
 from inference_pio.models.llama.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, TechniqueFact
+from inference_pio.plugin.facts import ChatFormat, ReasoningFormat, TechniqueFact
 
 
 class LlamaPlugin(ModelPlugin):
@@ -34,6 +34,9 @@ class LlamaPlugin(ModelPlugin):
         return ChatFormat(
             end_of_turn=("<|im_end|>", "<|eot_id|>", "<|eom_id|>"),
             template_variables={"date_string": prefix_cache_manager.PINNED_DATE},
+            template_options={"date_string": str, "tools_in_user_message": bool},
+            reasoning=ReasoningFormat(),  # DeepSeek-R1-Distill-Llama; Llama's own models do not think
+            tool_calls=("hermes_json", "llama3_json"),
         )
 
     def optimizations(self, config: LlamaConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002

@@ -15,7 +15,7 @@ from inference_pio.models.qwen2.specific_optimizations import needed_rows
 from inference_pio.models.qwen2.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, TechniqueFact
+from inference_pio.plugin.facts import ChatFormat, ReasoningFormat, TechniqueFact
 
 
 class Qwen2Plugin(ModelPlugin):
@@ -31,7 +31,11 @@ class Qwen2Plugin(ModelPlugin):
     prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
 
     def chat_format(self, config: Qwen2Config) -> ChatFormat:  # noqa: ARG002
-        return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
+        return ChatFormat(
+            end_of_turn=("<|im_end|>", "<|endoftext|>"),
+            reasoning=ReasoningFormat(),  # QwQ, DeepSeek-R1-Distill-Qwen; Qwen2.5 does not think
+            tool_calls=("hermes_json",),
+        )
 
     def optimizations(self, config: Qwen2Config) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)

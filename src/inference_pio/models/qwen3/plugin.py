@@ -15,7 +15,7 @@ from inference_pio.models.qwen3.specific_optimizations import needed_rows
 from inference_pio.models.qwen3.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, TechniqueFact
+from inference_pio.plugin.facts import ChatFormat, ReasoningFormat, TechniqueFact
 
 
 class Qwen3Plugin(ModelPlugin):
@@ -32,7 +32,12 @@ class Qwen3Plugin(ModelPlugin):
 
     def chat_format(self, config: Qwen3Config) -> ChatFormat:  # noqa: ARG002
         """Whether a model thinks is for the caller to say, as the template's variable `enable_thinking`."""
-        return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
+        return ChatFormat(
+            end_of_turn=("<|im_end|>", "<|endoftext|>"),
+            template_options={"enable_thinking": bool},
+            reasoning=ReasoningFormat(),
+            tool_calls=("hermes_json",),
+        )
 
     def optimizations(self, config: Qwen3Config) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)

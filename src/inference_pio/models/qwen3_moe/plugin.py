@@ -16,7 +16,7 @@ from inference_pio.models.qwen3_moe.specific_optimizations import needed_rows
 from inference_pio.models.qwen3_moe.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, TechniqueFact
+from inference_pio.plugin.facts import ChatFormat, ReasoningFormat, TechniqueFact
 
 
 class Qwen3MoePlugin(ModelPlugin):
@@ -35,7 +35,12 @@ class Qwen3MoePlugin(ModelPlugin):
         """Whether a model thinks is up to its own template: that of Qwen3-30B-A3B asks for `enable_thinking` and
         thinks where nobody says otherwise; Qwen3-Coder's knows no such thing.
         """
-        return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
+        return ChatFormat(
+            end_of_turn=("<|im_end|>", "<|endoftext|>"),
+            template_options={"enable_thinking": bool},
+            reasoning=ReasoningFormat(),
+            tool_calls=("qwen3_coder_xml", "hermes_json"),
+        )
 
     def optimizations(self, config: Qwen3MoeConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)

@@ -23,7 +23,7 @@ from inference_pio.models.qwen3_next.specific_optimizations import speculation
 from inference_pio.models.qwen3_next.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, TechniqueFact
+from inference_pio.plugin.facts import ChatFormat, ReasoningFormat, TechniqueFact
 
 
 class Qwen3NextPlugin(ModelPlugin):
@@ -39,7 +39,12 @@ class Qwen3NextPlugin(ModelPlugin):
     prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
 
     def chat_format(self, config: Qwen3NextConfig) -> ChatFormat:  # noqa: ARG002
-        return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
+        """Qwen3-Coder-Next writes calls in XML and does not think; Qwen3-Next writes JSON, and one of them thinks."""
+        return ChatFormat(
+            end_of_turn=("<|im_end|>", "<|endoftext|>"),
+            reasoning=ReasoningFormat(),
+            tool_calls=("qwen3_coder_xml", "hermes_json"),
+        )
 
     def optimizations(self, config: Qwen3NextConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)
