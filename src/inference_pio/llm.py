@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from inference_pio.plugin.base import ModelPlugin
     from inference_pio.text.tokenizer import Tokenizer
 
+_log = logging.getLogger("inference_pio")
 Prompt = str | Mapping[str, Any]
 Message = Mapping[str, Any]
 
@@ -37,6 +39,8 @@ class LLM:
         dtype: "auto" leaves quantised weights in their blocks where the kernels take them; a name asks for dense ones.
         device: "auto", "cpu", "cuda" or "cuda:N".
         max_model_len: prompt and answer together, in tokens; None is what model and memory allow.
+        plugin: the name of the plugin to run it with; None is the one for its architecture. "transformers" is the
+            bridge to Transformers' own modules, which runs architectures that have none.
         skip_tokenizer_init: take token ids and give token ids.
         enable_prefix_caching: reuse keys and values of equal beginnings.
         seed: for requests that name none; None draws one per request.
@@ -55,6 +59,7 @@ class LLM:
         dtype: str | torch.dtype = "auto",
         device: str = "auto",
         max_model_len: int | None = None,
+        plugin: str | None = None,
         skip_tokenizer_init: bool = False,
         enable_prefix_caching: bool = True,
         seed: int | None = None,
@@ -73,7 +78,9 @@ class LLM:
         with ExitStack() as undo:
             opened = open_model(model, RuntimeOptions(**options), progress, store)
             undo.callback(opened.checkpoint.close)
-            manifest = default_registry().for_checkpoint(opened.raw, str(opened.source.path))
+            manifest = default_registry().choose(opened.raw, str(opened.source.path), plugin)
+            if manifest.fallback:
+                _log.warning("%s runs through %s", opened.source.name, manifest.fallback)
             self._runtime = LocalRuntime(opened)
             self.plugin: ModelPlugin = default_registry().create(manifest.name, runtime=self._runtime)
             undo.callback(self.plugin.cleanup)

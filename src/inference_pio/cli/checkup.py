@@ -14,7 +14,7 @@ from typing import Any
 import psutil
 
 from inference_pio import __version__
-from inference_pio.cli.plugins import registered_plugins
+from inference_pio.cli.plugins import bridge_line, registered_plugins
 from inference_pio.errors import InferencePIOError
 from inference_pio.loader.store import ModelStore, free_bytes
 from inference_pio.metrics.memory import available_bytes
@@ -174,4 +174,5 @@ def _plugins(problems: list[str]) -> Mapping[str, str]:
     return {
         **{plugin.manifest.name: plugin.origin for plugin in found},
         **{name: f"does not load: {reason}" for name, reason in broken.items()},
+        "other architectures": bridge_line(),
     }

@@ -122,6 +122,15 @@ class EngineOptions:
     device: Annotated[
         str, _engine("auto (the first GPU, else the CPU), cpu, cuda or cuda:N.", "--device", value="NAME")
     ] = "auto"
+    plugin: Annotated[
+        str | None,
+        _engine(
+            "The plugin to run it with; transformers is the bridge to Transformers' own modules. (the one for its "
+            "architecture)",
+            "--plugin",
+            value="NAME",
+        ),
+    ] = None
     max_model_len: Annotated[
         int | None,
         _engine(

@@ -32,11 +32,13 @@ def plan(
     with importing():
         from inference_pio.runtime.plan_only import plan_only
     with download_bars(quiet=False) as progress:
-        planned = plan_only(model, engine.dtype, engine.device, options, limits, progress)
+        planned = plan_only(model, engine.dtype, engine.device, options, limits, progress, engine.plugin)
     if as_json:
         print_json(
             {
                 "model": planned.config.model_name,
+                "plugin": planned.plugin.manifest.name,
+                "fallback": planned.plugin.manifest.fallback,
                 "dtype": str(planned.dtype).removeprefix("torch."),
                 "kv_dtype": str(planned.kv_dtype).removeprefix("torch."),
                 "device": str(planned.device),
@@ -57,6 +59,7 @@ def _show(planned: Prepared) -> None:
     print_facts(
         [
             ("model", config.model_name),
+            *_plugin(planned),
             ("runs in", f"{dtype} on {planned.device}"),
             (
                 "context",
@@ -85,6 +88,12 @@ def _show(planned: Prepared) -> None:
     print()
     print("It fits." if plan.fits else f"It does not fit: {plan.advice()}.")
     sys.stdout.flush()
+
+
+def _plugin(planned: Prepared) -> list[tuple[str, str]]:
+    """What runs it, where that is no plugin for its architecture."""
+    manifest = planned.plugin.manifest
+    return [("runs through", manifest.fallback)] if manifest.fallback else []
 
 
 def _state(plan: MemoryPlan) -> list[tuple[str, int, str]]:

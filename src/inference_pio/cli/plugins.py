@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from inference_pio.bridge import MANIFEST as BRIDGE
+from inference_pio.bridge.offer import INSTALL, installed
 from inference_pio.cli.options import AsJson
 from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_facts, print_json, print_table
@@ -45,6 +47,7 @@ def plugins(
     )
     for plugin_name, reason in broken.items():
         print(f"{plugin_name} does not load: {reason}")
+    print(f"\nother architectures: {bridge_line()}")
 
 
 def registered_plugins() -> tuple[list[Registered], dict[str, str]]:
@@ -57,6 +60,14 @@ def registered_plugins() -> tuple[list[Registered], dict[str, str]]:
         except PluginError as error:
             broken[name] = str(error)
     return found, broken
+
+
+def bridge_line() -> str:
+    """What becomes of architectures without a plugin, in one line."""
+    found = installed()
+    if found is None:
+        return f"not run; {INSTALL} lets Transformers' own modules run many of them"
+    return f"{BRIDGE.name}, release {found} of {BRIDGE.fallback}"
 
 
 def _one(name: str, as_json: bool) -> None:
@@ -72,11 +83,12 @@ def _one(name: str, as_json: bool) -> None:
         [
             (manifest.name, manifest.description),
             ("origin", f"{plugin.origin}, contract version {manifest.api_version}"),
-            ("architectures", ", ".join(manifest.architectures)),
+            ("architectures", ", ".join(manifest.architectures) or "those without a plugin"),
             ("GGUF", ", ".join(manifest.gguf_architectures) or "–"),
             ("reads", ", ".join(manifest.modalities)),
+            *([("costs", manifest.fallback)] if manifest.fallback else []),
             ("capabilities", ", ".join(_capabilities(plugin)) or "–"),
-            ("default model", str(model.config.model_path)),
+            ("default model", str(model.config.model_path) or "–"),
         ]
     )
     print()

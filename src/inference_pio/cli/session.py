@@ -69,6 +69,7 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             model,
             dtype=engine.dtype,
             device=engine.device,
+            plugin=engine.plugin,
             max_model_len=options.max_model_len,
             enable_prefix_caching=not engine.no_prefix_caching,
             resource_limits=limits,

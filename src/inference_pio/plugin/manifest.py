@@ -30,6 +30,7 @@ class Manifest:
     plugin             "package.module:Class"
     modalities         what it reads: ("text",)
     description        one line for people
+    fallback           not empty: it takes what no other plugin claims, and this says in one line what that costs
     """
 
     name: str
@@ -39,6 +40,7 @@ class Manifest:
     description: str
     gguf_architectures: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ("text",)
+    fallback: str = ""
     capabilities: Capabilities = Capabilities()
 
     def __post_init__(self) -> None:

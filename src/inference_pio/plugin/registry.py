@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from inference_pio.plugin.base import ModelPlugin
 
 ENTRY_POINT_GROUP = "inference_pio.models"
+# What runs architectures without a plugin of their own, and what says whether it can be tried.
+BRIDGE = "transformers"
+_BRIDGE_MANIFEST = "inference_pio.bridge:MANIFEST"
+_BRIDGE_REFUSAL = "inference_pio.bridge.offer:refusal"
 
 
 def _directories() -> tuple[str, ...]:
@@ -41,12 +45,25 @@ class Registered:
 
 
 class Registry:
-    """Plugins by name. Manifests are read on first use; two claims on one name or architecture are an error."""
+    """Plugins by name. Manifests are read on first use; two claims on one name or architecture are an error.
 
-    def __init__(self, built_in: tuple[str, ...] = BUILT_IN, external: tuple[EntryPoint, ...] = ()) -> None:
+    Args:
+        bridge: also know the plugin `BRIDGE`, which is nobody's architecture: `names` and `all` leave it out.
+    """
+
+    def __init__(
+        self,
+        built_in: tuple[str, ...] = BUILT_IN,
+        external: tuple[EntryPoint, ...] = (),
+        *,
+        bridge: bool = False,
+    ) -> None:
         self._targets: dict[str, tuple[str, str]] = {
             name: (f"inference_pio.models.{name}:MANIFEST", "built-in") for name in built_in
         }
+        self._bridge = bridge
+        if bridge:
+            self._targets[BRIDGE] = (_BRIDGE_MANIFEST, "built-in")
         for entry in external:
             origin = entry.dist.name if entry.dist else entry.value
             if not re.fullmatch(r"[a-z0-9][a-z0-9_]{0,63}", entry.name):
@@ -59,7 +76,8 @@ class Registry:
         self._manifests: dict[str, Registered] = {}
 
     def names(self) -> tuple[str, ...]:
-        return tuple(sorted(self._targets))
+        """Of architectures, sorted."""
+        return tuple(sorted(set(self._targets) - {BRIDGE} if self._bridge else self._targets))
 
     def get(self, name: str) -> Registered:
         """The plugin called `name`.
@@ -87,7 +105,7 @@ class Registry:
         return tuple(self.get(name) for name in self.names())
 
     def for_checkpoint(self, raw: Mapping[str, Any], path: str) -> Manifest:
-        """The one plugin that claims this checkpoint, by what its config.json or GGUF metadata says.
+        """The one plugin that claims this checkpoint, by what its config.json or GGUF metadata says; else the bridge.
 
         Raises:
             UnsupportedArchitecture: none does; the message lists those that are supported.
@@ -98,13 +116,27 @@ class Registry:
             who = " and ".join(f"{found.manifest.name} ({found.origin})" for found in claims)
             raise PluginError(f"{path}: two plugins claim {_asked(raw)}: {who}; remove one")
         if not claims:
+            why = self._no_bridge(raw)
+            if why is None:
+                return self.get(BRIDGE).manifest
             known = {name for found in self.all() for name in _claimable(found.manifest, raw)}
             raise UnsupportedArchitecture(
                 path,
                 f"no plugin for architecture {_asked(raw)}",
-                hint=f"supported: {', '.join(sorted(known))}; others come as plugin packages",
+                hint=f"supported: {', '.join(sorted(known))}; others come as plugin packages{why}",
             )
         return claims[0].manifest
+
+    def choose(self, raw: Mapping[str, Any], path: str, asked: str | None) -> Manifest:
+        """The plugin called `asked`, or the one for this checkpoint where None is."""
+        return self.for_checkpoint(raw, path) if asked is None else self.get(asked).manifest
+
+    def _no_bridge(self, raw: Mapping[str, Any]) -> str | None:
+        """None where the bridge may try; else the end of a sentence that says why not."""
+        if not self._bridge or "general.architecture" in raw:
+            return ""
+        why: str | None = import_object(_BRIDGE_REFUSAL)(raw)
+        return None if why is None else f"; {why}"
 
     def create(self, name: str, **kwargs: Any) -> ModelPlugin:
         """A new plugin object."""
@@ -114,7 +146,7 @@ class Registry:
 
 
 def claims_checkpoint(manifest: Manifest, raw: Mapping[str, Any]) -> bool:
-    """Whether a plugin runs the architecture that a config.json or GGUF metadata names."""
+    """Whether a plugin says of itself that it runs the architecture that a config.json or GGUF metadata names."""
     return not _names(raw).isdisjoint(_claimable(manifest, raw))
 
 
@@ -139,7 +171,7 @@ def _claimable(manifest: Manifest, raw: Mapping[str, Any]) -> tuple[str, ...]:
 @cache
 def default_registry() -> Registry:
     """Built-in plugins and those of installed packages, read once per process."""
-    return Registry(external=tuple(entry_points(group=ENTRY_POINT_GROUP)))
+    return Registry(external=tuple(entry_points(group=ENTRY_POINT_GROUP)), bridge=True)
 
 
 def create_plugin(name: str, **kwargs: Any) -> ModelPlugin:

@@ -16,12 +16,14 @@ def plan_only(
     options: RuntimeOptions,
     limits: ResourceLimits | None,
     progress: Progress | None,
+    plugin_name: str | None = None,
 ) -> Prepared:
     """What `LLM` would do, up to the plan; unlike there a plan that does not fit is no error. The files are closed."""
     opened = open_model(model, options, progress, model_store(limits))
     try:
         path = str(opened.source.path)
-        plugin = default_registry().create(default_registry().for_checkpoint(opened.raw, path).name)
+        registry = default_registry()
+        plugin = registry.create(registry.choose(opened.raw, path, plugin_name).name)
         config = plugin.config_class(
             model_path=path, model_name=opened.source.name, device=device, torch_dtype=dtype
         )

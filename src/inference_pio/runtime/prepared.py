@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from inference_pio import ops
-from inference_pio.errors import ResourceError, UnsupportedArchitecture
+from inference_pio.errors import ResourceError, UnsupportedArchitecture, UsageError
 from inference_pio.layers import Linear
 from inference_pio.layers.protocol import KeepsDtype
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
@@ -60,7 +60,7 @@ def prepare_model(
 ) -> Prepared:
     """Read the configuration, hold names and shapes against the model both ways, plan the memory."""
     path = str(opened.source.path)
-    if not claims_checkpoint(plugin.manifest, opened.raw):
+    if not plugin.manifest.fallback and not claims_checkpoint(plugin.manifest, opened.raw):
         raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
     device = resolve_device(config.device)
     stated = plugin.read_config(opened.raw, path).with_options_of(config)
@@ -117,7 +117,10 @@ def _packing(
         )
     if device.type != "cpu" or (quantization is None and config.torch_dtype != "auto"):
         return NOTHING_PACKED
-    return plan_packing(model, opened.checkpoint, weights, quantization)
+    packing = plan_packing(model, opened.checkpoint, weights, quantization)
+    if quantization is not None and not packing.kinds:
+        raise UsageError(f"quantize {options.quantize}: no weight of this model can be held in blocks")
+    return packing
 
 
 def _weight_bytes(

@@ -39,6 +39,8 @@ class Source:
             PluginError: its code is not a package with source files.
         """
         manifest = registered.manifest
+        if manifest.fallback:
+            raise PluginError(f"{manifest.name!r} is no architecture: there is nothing of one to copy")
         package = manifest.plugin.partition(":")[0].rpartition(".")[0]
         spec = find_spec(package) if package else None
         places = list(spec.submodule_search_locations or ()) if spec else []
