@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,15 +41,43 @@ _DECODER_ERRORS = (
 _MAX_SCANS = 100
 
 
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image within the limits, as far as its header can say, and not decoded yet.
+
+    data  the file's bytes, or what Pillow has opened
+    """
+
+    where: str
+    header: Header
+    data: bytes | Image
+
+    def decode(self) -> Tensor:
+        """[H, W, 3] uint8; raises `ImageError` where the file is broken."""
+        name = self.header.format
+        if not isinstance(self.data, bytes):
+            return _decoded(self.data, self.where, name)
+        try:
+            image = _pillow().open(io.BytesIO(self.data), formats=(name,))
+        except _DECODER_ERRORS as error:
+            raise _broken(name, self.where, error) from error
+        with image:
+            if image.size != (self.header.width, self.header.height):
+                # A GIF's first frame may reach beyond its screen; nothing else has two sizes.
+                said = f"{self.header.width} × {self.header.height}"
+                raise ImageError(
+                    self.where, f"the {name} file has two sizes, {said} and {image.width} × {image.height}"
+                )
+            return _decoded(image, self.where, name)
+
+
 def read_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str = "image") -> Tensor:
     """The pixels as Transformers' `load_image` gives them (`image_utils.py`): turned upright as EXIF says, converted
     to RGB by Pillow. Transparency is dropped, not composited: a pixel keeps the colour that it has underneath. Of an
     animation it is the first frame.
 
     Args:
-        source: the path of a PNG, JPEG, WebP, GIF or BMP file, its bytes, `data:image/…;base64,…`, or an image that
-            Pillow has opened.
-        where: names the image in errors.
+        source, where: as for `open_image`.
 
     Returns:
         [H, W, 3] uint8.
@@ -57,10 +86,25 @@ def read_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str 
         ImageError: not such a source, over a limit (found out before anything is decoded), or broken.
         UnavailableError: Pillow is not installed.
     """
-    pillow = _pillow()
-    if isinstance(source, pillow.Image):
-        _check(Header("given", *source.size), where, limits)
-        return _decoded(source, where)
+    return open_image(source, limits, where).decode()
+
+
+def open_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str = "image") -> ImageFile:
+    """An image's file, with its header read and held to the limits.
+
+    Args:
+        source: the path of a PNG, JPEG, WebP, GIF or BMP file, its bytes, `data:image/…;base64,…`, or an image that
+            Pillow has opened.
+        where: names the image in errors.
+
+    Raises:
+        ImageError: not such a source, or over a limit.
+        UnavailableError: Pillow is not installed.
+    """
+    if isinstance(source, _pillow().Image):
+        given = Header("given", source.width, source.height)
+        _check(given, where, limits)
+        return ImageFile(where, given, source)
     data, claimed = file_bytes(source, where, limits.max_bytes)
     try:
         header = read_header(data)
@@ -71,19 +115,7 @@ def read_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str 
     _check(header, where, limits)
     if header.format == "JPEG" and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
         raise ImageError(where, f"the JPEG file has {scans} scans, more than {_MAX_SCANS}: save it anew")
-    try:
-        image = pillow.open(io.BytesIO(data), formats=(header.format,))
-    except _DECODER_ERRORS as error:
-        raise _broken(header.format, where, error) from error
-    with image:
-        if image.size != (header.width, header.height):
-            # A GIF's first frame may reach beyond its screen; nothing else has two sizes.
-            found = f"{image.width} × {image.height}"
-            raise ImageError(
-                where,
-                f"the {header.format} file has two sizes, {header.width} × {header.height} and {found}",
-            )
-        return _decoded(image, where, header.format)
+    return ImageFile(where, header, data)
 
 
 def _pillow() -> Any:
@@ -110,7 +142,7 @@ def _check(header: Header, where: str, limits: ImageLimits) -> None:
         )
 
 
-def _decoded(image: Image, where: str, name: str = "given") -> Tensor:
+def _decoded(image: Image, where: str, name: str) -> Tensor:
     from PIL import ImageOps
 
     try:
