@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference_pio.engine.sequence import Drafts, Sequence
 from inference_pio.errors import PluginError
@@ -33,11 +33,14 @@ class MediaSide:
     Args:
         model: has `encode_media`.
         max_bytes: of features that no request is in the middle of.
+
+    Raises:
+        PluginError: the model has no `encode_media`.
     """
 
-    def __init__(
-        self, model: EncodesMedia, device: torch.device, max_bytes: int = FEATURE_CACHE_BYTES
-    ) -> None:
+    def __init__(self, model: nn.Module, device: torch.device, max_bytes: int = FEATURE_CACHE_BYTES) -> None:
+        if not isinstance(model, EncodesMedia):
+            raise PluginError("the plugin has a media_processor, and its model no encode_media")
         self._model, self._device, self._max_bytes = model, device, max_bytes
         self._features: OrderedDict[bytes, Tensor] = OrderedDict()  # last used last
         self._needed: dict[Sequence, set[bytes]] = {}

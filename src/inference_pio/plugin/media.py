@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -103,6 +103,7 @@ class MediaProcessor(Protocol):
         """
 
 
+@runtime_checkable
 class EncodesMedia(Protocol):
     """A model that sees."""
 

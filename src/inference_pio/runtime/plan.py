@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from inference_pio.engine.media import FEATURE_CACHE_BYTES
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ContextLengthError, ResourceError
 
 if TYPE_CHECKING:
     from inference_pio.cache.specs import CacheSpec
     from inference_pio.config import BaseModelConfig
+    from inference_pio.plugin.media import MediaProcessor
     from inference_pio.plugin.runtime import RuntimeOptions
 
 # Interpreter, torch and its thread pools, resident: measured 0.22 GB on Linux, a little more with a tokenizer.
@@ -32,6 +34,7 @@ class MemoryPlan:
     kv_cache: int
     activations: int
     logits: int
+    images: int
     runtime: int
     budget: int
     budget_name: str
@@ -49,7 +52,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv_cache + self.activations + self.logits + self.runtime
+        return self.weights + self.kv_cache + self.activations + self.logits + self.images + self.runtime
 
     @property
     def fits(self) -> bool:
@@ -57,7 +60,8 @@ class MemoryPlan:
 
     def sum_text(self) -> str:
         """The arithmetic in one line."""
-        parts = ("weights", "kv_cache", "activations", "logits", "runtime")
+        images = ("images",) if self.images else ()
+        parts = ("weights", "kv_cache", "activations", "logits", *images, "runtime")
         terms = " + ".join(
             f"{part.replace('kv_cache', 'KV cache')} {_gb(getattr(self, part))}" for part in parts
         )
@@ -103,12 +107,14 @@ def plan_memory(
     *,
     weight_bytes: int,
     itemsize: int,
+    images: MediaProcessor | None,
 ) -> MemoryPlan:
     """The plan for one model.
 
     Args:
         weight_bytes: of all parameters as they will lie in memory, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
+        images: of a model that sees: its encoder at work on its largest image, and features that are kept.
 
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
@@ -129,16 +135,17 @@ def plan_memory(
     drafts = 0 if per_sequence else min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
     logit_rows = options.max_num_seqs + drafts
     logits = 3 * logit_rows * config.vocab_size * 4
-    fixed = weight_bytes + activations + logits + RUNTIME_BYTES
-    room = max(0, budget.bytes - fixed)
-    num_seqs = _num_seqs(options, room, per_sequence)
     longest = options.max_model_len or config.max_position_embeddings
+    seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
+    room = max(0, budget.bytes - weight_bytes - activations - logits - seen - RUNTIME_BYTES)
+    num_seqs = _num_seqs(options, room, per_sequence)
     kv_tokens = _kv_tokens(options, max(0, room - num_seqs * per_sequence), longest, per_token)
     return MemoryPlan(
         weights=weight_bytes,
         kv_cache=kv_tokens * per_token + num_seqs * per_sequence,
         activations=activations,
         logits=logits,
+        images=seen,
         runtime=RUNTIME_BYTES,
         budget=budget.bytes,
         budget_name=budget.name,
