@@ -193,11 +193,11 @@ def test_an_image_that_cannot_be_encoded_fails_its_request_only(n: int) -> None:
     from support.images import saved
 
     engine, _ = make_engine(0, max_num_batched_tokens=64)
-    good = prompt_of(1, RED, 2)
+    good, also = prompt_of(1, RED, 2), prompt_of(1, BLUE, 2)
     ids, media = prompt_of(1, saved(Image.new("RGB", (4, 5), (UNSEEN, 0, 0)), "PNG"), 2)
     engine.add_request("first", good[0], GREEDY, good[1])
     engine.add_request("bad", ids, SamplingParams(n=n, temperature=0, max_tokens=4), media)
-    engine.add_request("last", good[0], GREEDY, good[1])
+    engine.add_request("last", also[0], GREEDY, also[1])
     tokens: dict[str, list[int]] = {"first": [], "bad": [], "last": []}
     errors = []
     while engine.has_work:
@@ -205,7 +205,7 @@ def test_an_image_that_cannot_be_encoded_fails_its_request_only(n: int) -> None:
             tokens[update.request_id] += update.token_ids
             errors += [update.error] if update.error else []
         engine.check_integrity()
-    assert tokens == {"first": answer_of(*good, 10), "bad": [], "last": answer_of(*good, 10)}
+    assert tokens == {"first": answer_of(*good, 10), "bad": [], "last": answer_of(*also, 10)}
     assert len(errors) == n
     assert all(isinstance(error, GenerationError) for error in errors)
     assert str(errors[0]) == "request bad: the model failed: RuntimeError: this pixel hurts"

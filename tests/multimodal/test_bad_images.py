@@ -11,13 +11,11 @@ import sys
 import zlib
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image, ImageFile
 
 from inference_pio.errors import ImageError, UnavailableError
 from inference_pio.multimodal.image import read_image
@@ -25,18 +23,6 @@ from inference_pio.multimodal.limits import DEFAULT_LIMITS
 from support.images import FILES, gradient, png_chunk, png_of, saved
 
 PNG = FILES["PNG"]
-
-
-@pytest.fixture
-def never_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Any attempt to decode fails the test, and so does opening a file."""
-
-    def refuse(*_: Any, **__: Any) -> None:
-        pytest.fail("decoded before the limits were checked")
-
-    monkeypatch.setattr(Image, "open", refuse)
-    monkeypatch.setattr(Image.Image, "load", refuse)
-    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
 
 
 def refusal(source: object, **limits: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from PIL import Image, ImageFile
+from PIL import Image
 
 from inference_pio.errors import ContextLengthError, ImageError, PluginError, UsageError
 from inference_pio.multimodal.limits import DEFAULT_LIMITS
@@ -82,13 +82,8 @@ def test_numbers_that_differ(ids: list[int], count: int, message: str) -> None:
         fill(ids, *[FILES["PNG"]] * count)
 
 
-def test_all_headers_are_read_before_the_first_image_is_decoded(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: Any, **__: Any) -> None:
-        pytest.fail("decoded")
-
-    monkeypatch.setattr(Image, "open", refuse)
-    monkeypatch.setattr(Image.Image, "load", refuse)
-    monkeypatch.setattr(ImageFile.ImageFile, "load", refuse)
+@pytest.mark.usefixtures("never_decodes")
+def test_all_headers_are_read_before_the_first_image_is_decoded() -> None:
     with pytest.raises(ImageError, match=r"^image 1: 65,535 × 65,535 pixels: a side has"):
         fill([P, P], FILES["PNG"], png_of(65_535, 65_535))
     with pytest.raises(

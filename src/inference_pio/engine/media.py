@@ -8,7 +8,6 @@ to go.
 
 from __future__ import annotations
 
-import struct
 from collections import OrderedDict
 from collections.abc import Iterator
 from dataclasses import replace
@@ -111,17 +110,15 @@ class MediaSide:
 
 
 def prefix_part(media: PromptMedia | None, start: int, end: int) -> bytes:
-    """What images add to the digest of the block of positions [start, end): which ones reach into it, and from where.
+    """What images add to the digest of the block of positions [start, end): those that reach into it, in order.
 
     Placeholders of all images are one token id, so the ids alone would let one image's keys and values pass for
-    another's.
+    another's. Where each begins follows from the ids, and from the digests' covering how an image was cut.
     """
     if media is None:
         return b""
     return b"".join(
-        struct.pack("<q", item.start) + item.digest
-        for item in media.items
-        if item.start < end and item.start + item.length > start
+        item.digest for item in media.items if item.start < end and item.start + item.length > start
     )
 
 
