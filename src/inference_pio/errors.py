@@ -4,7 +4,8 @@
     ├── UsageError                    2   a value the caller gave is wrong (also a ValueError)
     │   ├── ConfigError               2   a configuration key or value is wrong
     │   ├── SamplingError             2   a sampling value is wrong
-    │   └── ContextLengthError        2   prompt and answer do not fit the context
+    │   ├── ContextLengthError        2   prompt and answer do not fit the context
+    │   └── ImageError                2   an image is malformed, too large or not where it should be
     ├── ModelFileError                3   a model file cannot be used: where, what, hint
     │   ├── UnsafeWeightsError        3   pickle-based weights
     │   ├── CheckpointMismatch        3   names or shapes of checkpoint and model differ
@@ -49,6 +50,13 @@ class SamplingError(UsageError):
 
 class ContextLengthError(UsageError):
     pass
+
+
+class ImageError(UsageError):
+    """`where: what`."""
+
+    def __init__(self, where: str, what: str) -> None:
+        super().__init__(_one_line(f"{where}: {what}"))
 
 
 class ModelFileError(InferencePIOError):

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any, Self
 
 from inference_pio.errors import PluginError, SamplingError, UsageError
 from inference_pio.outputs import ChatChunk, RequestOutput, StreamChunk
+from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.registry import default_registry
-from inference_pio.plugin.runtime import Progress, RuntimeOptions
+from inference_pio.plugin.runtime import EncodedPrompt, ImagePrompt, Progress, RuntimeOptions, RuntimePrompt
 from inference_pio.progress_bar import Bar
 from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.opened import model_store, open_model
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from inference_pio.text.tokenizer import Tokenizer
 
 _log = logging.getLogger("inference_pio")
-Prompt = str | Mapping[str, Any]
+Prompt = str | Mapping[str, Any] | EncodedPrompt
 Message = Mapping[str, Any]
 
 
@@ -107,7 +108,9 @@ class LLM:
         """Continue one prompt or many; results in the order of the prompts.
 
         Args:
-            prompts: texts, or mappings `{"prompt": …}` or `{"prompt_token_ids": […]}`.
+            prompts: texts, or mappings `{"prompt": …}` or `{"prompt_token_ids": […]}`; for a model that sees with
+                `"multi_modal_data": {"image": …}`, one image or a list of them, each a path, the bytes of a file, a
+                data: URL or an image of Pillow's, and the model's placeholder once for each in the prompt.
             sampling_params: one for all, or one per prompt; vLLM's defaults where None.
             use_tqdm: show a progress bar on stderr (vLLM's name for it).
         """
@@ -120,7 +123,7 @@ class LLM:
         use_tqdm: bool,
         kept: frozenset[int] = frozenset(),
     ) -> list[RequestOutput]:
-        many: Sequence[Prompt] = [prompts] if isinstance(prompts, (str, Mapping)) else prompts
+        many: Sequence[Prompt] = [prompts] if isinstance(prompts, (str, Mapping, EncodedPrompt)) else prompts
         if not isinstance(many, Sequence) or not many:
             raise UsageError("generate takes a prompt or a list of prompts, and got none")
         params = self._params(sampling_params, len(many))
@@ -145,6 +148,8 @@ class LLM:
         Args:
             messages: one conversation, or a list of them: objects with `role` and `content`; assistants' also with
                 `reasoning` and `tool_calls` as they came out, tools' results with `role` "tool" and `tool_call_id`.
+                A model that sees takes parts `{"type": "image", "image": …}` and OpenAI's
+                `{"type": "image_url", "image_url": {"url": …}}` beside those of text; nothing is fetched for them.
             tools: functions the model may call, in OpenAI's shape, for all conversations.
             chat_template_kwargs: values for the template, such as `{"enable_thinking": False}`.
 
@@ -203,6 +208,10 @@ class LLM:
         """Chunks of whole characters as they are generated; closing the iterator cancels the request."""
         return self._runtime.stream(_prompt(prompt), self._params(sampling_params, 1)[0])
 
+    def encode_prompt(self, prompt: Prompt) -> EncodedPrompt:
+        """The token ids that the engine makes of a prompt, its images read; give it to `generate` or `stream`."""
+        return self._runtime.encode(_prompt(prompt))
+
     def format_chat(
         self,
         messages: Sequence[Message],
@@ -256,15 +265,32 @@ class LLM:
         self.close()
 
 
-def _prompt(prompt: Prompt) -> str | Sequence[int]:
-    """A text or token ids, out of any spelling of a prompt."""
-    if isinstance(prompt, str):
+def _prompt(prompt: Prompt) -> RuntimePrompt:
+    """A text or token ids with their images, out of any spelling of a prompt."""
+    if isinstance(prompt, (str, EncodedPrompt)):
         return prompt
     if isinstance(prompt, Mapping):
         if isinstance(ids := prompt.get("prompt_token_ids"), Sequence) and not isinstance(ids, str):
-            return ids
+            return _with_images(ids, prompt)
         if isinstance(text := prompt.get("prompt"), str):
-            return text
+            return _with_images(text, prompt)
     raise UsageError(
         f"a prompt is a text, {{'prompt': …}} or {{'prompt_token_ids': […]}}, got {prompt!r:.60}"
+    )
+
+
+def _with_images(
+    written: str | Sequence[int], prompt: Mapping[str, Any]
+) -> str | Sequence[int] | ImagePrompt:
+    data = prompt.get("multi_modal_data")
+    if data is None:
+        return written
+    if not isinstance(data, Mapping) or set(data) != {"image"}:
+        names = ", ".join(map(repr, data)) if isinstance(data, Mapping) else type(data).__name__
+        raise UsageError(f"multi_modal_data must be {{'image': …}}, got {names[:80]}")
+    images = data["image"]
+    many = images if isinstance(images, (list, tuple)) else [images]
+    where = "multi_modal_data.image"
+    return ImagePrompt(
+        written, tuple(ImageSource(f"{where}[{index}]", image) for index, image in enumerate(many))
     )

@@ -292,3 +292,20 @@ def test_faults_of_ours_are_told_in_one_line(cli: Any, monkeypatch: pytest.Monke
     assert "INFERENCE_PIO_DEBUG=1" in result.err
     monkeypatch.setenv("INFERENCE_PIO_DEBUG", "1")
     assert "Traceback" in cli("models", "list").err
+
+
+def test_images_for_a_model_without_eyes_or_a_template(
+    cli: Any, tiny: Path, make_model: Callable[..., Path]
+) -> None:
+    mute = make_model()
+    facts = json.loads((mute / "tokenizer_config.json").read_text())
+    del facts["chat_template"]
+    (mute / "tokenizer_config.json").write_text(json.dumps(facts))
+    cli("run", mute, "hi", "--image", "a.png").complains(USAGE, "--image needs a chat template")
+    cli("run", tiny, "hi", "--image", "a.png").complains(USAGE, "messages[0].content[0].type 'image'")
+    cli("run", tiny, "hi", "--image", "a.png", "--raw").complains(USAGE, "--raw leaves out")
+    said = cli("chat", tiny, "--temperature", 0, "--max-tokens", 2, stdin=b"/image a.png\nhi\nhi\n")
+    assert said.code == 0
+    assert "(1 before the next message)" in said.err
+    assert said.err.count("(error: messages[0].content[0].type 'image' is not supported") == 1
+    assert len(said.out.splitlines()) == 1

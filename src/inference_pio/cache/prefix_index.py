@@ -12,9 +12,9 @@ _DIGEST_BYTES = 32
 class PrefixIndex:
     """Digest of a whole prefix, up to and including one full block, to the block that holds its last part.
 
-    A block's digest covers its parent's digest and its own token ids, so equal digests mean equal prefixes and not
-    merely equal blocks. BLAKE2b with 256 bits: a collision cannot be searched for, let alone met by chance, which is
-    what allows a hit to be trusted without comparing tokens.
+    A block's digest covers its parent's digest, its own token ids and the images among them, so equal digests mean
+    equal prefixes and not merely equal blocks. BLAKE2b with 256 bits: a collision cannot be searched for, let alone met
+    by chance, which is what allows a hit to be trusted without comparing tokens.
     """
 
     def __init__(self, seed: Sequence[str]) -> None:
@@ -35,9 +35,10 @@ class PrefixIndex:
         text = self._seed + b"\0%d" % self._generation
         return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
 
-    def digest(self, parent: bytes, token_ids: Sequence[int]) -> bytes:
+    def digest(self, parent: bytes, token_ids: Sequence[int], media: bytes = b"") -> bytes:
+        """`media` tells apart what equal token ids stand for; its place behind a full block's ids is fixed."""
         data = array("q", token_ids).tobytes()
-        return hashlib.blake2b(parent + data, digest_size=_DIGEST_BYTES).digest()
+        return hashlib.blake2b(parent + data + media, digest_size=_DIGEST_BYTES).digest()
 
     @property
     def digests(self) -> Collection[bytes]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,6 +16,7 @@ from inference_pio.cli.session import Session, loaded
 from inference_pio.errors import ContextLengthError, GenerationError, UsageError
 
 HELP = '''/reset        forget the conversation
+/image FILE   put an image before the next message, of a model that sees; may be typed again
 /system TEXT  set the system message (nothing: remove it) and start again
 /help         this list
 /exit         leave; so does Ctrl-D, or Ctrl-C twice
@@ -69,6 +71,9 @@ def _obey(entry: Entry, conversation: Conversation) -> bool:
     if word == "/reset":
         conversation.reset()
         _note("forgotten")
+    elif word == "/image":
+        count = conversation.show(Path(rest.strip()).expanduser())
+        _note(f"{count} before the next message")
     elif word == "/system":
         conversation.reset(rest.strip())
         _note("system message set" if rest.strip() else "system message removed")
@@ -85,7 +90,7 @@ def _answer(
     """Ask and show; what can go wrong with one message is told and the conversation goes on."""
     answer = Answer()
     try:
-        ids, dropped = conversation.ask(text)
+        prompt, dropped = conversation.ask(text)
     except (ContextLengthError, UsageError) as error:
         _note(f"error: {error}")
         return
@@ -93,11 +98,11 @@ def _answer(
         _note(
             f"the context of {session.llm.max_model_len} tokens is full: the oldest {dropped} messages were dropped"
         )
-    timing = Timing(len(ids))
+    timing = Timing(len(prompt.token_ids))
     made, right = session.guesses()
     try:
-        params = session.params(overrides, len(ids))
-        follow(session.llm.stream({"prompt_token_ids": ids}, params), [answer], timing, show_text)
+        params = session.params(overrides, len(prompt.token_ids))
+        follow(session.llm.stream(prompt, params), [answer], timing, show_text)
     except KeyboardInterrupt:
         conversation.answered(f"{answer.text} …")
         raise

@@ -78,6 +78,7 @@ def _show(planned: Prepared) -> None:
         *_state(plan),
         ("activations", plan.activations, "of one step"),
         ("logits", plan.logits, f"{plan.logit_rows} × {config.vocab_size:,} tokens"),
+        *([("images", plan.images, "encoder of the largest one, features kept")] if plan.images else []),
         ("runtime", plan.runtime, "Python, torch and its threads"),
         ("total", plan.total, ""),
         ("may be used", plan.budget, plan.budget_name),

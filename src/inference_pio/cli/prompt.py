@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from inference_pio.errors import UsageError
 
@@ -27,6 +29,13 @@ def read_prompt(argument: str | None, file: Path | None) -> str:
     if not prompt.strip():
         raise UsageError("the prompt is empty")
     return prompt
+
+
+def with_images(text: str, images: Sequence[Path]) -> str | list[dict[str, Any]]:
+    """The content of a message: images come before the text that asks about them."""
+    if not images:
+        return text
+    return [*({"type": "image", "image": path} for path in images), {"type": "text", "text": text}]
 
 
 def _read_file(file: Path) -> str:

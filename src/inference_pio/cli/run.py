@@ -11,7 +11,7 @@ import typer
 
 from inference_pio.cli.answer import Answer, Timing, follow, guess_figures, show_text
 from inference_pio.cli.options import AsJson, EngineOptions, Model, Quiet, SamplingOptions
-from inference_pio.cli.prompt import read_prompt
+from inference_pio.cli.prompt import read_prompt, with_images
 from inference_pio.cli.session import Session, loaded
 from inference_pio.cli.text import visible
 from inference_pio.errors import UsageError
@@ -31,6 +31,10 @@ def run(
     ] = None,
     system: Annotated[
         str | None, typer.Option("--system", "-s", metavar="TEXT", help="A system message before the prompt.")
+    ] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option("--image", metavar="FILE", help="An image before the prompt; may be given again."),
     ] = None,
     raw: Annotated[
         bool, typer.Option("--raw", help="Continue the text as it is, without the model's chat template.")
@@ -52,29 +56,34 @@ def run(
     """
     if raw and system is not None:
         raise UsageError("--system is a message of the chat template, which --raw leaves out")
+    if raw and image:
+        raise UsageError("--image is a part of the chat template's message, which --raw leaves out")
     if logprobs is not None and not as_json:
         raise UsageError("--logprobs is printed with --json only")
     overrides = sampling.overrides(n=n, logprobs=logprobs)
     engine.limits(), engine.runtime_options(n)  # wrong values are told before a prompt is waited for
     text = read_prompt(prompt, prompt_file)
     with loaded(model, engine, max_num_seqs=n, quiet=quiet) as session:
-        ids = session.encode(_formatted(session, text, system, raw))
-        params = session.params(overrides, len(ids))
-        answers, timing = [Answer() for _ in range(n)], Timing(len(ids))
+        formatted = _formatted(session, text, image or [], system, raw)
+        encoded = session.llm.encode_prompt(formatted)
+        params = session.params(overrides, len(encoded.token_ids))
+        answers, timing = [Answer() for _ in range(n)], Timing(len(encoded.token_ids))
         streamed = n == 1 and not as_json
-        chunks = session.llm.stream({"prompt_token_ids": ids}, params)
+        chunks = session.llm.stream(encoded, params)
         follow(chunks, answers, timing, show_text if streamed else None)
         _show(session, answers, timing, as_json, quiet)
 
 
-def _formatted(session: Session, text: str, system: str | None, raw: bool) -> str:
+def _formatted(session: Session, text: str, images: list[Path], system: str | None, raw: bool) -> str:
     """The text the model gets: through its chat template where it has one and that is wanted."""
     has_template = session.llm.get_tokenizer().chat_template is not None
     if system is not None and not has_template:
         raise UsageError("--system needs a chat template, and this model has none")
+    if images and not has_template:
+        raise UsageError("--image needs a chat template, and this model has none")
     if raw or not has_template:
         return text
-    messages = [{"role": "user", "content": text}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": with_images(text, images)}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
     return session.llm.format_chat(messages)

@@ -49,13 +49,6 @@ class Session:
         stats = self.llm.plugin.get_compute_stats()
         return int(stats["draft_tokens"]), int(stats["accepted_draft_tokens"])
 
-    def encode(self, prompt: str) -> list[int]:
-        """The token ids that the engine would make of a prompt."""
-        from inference_pio.plugin.runtime import FormattedPrompt
-
-        formatted = isinstance(prompt, FormattedPrompt)
-        return self.llm.get_tokenizer().encode(prompt, add_special_tokens=not formatted)
-
 
 @contextmanager
 def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool) -> Iterator[Session]:

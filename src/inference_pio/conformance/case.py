@@ -53,8 +53,8 @@ class PluginCase:
     reference         config.json -> reference model; equal input gives equal weights
     gguf              names of `tiny` that GGUF can carry
     claims            files of the collected configurations that this plugin runs
-    ignored           config.json keys whose value makes no difference
-    rope_keys         where config.json may say the kind of rotary positions
+    ignored           config.json keys whose value makes no difference; of an object in it "text_config.key"
+    rope_keys         where config.json may say the kind of rotary positions; "text_config.key" likewise
     checkpoints       real checkpoints by name
     shards            name of `tiny` -> numbers of ranks to simulate
     refused_ranks     name of `tiny` -> numbers of ranks that must be refused
@@ -81,3 +81,19 @@ class PluginCase:
     def typical(self) -> str:
         """The tiny model that stands for the architecture."""
         return next(iter(self.tiny))
+
+
+def sections(raw: Raw) -> dict[str, Raw]:
+    """Where a config.json's keys lie: "" for the file itself, and "text_config." and the like for what it nests."""
+    nested = {
+        f"{key}.": value
+        for key, value in raw.items()
+        if key.endswith("_config") and isinstance(value, Mapping)
+    }
+    return {"": raw, **nested}
+
+
+def vocab_size(raw: Raw) -> int:
+    """Tokens of the model: config.json says it, or its `text_config` where the model reads more than text."""
+    size: int = raw.get("text_config", raw)["vocab_size"]
+    return size

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from inference_pio.conformance.case import Raw
+from inference_pio.conformance.case import Raw, sections
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import InferencePIOError, ModelFileError
 from inference_pio.plugin.base import ModelPlugin
@@ -68,19 +68,26 @@ def check_every_key_counts(subject: Subject) -> None:
     plugin = subject.plugin()
     for name, raw in _configurations(subject):
         stated = asdict(plugin.read_config(raw, name))
-        for key in sorted(set(raw) - set(subject.case.ignored)):
-            assert _matters(plugin, raw, key, stated), f"{name}: nothing reads {key!r}"
+        for section, keys in sections(raw).items():
+            for key in sorted({f"{section}{key}" for key in keys} - subject.case.ignored):
+                another = _another(keys[key.removeprefix(section)])
+                assert _matters(plugin, _changed(raw, key, another), stated), f"{name}: nothing reads {key!r}"
 
 
 def check_unknown_is_refused(subject: Subject) -> None:
-    """An unknown key is refused by name, at the top and beside the rotary settings; so is an unknown rope_type."""
+    """An unknown key is refused by name, in the file and in each object of it that is a configuration, and beside the
+    rotary settings; so is an unknown rope_type.
+    """
     plugin = subject.plugin()
     for name, raw in _configurations(subject):
-        _refused(plugin, {**raw, _UNKNOWN: 1}, _UNKNOWN, name)
+        for section in sections(raw):
+            _refused(plugin, _changed(raw, f"{section}{_UNKNOWN}", 1), _UNKNOWN, name)
         for key in subject.case.rope_keys:
-            if isinstance(rope := raw.get(key), Mapping):
-                _refused(plugin, {**raw, key: {**rope, _UNKNOWN: 1}}, _UNKNOWN, name)
-                _refused(plugin, {**raw, key: {**rope, "rope_type": "unheard_of"}}, "unheard_of", name)
+            section, _, last = key.rpartition(".")
+            if isinstance(rope := (raw.get(section) or {} if section else raw).get(last), Mapping):
+                _refused(plugin, _changed(raw, key, {**rope, _UNKNOWN: 1}), _UNKNOWN, name)
+                unheard = {**rope, "rope_type": "unheard_of"}
+                _refused(plugin, _changed(raw, key, unheard), "unheard_of", name)
 
 
 def _configurations(subject: Subject) -> Iterator[tuple[str, Raw]]:
@@ -92,11 +99,17 @@ def _configurations(subject: Subject) -> Iterator[tuple[str, Raw]]:
     )
 
 
-def _matters(plugin: ModelPlugin, raw: Raw, key: str, stated: Mapping[str, Any]) -> bool:
+def _matters(plugin: ModelPlugin, changed: Raw, stated: Mapping[str, Any]) -> bool:
     try:
-        return asdict(plugin.read_config({**raw, key: _another(raw[key])}, key)) != stated
+        return asdict(plugin.read_config(changed, "config.json")) != stated
     except InferencePIOError:
         return True
+
+
+def _changed(raw: Raw, key: str, value: Any) -> Raw:
+    """config.json with another value under "key" or "section.key"."""
+    section, _, last = key.rpartition(".")
+    return {**raw, section: {**raw[section], last: value}} if section else {**raw, last: value}
 
 
 def _another(value: Any) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from inference_pio.conformance.bare_model import BLOCK_SIZE, BareModel, tensors_of
-from inference_pio.conformance.case import CheckpointKind
+from inference_pio.conformance.case import CheckpointKind, vocab_size
 from inference_pio.conformance.numbers import assert_close, token_ids
 from inference_pio.conformance.subject import Subject
 
@@ -33,7 +33,7 @@ def check_whose_reference(subject: Subject) -> None:
 def check_reference_logits(subject: Subject) -> None:
     """Logits of every position equal the reference's, from each kind of checkpoint that can hold the model."""
     for tiny, raw in subject.case.tiny.items():
-        ids = token_ids(LENGTH, raw["vocab_size"])
+        ids = token_ids(LENGTH, vocab_size(raw))
         expected = subject.reference(tiny).logits(ids)
         for kind in _kinds(subject, tiny):
             model = BareModel(subject.plugin(), subject.checkpoint(tiny, kind))
@@ -77,7 +77,7 @@ def check_ragged_batch(subject: Subject) -> None:
     for tiny, raw in subject.case.tiny.items():
         path = subject.checkpoint(tiny)
         model = BareModel(subject.plugin(), path, sequences=len(lengths))
-        texts = [token_ids(length, raw["vocab_size"], seed) for seed, length in enumerate(lengths)]
+        texts = [token_ids(length, vocab_size(raw), seed) for seed, length in enumerate(lengths)]
         alone = [BareModel(subject.plugin(), path).prefill(text) for text in texts]
         # The second and fourth have begun before; one of them has a single token left.
         model.run([(1, texts[1][:-1]), (3, texts[3][:20])])
@@ -110,5 +110,5 @@ def _models(subject: Subject) -> Iterator[tuple[str, BareModel, list[int]]]:
         yield (
             tiny,
             BareModel(subject.plugin(), subject.checkpoint(tiny)),
-            token_ids(LENGTH, raw["vocab_size"]),
+            token_ids(LENGTH, vocab_size(raw)),
         )

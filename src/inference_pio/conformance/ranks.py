@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from inference_pio.conformance.bare_model import BareModel
+from inference_pio.conformance.case import vocab_size
 from inference_pio.conformance.logits import LENGTH
 from inference_pio.conformance.numbers import assert_close, token_ids
 from inference_pio.conformance.subject import Subject
@@ -20,8 +21,7 @@ from inference_pio.parallel import Shard, SimulatedGroup
 def check_ranks_agree(subject: Subject) -> None:
     """Every rank's logits equal the undivided model's, in prefill and in decoding."""
     for tiny, sizes in subject.case.shards.items():
-        vocab_size = subject.case.tiny[tiny]["vocab_size"]
-        ids = token_ids(LENGTH, vocab_size)
+        ids = token_ids(LENGTH, vocab_size(subject.case.tiny[tiny]))
         whole = BareModel(subject.plugin(), subject.checkpoint(tiny)).prefill(ids)
         for size in sizes:
             for rank, logits in enumerate(_divided(subject, tiny, size, ids)):

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 
+from inference_pio.conformance.case import vocab_size
 from inference_pio.conformance.numbers import token_ids
 from inference_pio.conformance.subject import Subject
 from inference_pio.llm import LLM
@@ -45,10 +46,10 @@ def check_preemption(subject: Subject) -> None:
 
 def check_prefix_hits(subject: Subject) -> None:
     """A second request with the same beginning reuses it and answers the same; another beginning does not."""
-    vocab_size = _vocab(subject)
-    shared = token_ids(4 * _BLOCK, vocab_size)
-    ends = [token_ids(9, vocab_size, seed) for seed in (1, 2)]
-    foreign = [(shared[0] + 1) % vocab_size, *shared[1:]]
+    vocabulary = _vocab(subject)
+    shared = token_ids(4 * _BLOCK, vocabulary)
+    ends = [token_ids(9, vocabulary, seed) for seed in (1, 2)]
+    foreign = [(shared[0] + 1) % vocabulary, *shared[1:]]
     prompts = [[*shared, *ends[0]], [*shared, *ends[1]], [*foreign, *ends[0]]]
     path = subject.checkpoint(subject.case.typical)
     for params in _PARAMS:
@@ -133,5 +134,4 @@ def _bytes_per_token(subject: Subject) -> int:
 
 
 def _vocab(subject: Subject) -> int:
-    vocab_size: int = subject.case.tiny[subject.case.typical]["vocab_size"]
-    return vocab_size
+    return vocab_size(subject.case.tiny[subject.case.typical])

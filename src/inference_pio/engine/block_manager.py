@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from inference_pio.cache.prefix_index import PrefixIndex
 from inference_pio.engine.checks import ensure
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.media import prefix_part
 from inference_pio.engine.sequence import Sequence
 from inference_pio.engine.state_slots import StateSlots
 
@@ -174,8 +175,7 @@ class BlockManager:
         )
         parent = sequence.block_digests[0] if sequence.block_digests else b""
         for i, digest in enumerate(sequence.block_digests[1:], 1):
-            tokens = sequence.token_ids[i * self.block_size : (i + 1) * self.block_size]
-            parent = self._index.digest(parent, tokens)
+            parent = self._digest(parent, sequence, i)
             ensure(parent == digest, "a digest is not that of its tokens")
         for block, digest in zip(table, sequence.block_digests, strict=False):
             if block in self._index:
@@ -199,10 +199,15 @@ class BlockManager:
 
     def _extend_digests(self, sequence: Sequence, full: int) -> None:
         assert self._index is not None
-        digests, size = sequence.block_digests, self.block_size
+        digests = sequence.block_digests
         for i in range(len(digests), full):
-            parent = digests[-1] if digests else self._index.root
-            digests.append(self._index.digest(parent, sequence.token_ids[i * size : (i + 1) * size]))
+            digests.append(self._digest(digests[-1] if digests else self._index.root, sequence, i))
+
+    def _digest(self, parent: bytes, sequence: Sequence, block: int) -> bytes:
+        assert self._index is not None
+        start, end = block * self.block_size, (block + 1) * self.block_size
+        media = prefix_part(sequence.request.media, start, end)
+        return self._index.digest(parent, sequence.token_ids[start:end], media)
 
     def _hold(self, sequence: Sequence, block: int) -> None:
         self._holders[block] += 1

@@ -16,6 +16,7 @@ from inference_pio.engine.batch import build_batch
 from inference_pio.engine.block_manager import BlockManager
 from inference_pio.engine.checks import check_request
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.media import MediaSide
 from inference_pio.engine.runner import ModelRunner
 from inference_pio.engine.sampler import Sample, is_plain_greedy, sample
 from inference_pio.engine.scheduler import Scheduler
@@ -26,6 +27,7 @@ from inference_pio.engine.updates import EngineStats, SequenceUpdate
 from inference_pio.errors import GenerationError, InferencePIOError, PluginError, UsageError
 from inference_pio.outputs import FinishReason
 from inference_pio.plugin.facts import PrefixPolicy
+from inference_pio.plugin.media import PromptMedia
 from inference_pio.sampling_params import SamplingParams
 
 # What tensor code raises: it fails the requests of one step. Anything else is a defect of the program and ends it.
@@ -60,6 +62,7 @@ class EngineCore:
         eos_token_ids: Iterable[int],
         prefix_policy: PrefixPolicy,
         device: torch.device,
+        media: MediaSide | None = None,
     ) -> None:
         self.config = config
         self.vocab_size = vocab_size
@@ -81,6 +84,7 @@ class EngineCore:
         self._blocks = BlockManager(config, index, self._states)
         self._scheduler = Scheduler(config, self._blocks)
         self._speculation = Speculation(config, self._blocks) if config.speculation else None
+        self._media = media
         self._requests: dict[str, Request] = {}
         self._pending: list[SequenceUpdate] = []
         self._arrivals = 0
@@ -98,8 +102,14 @@ class EngineCore:
             prompt_token_ids, params, vocab_size=self.vocab_size, max_model_len=self.config.max_model_len
         )
 
-    def add_request(self, request_id: str, prompt_token_ids: Items[int], params: SamplingParams) -> None:
-        """Queue `params.n` answers to a prompt.
+    def add_request(
+        self,
+        request_id: str,
+        prompt_token_ids: Items[int],
+        params: SamplingParams,
+        media: PromptMedia | None = None,
+    ) -> None:
+        """Queue `params.n` answers to a prompt, `media` being its images.
 
         Raises:
             UsageError: a request of this name is running.
@@ -118,6 +128,7 @@ class EngineCore:
             end_token_ids=tuple(self._eos_token_ids.union(params.stop_token_ids)),
             max_len=min(len(prompt) + max_tokens, self.config.max_model_len),
             plain_greedy=is_plain_greedy(params),
+            media=media,
         )
         request.sequences = [Sequence(request, i, self._arrivals + i, prompt.copy()) for i in range(params.n)]
         self._arrivals += params.n
@@ -135,6 +146,8 @@ class EngineCore:
         started = perf_counter()
         updates, self._pending = self._pending, []
         scheduled = self._scheduler.schedule()
+        if self._media:
+            updates += self._encode(scheduled)
         if not scheduled:
             return updates
         self._steps += 1
@@ -150,6 +163,8 @@ class EngineCore:
             )
             if self._states:
                 self._states.expect(scheduled, drafts)
+            if self._media:
+                batch = self._media.extend(batch, scheduled, drafts)
             samples = sample(self._runner.run(batch), sampled, drafts)
         except _MODEL_ERRORS as error:
             return updates + self._fail(scheduled, error)
@@ -178,6 +193,8 @@ class EngineCore:
 
     def reset_prefix_cache(self) -> int:
         """Forget all cached prefixes; returns how many blocks held one. Running requests go on."""
+        if self._media:
+            self._media.clear()
         return self._blocks.forget()
 
     def check_integrity(self) -> None:
@@ -221,7 +238,22 @@ class EngineCore:
             stop_reason=last if by_request else None,
         )
 
-    def _fail(self, scheduled: dict[Sequence, int], cause: Exception) -> list[SequenceUpdate]:
+    def _encode(self, scheduled: dict[Sequence, int]) -> list[SequenceUpdate]:
+        """Encode the images that a step reaches; a request whose image fails ends here and leaves the step."""
+        assert self._media is not None
+        updates = []
+        for sequence, num_tokens in list(scheduled.items()):
+            if sequence.finish_reason is not None:  # another answer to the same prompt failed
+                continue
+            try:
+                self._media.encode(sequence, num_tokens)
+            except _MODEL_ERRORS as error:
+                updates += self._fail([sequence], error)
+                for answer in sequence.request.sequences:
+                    scheduled.pop(answer, None)
+        return updates
+
+    def _fail(self, scheduled: Iterable[Sequence], cause: Exception) -> list[SequenceUpdate]:
         updates = []
         for request in {sequence.request: None for sequence in scheduled}:
             reason = (str(cause) or "no message").splitlines()[0]
@@ -257,6 +289,8 @@ class EngineCore:
         self._scheduler.remove(sequence)
         if self._states:
             self._states.end(sequence)
+        if self._media:
+            self._media.trim()
         if all(other.finish_reason is not None for other in sequence.request.sequences):
             del self._requests[sequence.request.request_id]
 

@@ -13,6 +13,7 @@ from inference_pio.engine.core import EngineCore
 from inference_pio.engine.stream import Mailbox, RequestStream
 from inference_pio.engine.updates import EngineStats
 from inference_pio.errors import EngineClosed, UsageError
+from inference_pio.plugin.media import PromptMedia
 from inference_pio.sampling_params import SamplingParams
 
 
@@ -42,6 +43,7 @@ class EngineLoop:
         params: SamplingParams,
         request_id: str | None = None,
         *,
+        media: PromptMedia | None = None,
         changed: threading.Condition | None = None,
         whole: bool = False,
     ) -> RequestStream:
@@ -63,7 +65,7 @@ class EngineLoop:
             if name in self._mailboxes:
                 raise UsageError(f"request {name} is running already: give each request a name of its own")
             self._mailboxes[name] = mailbox
-            self._command(lambda: self._core.add_request(name, prompt, params))
+            self._command(lambda: self._core.add_request(name, prompt, params, media))
         return RequestStream(name, mailbox, lambda: self._cancel(name, mailbox))
 
     def stats(self) -> EngineStats:

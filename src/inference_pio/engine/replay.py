@@ -26,10 +26,11 @@ class _Inputs:
 
     def __init__(self, like: ForwardBatch, columns: int) -> None:
         tables = torch.zeros(len(like.seq_lens), columns, dtype=torch.int32)
-        own = {name: getattr(like, name).clone() for name in (*_INPUTS, "last_token")}
+        inputs = _INPUTS if like.rope_positions is None else (*_INPUTS, "rope_positions")
+        own = {name: getattr(like, name).clone() for name in (*inputs, "last_token")}
         self.batch = replace(like, **own, block_tables=tables)
         self._tables = tables.numpy()
-        self._arrays = [(name, own[name].numpy()) for name in _INPUTS]
+        self._arrays = [(name, own[name].numpy()) for name in inputs]
         self.fill(like)
 
     def fill(self, batch: ForwardBatch) -> None:
@@ -54,6 +55,8 @@ class StepReplay:
         """Logits of every row; they stay valid until the next step of this shape."""
         tokens, sequences = len(batch.token_ids), len(batch.seq_lens)
         if self.refused is not None or tokens != len(batch.last_token) or tokens > _MAX_TOKENS:
+            return self._forward(batch)
+        if batch.media is not None:  # their number changes from step to step
             return self._forward(batch)
         shape = (tokens, sequences)
         if shape not in self._steps:

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from inference_pio.outputs import FinishReason
+from inference_pio.plugin.media import PromptMedia
 from inference_pio.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ class Request:
     seed           what the random numbers come from: `params.seed`, or drawn
     end_token_ids  the model's end-of-text tokens and the request's own stop tokens; none before `min_tokens`
     max_len        tokens, prompt included, at which an answer is finished for its length
+    media          the prompt's images; None where it has none
     """
 
     request_id: str
@@ -29,6 +31,7 @@ class Request:
     end_token_ids: tuple[int, ...]
     max_len: int
     plain_greedy: bool
+    media: PromptMedia | None = None
     sequences: list[Sequence] = field(default_factory=list)
 
 

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from inference_pio.parallel import Shard
     from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
     from inference_pio.plugin.manifest import Manifest
+    from inference_pio.plugin.media import MediaProcessor
     from inference_pio.plugin.optimization import OptimizationInterface
 
 
@@ -91,6 +92,10 @@ class ModelPlugin(TextModelPluginInterface):
     @abstractmethod
     def techniques(self, config: Any) -> tuple[TechniqueFact, ...]:
         """The standard's techniques: active, dormant or not applicable to this model, and why."""
+
+    def media_processor(self, config: Any) -> MediaProcessor | None:  # noqa: ARG002 - for those that see
+        """How this model wants its images, where it sees; then the model has `encode_media` as well."""
+        return None
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
 

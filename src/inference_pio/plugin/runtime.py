@@ -5,9 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from inference_pio.errors import UsageError
+from inference_pio.plugin.media import ImageSource, PromptMedia
 from inference_pio.plugin.quantization import Quantization
 
 if TYPE_CHECKING:
@@ -24,9 +25,38 @@ Progress = Callable[[int, int, str], None]
 
 
 class FormattedPrompt(str):
-    """Text that a chat template made: whatever special tokens the model wants in front are in it already."""
+    """Text that a chat template made: whatever special tokens the model wants in front are in it already.
 
-    __slots__ = ()
+    images  of the conversation, in the order of their placeholders in the text
+    """
+
+    __slots__ = ("images",)
+    images: tuple[ImageSource, ...]
+
+    def __new__(cls, text: str, images: Sequence[ImageSource] = ()) -> Self:
+        made = super().__new__(cls, text)
+        made.images = tuple(images)
+        return made
+
+
+@dataclass(frozen=True)
+class ImagePrompt:
+    """A text or token ids with the model's placeholder once for each image."""
+
+    prompt: str | Sequence[int]
+    images: tuple[ImageSource, ...]
+
+
+@dataclass(frozen=True)
+class EncodedPrompt:
+    """What the engine computes: token ids, placeholders filled, and images; `text` where the prompt was one."""
+
+    text: str | None
+    token_ids: list[int]
+    media: PromptMedia | None = None
+
+
+RuntimePrompt = str | Sequence[int] | ImagePrompt | EncodedPrompt
 
 
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
@@ -127,9 +157,12 @@ class Runtime(Protocol):
         options: Mapping[str, Any] | None = None,
     ) -> FormattedPrompt: ...
 
+    def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
+        """Token ids of a prompt; its images are read, and ready for the model."""
+
     def generate(
         self,
-        prompts: Sequence[str | Sequence[int]],
+        prompts: Sequence[RuntimePrompt],
         params: Sequence[SamplingParams],
         on_finished: Callable[[], None] | None = None,
         kept: frozenset[int] = frozenset(),
@@ -137,7 +170,7 @@ class Runtime(Protocol):
         """Answers in the order of the prompts; `kept` are special tokens whose text stays whatever `params` say."""
 
     def stream(
-        self, prompt: str | Sequence[int], params: SamplingParams, kept: frozenset[int] = frozenset()
+        self, prompt: RuntimePrompt, params: SamplingParams, kept: frozenset[int] = frozenset()
     ) -> Iterator[StreamChunk]: ...
 
     def memory_stats(self) -> dict[str, float]: ...

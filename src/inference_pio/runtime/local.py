@@ -17,13 +17,22 @@ from inference_pio.cache.specs import CacheSpec
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
 from inference_pio.engine.loop import EngineLoop
+from inference_pio.engine.media import MediaSide
 from inference_pio.errors import PluginError, TokenizerError, UsageError
 from inference_pio.loader.weights import load_weights
 from inference_pio.metrics.memory import process_bytes
+from inference_pio.multimodal.prompt import fill_placeholders
 from inference_pio.outputs import RequestOutput, StreamChunk
 from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.runtime import FormattedPrompt, Progress, RuntimeOptions
+from inference_pio.plugin.runtime import (
+    EncodedPrompt,
+    FormattedPrompt,
+    ImagePrompt,
+    Progress,
+    RuntimeOptions,
+    RuntimePrompt,
+)
 from inference_pio.runtime import stats
 from inference_pio.runtime.allocator import keep_freed_memory, release_memory, return_freed_memory
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
@@ -92,7 +101,7 @@ class LocalRuntime:
             text = (
                 None
                 if ready.options.skip_tokenizer_init
-                else pool.submit(TextSide.of, ready.opened, chat_format)
+                else pool.submit(TextSide.of, ready.opened, chat_format, ready.images is not None)
             )
             self._model = pool.submit(load_model, ready).result()
             self._text = text.result() if text else None
@@ -111,6 +120,7 @@ class LocalRuntime:
             eos_token_ids=self._text.end_token_ids if self._text else frozenset(),
             prefix_policy=plugin.prefix_policy(config),
             device=ready.device,
+            media=MediaSide(self._model, ready.device) if ready.images else None,
         )
         self._loop = EngineLoop(core)
         return self._model
@@ -159,20 +169,34 @@ class LocalRuntime:
     ) -> FormattedPrompt:
         return self.text.render(messages, add_generation_prompt, tools, options)
 
+    def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
+        if isinstance(prompt, EncodedPrompt):
+            return prompt
+        images = prompt.images if isinstance(prompt, (FormattedPrompt, ImagePrompt)) else ()
+        written = prompt.prompt if isinstance(prompt, ImagePrompt) else prompt
+        text, ids = self.text.encode(written) if isinstance(written, str) else (None, list(written))
+        ready = self._ready()
+        if ready.images is None:
+            if images:
+                raise UsageError(f"{images[0].where}: {ready.config.model_name} takes text only, not images")
+            return EncodedPrompt(text, ids)
+        longest = ready.plan.max_model_len
+        return EncodedPrompt(text, *fill_placeholders(ids, images, ready.images, max_tokens=longest))
+
     def generate(
         self,
-        prompts: Sequence[str | Sequence[int]],
+        prompts: Sequence[RuntimePrompt],
         params: Sequence[SamplingParams],
         on_finished: Callable[[], None] | None = None,
         kept: frozenset[int] = frozenset(),
     ) -> list[RequestOutput]:
         """Answers in the order of the prompts. One failed request does not keep the others from theirs."""
-        encoded = [self._encode(prompt) for prompt in prompts]  # a wrong prompt raises before anything runs
+        encoded = [self.encode(prompt) for prompt in prompts]  # a wrong prompt raises before anything runs
         answers: list[Answers] = []
         changed = threading.Condition()
         try:
-            for (text, ids), wanted in zip(encoded, params, strict=True):
-                answers.append(self._submit(text, ids, wanted, changed, kept))
+            for prompt, wanted in zip(encoded, params, strict=True):
+                answers.append(self._submit(prompt, wanted, changed, kept))
             run_all(answers, changed, on_finished)
         finally:
             for answer in answers:
@@ -182,10 +206,10 @@ class LocalRuntime:
         return [answer.result(str(index)) for index, answer in enumerate(answers)]
 
     def stream(
-        self, prompt: str | Sequence[int], params: SamplingParams, kept: frozenset[int] = frozenset()
+        self, prompt: RuntimePrompt, params: SamplingParams, kept: frozenset[int] = frozenset()
     ) -> Iterator[StreamChunk]:
         """Chunks as they come; closing the iterator cancels the request. A failed request raises."""
-        answer = self._submit(*self._encode(prompt), params, kept=kept)
+        answer = self._submit(self.encode(prompt), params, kept=kept)
         yield from answer.chunks()
         if answer.errors:
             raise answer.errors[0]
@@ -222,13 +246,9 @@ class LocalRuntime:
             raise PluginError("the model is not initialised: call initialize first")
         return self._prepared
 
-    def _encode(self, prompt: str | Sequence[int]) -> tuple[str | None, list[int]]:
-        return self.text.encode(prompt) if isinstance(prompt, str) else (None, list(prompt))
-
     def _submit(
         self,
-        text: str | None,
-        ids: list[int],
+        prompt: EncodedPrompt,
         params: SamplingParams,
         changed: threading.Condition | None = None,
         kept: frozenset[int] = frozenset(),
@@ -240,9 +260,10 @@ class LocalRuntime:
         started = perf_counter()
         # Whoever wants all answers at once needs no tokens before, unless a stop string may end an answer early.
         whole = changed is not None and not params.stop_strings
-        stream = self._loop.submit(ids, params, changed=changed, whole=whole)
+        ids = prompt.token_ids
+        stream = self._loop.submit(ids, params, media=prompt.media, changed=changed, whole=whole)
         tokenizer = self._text.tokenizer if self._text else None
-        return Answers(stream, text, ids, params, tokenizer, started, kept)
+        return Answers(stream, prompt.text, ids, params, tokenizer, started, kept)
 
 
 def load_model(ready: Prepared) -> nn.Module:

@@ -7,12 +7,14 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from inference_pio.cache.specs import state_specs
+from inference_pio.engine.media import FEATURE_CACHE_BYTES
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ContextLengthError, ResourceError
 
 if TYPE_CHECKING:
     from inference_pio.cache.specs import CacheSpec
     from inference_pio.config import BaseModelConfig
+    from inference_pio.plugin.media import MediaProcessor
     from inference_pio.plugin.runtime import RuntimeOptions
 
 # Interpreter, torch and its thread pools, resident: measured 0.22 GB on Linux, a little more with a tokenizer.
@@ -34,6 +36,7 @@ class MemoryPlan:
     kv_cache: int
     activations: int
     logits: int
+    images: int
     runtime: int
     budget: int
     budget_name: str
@@ -64,7 +67,7 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv_cache + self.activations + self.logits + self.runtime
+        return self.weights + self.kv_cache + self.activations + self.logits + self.images + self.runtime
 
     @property
     def fits(self) -> bool:
@@ -72,7 +75,8 @@ class MemoryPlan:
 
     def sum_text(self) -> str:
         """The arithmetic in one line."""
-        parts = ("weights", "kv_cache", "activations", "logits", "runtime")
+        images = ("images",) if self.images else ()
+        parts = ("weights", "kv_cache", "activations", "logits", *images, "runtime")
         terms = " + ".join(
             f"{part.replace('kv_cache', 'KV cache')} {_gb(getattr(self, part))}" for part in parts
         )
@@ -119,6 +123,7 @@ def plan_memory(
     weight_bytes: int,
     itemsize: int,
     reuse: Literal["blocks", "snapshots"],
+    images: MediaProcessor | None,
 ) -> MemoryPlan:
     """The plan for one model.
 
@@ -126,6 +131,7 @@ def plan_memory(
         weight_bytes: of all parameters as they will lie in memory, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
         reuse: of the model's prefix policy.
+        images: of a model that sees: its encoder at work on its largest image, and features that are kept.
 
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
@@ -138,12 +144,13 @@ def plan_memory(
     drafts = min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
     logit_rows = options.max_num_seqs + drafts
     logits = 3 * logit_rows * config.vocab_size * 4
-    fixed = weight_bytes + activations + logits + RUNTIME_BYTES
+    longest = options.max_model_len or config.max_position_embeddings
+    seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
+    fixed = weight_bytes + activations + logits + seen + RUNTIME_BYTES
     room = budget.bytes - fixed - drafts * per_draft
     num_seqs = _num_seqs(options, max(0, room), per_sequence)
     room = max(0, room - num_seqs * per_sequence)
     drafts = min(drafts, num_seqs * options.speculation) if per_draft else 0
-    longest = options.max_model_len or config.max_position_embeddings
     most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
     least = _kv_tokens(options, 0, longest, per_token) * per_token
     snapshots = _num_snapshots(most, min(room // 2, room - least), per_sequence)
@@ -154,6 +161,7 @@ def plan_memory(
         kv_cache=kv_tokens * per_token + (num_seqs + snapshots) * per_sequence + drafts * per_draft,
         activations=activations,
         logits=logits,
+        images=seen,
         runtime=RUNTIME_BYTES,
         budget=budget.bytes,
         budget_name=budget.name,

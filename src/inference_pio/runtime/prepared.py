@@ -19,6 +19,7 @@ from inference_pio.metrics.memory import available_bytes
 from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.facts import WeightMap
+from inference_pio.plugin.media import MediaProcessor
 from inference_pio.plugin.quantization import Quantization
 from inference_pio.plugin.registry import claims_checkpoint
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
@@ -33,6 +34,7 @@ class Prepared:
     """`model` is on torch's meta device: shapes without memory.
 
     packed_bytes  of the weights that stay in blocks; part of `plan.weights`
+    images        how the model wants its images; None where it does not see
     """
 
     plugin: ModelPlugin
@@ -48,6 +50,7 @@ class Prepared:
     dtype: torch.dtype
     kv_dtype: torch.dtype
     plan: MemoryPlan
+    images: MediaProcessor | None
 
 
 def prepare_model(
@@ -75,6 +78,7 @@ def prepare_model(
     packing = _packing(model, opened, weights, config, options, device)
     dtype = torch.float32 if packing.kinds else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
+    images = plugin.media_processor(stated)
     plan = plan_memory(
         stated,
         plugin.cache_specs(stated, kv_dtype, Shard()),
@@ -83,6 +87,7 @@ def prepare_model(
         weight_bytes=_weight_bytes(model, opened, weights, packing, device, dtype),
         itemsize=dtype.itemsize,
         reuse=plugin.prefix_policy(stated).reuse,
+        images=images,
     )
     return Prepared(
         plugin,
@@ -98,6 +103,7 @@ def prepare_model(
         dtype,
         kv_dtype,
         plan,
+        images,
     )
 
 

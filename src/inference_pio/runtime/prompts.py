@@ -8,6 +8,7 @@ from typing import Any
 from inference_pio.errors import UsageError
 from inference_pio.loader.gguf import GGUFFile
 from inference_pio.plugin.facts import ChatFormat
+from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.runtime import FormattedPrompt
 from inference_pio.runtime.opened import OpenedModel
 from inference_pio.text.chat import ChatTemplate
@@ -17,18 +18,20 @@ from inference_pio.text.tokenizer import Tokenizer
 
 
 class TextSide:
-    """Tokenizer and chat template of one checkpoint."""
+    """Tokenizer and chat template of one checkpoint, whose model may see images (`sees`)."""
 
-    def __init__(self, tokenizer: Tokenizer, chat_format: ChatFormat, path: str) -> None:
-        self.tokenizer, self._format, self._path = tokenizer, chat_format, path
+    def __init__(self, tokenizer: Tokenizer, chat_format: ChatFormat, path: str, sees: bool) -> None:
+        self.tokenizer, self._format, self._path, self._sees = tokenizer, chat_format, path, sees
         self._template: ChatTemplate | None = None
 
     @classmethod
-    def of(cls, opened: OpenedModel, chat_format: ChatFormat) -> TextSide:
+    def of(cls, opened: OpenedModel, chat_format: ChatFormat, sees: bool) -> TextSide:
         path = opened.source.path
         if isinstance(opened.checkpoint, GGUFFile):
-            return cls(Tokenizer.from_gguf(opened.checkpoint.metadata, path), chat_format, str(path))
-        return cls(Tokenizer.from_directory(path if path.is_dir() else path.parent), chat_format, str(path))
+            tokenizer = Tokenizer.from_gguf(opened.checkpoint.metadata, path)
+        else:
+            tokenizer = Tokenizer.from_directory(path if path.is_dir() else path.parent)
+        return cls(tokenizer, chat_format, str(path), sees)
 
     @property
     def end_token_ids(self) -> frozenset[int]:
@@ -62,14 +65,15 @@ class TextSide:
                 "this model's chat template shows the model no tools: leave them out, or describe them in a message"
             )
         given = checked_options(options or {}, self._format.template_options, self._template.reads)
-        return FormattedPrompt(
-            self._template.render(
-                messages,
-                add_generation_prompt=add_generation_prompt,
-                tools=tools,
-                variables={**self._format.template_variables, **given},
-            )
+        images: list[ImageSource] = []
+        text = self._template.render(
+            messages,
+            add_generation_prompt=add_generation_prompt,
+            tools=tools,
+            variables={**self._format.template_variables, **given},
+            images=images if self._sees else None,
         )
+        return FormattedPrompt(text, images)
 
     def reader(self, tools: Sequence[Mapping[str, Any]] | None = None) -> AnswerReader:
         """How answers to such a prompt are read."""

@@ -10,6 +10,7 @@ import jinja2
 from jinja2.exceptions import SecurityError
 
 from inference_pio.errors import ChatTemplateError, UsageError
+from inference_pio.plugin.media import ImageSource
 from inference_pio.text.messages import checked_messages, plain
 from inference_pio.text.protect import unprotect
 from inference_pio.text.sandbox import (
@@ -67,15 +68,17 @@ class ChatTemplate:
         add_generation_prompt: bool = True,
         tools: Sequence[Mapping[str, Any]] | None = None,
         variables: Mapping[str, Any] | None = None,
+        images: list[ImageSource] | None = None,
     ) -> str:
         """The conversation as text for `tokenizer.encode(…, add_special_tokens=False)`.
 
         Args:
-            messages: objects with `role` (text) and `content` (text, None, or a list of text parts), and
+            messages: objects with `role` (text) and `content` (text, None, or a list of parts), and
                 whatever else the template reads (`tool_calls`, `reasoning_content`, …).
             add_generation_prompt: end with the opening of the assistant's turn.
             tools: functions the model may call, in OpenAI's shape or without its outer object.
             variables: further values for the template; they cannot replace the ones above.
+            images: takes what image parts hold, in order; None where the model does not see.
 
         Raises:
             UsageError: a message or tool is malformed (named), or the template refuses the conversation (in its
@@ -91,7 +94,7 @@ class ChatTemplate:
 
         values = {
             **{name: _without_marks(name, value) for name, value in (variables or {}).items()},
-            "messages": checked_messages(messages, protect),
+            "messages": checked_messages(messages, protect, images),
             "tools": None if tools is None else plain(tools, "tools", protect),
             "documents": None,
             "add_generation_prompt": add_generation_prompt,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inference_pio.errors import UsageError
+from inference_pio.plugin.media import ImageSource
 from inference_pio.text.tools import check_results, with_objects
 
 MAX_MESSAGES = 2048
@@ -16,8 +17,14 @@ _REASONING = ("reasoning_content", "thinking", "reasoning")
 Protect = Callable[[str, str, bool], str]
 
 
-def checked_messages(messages: object, protect: Protect) -> list[dict[str, Any]]:
+def checked_messages(
+    messages: object, protect: Protect, images: list[ImageSource] | None = None
+) -> list[dict[str, Any]]:
     """Copies made of plain JSON types, with every string passed through `protect(text, where, from_model)`.
+
+    Args:
+        images: takes the images of the messages, in order; a template sees `{"type": "image"}` in their place.
+            None where the model does not see.
 
     Raises:
         UsageError: naming the place, such as `messages[3].role`.
@@ -26,7 +33,9 @@ def checked_messages(messages: object, protect: Protect) -> list[dict[str, Any]]
         raise UsageError(f"messages must be a list of messages, got {type(messages).__name__}")
     if not 0 < len(messages) <= MAX_MESSAGES:
         raise UsageError(f"messages: a conversation has 1 to {MAX_MESSAGES} messages, got {len(messages)}")
-    checked = [_message(message, f"messages[{index}]", protect) for index, message in enumerate(messages)]
+    checked = [
+        _message(message, f"messages[{index}]", protect, images) for index, message in enumerate(messages)
+    ]
     check_results(messages)
     return checked
 
@@ -56,13 +65,16 @@ def plain(value: object, where: str, protect: Protect, from_model: bool = False,
     raise UsageError(f"{where}: must be text, a number, a list or an object, got {type(value).__name__}")
 
 
-def _message(message: object, where: str, protect: Protect) -> dict[str, Any]:
+def _message(
+    message: object, where: str, protect: Protect, images: list[ImageSource] | None
+) -> dict[str, Any]:
     if not isinstance(message, Mapping):
         raise UsageError(f"{where} must be an object with role and content, got {type(message).__name__}")
     role = message.get("role")
     if not isinstance(role, str) or not role:
         raise UsageError(f"{where}.role must be text such as 'user', got {role!r:.40}")
-    _content(message.get("content"), f"{where}.content")
+    if "content" in message:
+        message = {**message, "content": _content(message["content"], f"{where}.content", images)}
     if role == "assistant":
         message = with_objects(message, where)
     # What a model wrote may hold markup of its own that templates look for (`<think>`), but no special token.
@@ -78,16 +90,45 @@ def _with_reasoning(message: dict[str, Any]) -> dict[str, Any]:
     )
 
 
-def _content(content: object, where: str) -> None:
+def _content(content: object, where: str, images: list[ImageSource] | None) -> object:
+    """The content as the template gets it."""
     if content is None or isinstance(content, str):
-        return
+        return content
     if not isinstance(content, Sequence) or isinstance(content, (bytes, bytearray)):
         raise UsageError(f"{where} must be text or a list of parts, got {type(content).__name__}")
-    for index, part in enumerate(content):
-        place = f"{where}[{index}]"
-        if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
-            raise UsageError(f'{place} must be a part such as {{"type": "text", "text": "…"}}')
-        if part["type"] != "text":
-            raise UsageError(f"{place}.type {part['type']!r:.40} is not supported (only 'text' is)")
+    return [_part(part, f"{where}[{index}]", images) for index, part in enumerate(content)]
+
+
+def _part(part: object, where: str, images: list[ImageSource] | None) -> Mapping[str, Any]:
+    if not isinstance(part, Mapping) or not isinstance(part.get("type"), str):
+        raise UsageError(f'{where} must be a part such as {{"type": "text", "text": "…"}}')
+    kind = part["type"]
+    if kind == "text":
         if not isinstance(part.get("text"), str):
-            raise UsageError(f"{place}.text must be text, got {part.get('text')!r:.40}")
+            raise UsageError(f"{where}.text must be text, got {part.get('text')!r:.40}")
+        return part
+    if images is None:
+        raise UsageError(f"{where}.type {kind!r:.40} is not supported (only 'text' is)")
+    if kind not in ("image", "image_url"):
+        raise UsageError(
+            f"{where}.type {kind!r:.40} is not supported (only 'text', 'image' and 'image_url' are)"
+        )
+    images.append(ImageSource(where, _image(part, where)))
+    return {"type": "image"}
+
+
+def _image(part: Mapping[str, Any], where: str) -> object:
+    """What the part holds under the name of its type: an image itself, or OpenAI's object with a `url`."""
+    kind = part["type"]
+    unknown = sorted(str(name) for name in part if name not in ("type", kind))
+    if kind not in part or unknown:
+        found = f", got {', '.join(unknown)[:80]}" if unknown else ""
+        raise UsageError(f'{where} must be a part such as {{"type": "{kind}", "{kind}": …}}{found}')
+    source = part[kind]
+    if kind == "image_url" and isinstance(source, Mapping):
+        if source.get("detail", "auto") != "auto" or set(source) - {"url", "detail"} or "url" not in source:
+            raise UsageError(
+                f'{where}.image_url must be {{"url": "…"}}; its detail can be "auto" only: the model\'s own resolution'
+            )
+        return source["url"]
+    return source

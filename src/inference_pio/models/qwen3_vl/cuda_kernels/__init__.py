@@ -1,0 +1,1 @@
+"""Operations of qwen3_vl that are fused on a device."""

@@ -1,0 +1,1 @@
+"""How qwen3_vl's linear weights lie in memory."""

@@ -1,0 +1,81 @@
+"""The qwen3_vl plugin: facts only."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from inference_pio.models.qwen3_vl import MANIFEST
+from inference_pio.models.qwen3_vl.attention import sliding_window_attention, sparse_attention
+from inference_pio.models.qwen3_vl.config import Qwen3VLConfig
+from inference_pio.models.qwen3_vl.cuda_kernels import optimizations
+from inference_pio.models.qwen3_vl.image_processing import ImageProcessor
+from inference_pio.models.qwen3_vl.kv_cache import compression_techniques
+from inference_pio.models.qwen3_vl.linear_optimizations import dense_map, weight_layout
+from inference_pio.models.qwen3_vl.linear_optimizations.bias_removal import BiasRemoval
+from inference_pio.models.qwen3_vl.model import Qwen3VLForConditionalGeneration
+from inference_pio.models.qwen3_vl.prefix_caching import prefix_cache_manager
+from inference_pio.models.qwen3_vl.tensor_parallel import tensor_parallel_layers
+from inference_pio.plugin import techniques
+from inference_pio.plugin.base import ModelPlugin
+from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
+
+if TYPE_CHECKING:
+    import torch
+
+    from inference_pio.cache.specs import PagedKV
+    from inference_pio.config import BaseModelConfig
+    from inference_pio.parallel import Shard
+    from inference_pio.plugin.manifest import Manifest
+
+
+class Qwen3VLPlugin(ModelPlugin):
+    """Qwen3-VL, dense."""
+
+    manifest: ClassVar[Manifest] = MANIFEST
+    config_class: ClassVar[type[BaseModelConfig]] = Qwen3VLConfig
+
+    def read_config(self, raw: Mapping[str, Any], path: str) -> Qwen3VLConfig:
+        return Qwen3VLConfig.read(raw, path)
+
+    def build_model(self, config: Qwen3VLConfig, shard: Shard) -> Qwen3VLForConditionalGeneration:
+        return Qwen3VLForConditionalGeneration(config, shard)
+
+    def weight_map(self, config: Qwen3VLConfig) -> WeightMap:
+        return weight_layout.weight_map(config)
+
+    def cache_specs(self, config: Qwen3VLConfig, dtype: torch.dtype, shard: Shard) -> tuple[PagedKV, ...]:
+        return compression_techniques.cache_specs(config, dtype, shard)
+
+    def shard_plan(self, config: Qwen3VLConfig) -> ShardPlan:
+        return tensor_parallel_layers.shard_plan(config)
+
+    def prefix_policy(self, config: Qwen3VLConfig) -> PrefixPolicy:
+        return prefix_cache_manager.prefix_policy(config)
+
+    def chat_format(self, config: Qwen3VLConfig) -> ChatFormat:  # noqa: ARG002
+        """Models called Thinking think, those called Instruct do not; their templates take no variable for it."""
+        return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
+
+    def media_processor(self, config: Qwen3VLConfig) -> ImageProcessor:
+        """What happens to images in front of this model."""
+        return ImageProcessor.of(config.image_token_id, config.vision)
+
+    def optimizations(self, config: Qwen3VLConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
+        return (BiasRemoval(),)
+
+    def techniques(self, config: Qwen3VLConfig) -> tuple[TechniqueFact, ...]:
+        return (
+            techniques.flash_attention(config),
+            sparse_attention.technique(),
+            techniques.paged_attention(config),
+            sliding_window_attention.technique(),
+            techniques.shared_heads(config.num_attention_heads, config.num_key_value_heads),
+            techniques.int8_cache(),
+            techniques.packed_weights(config),
+            techniques.prefix_caching(config),
+            techniques.fused_layer_norm(config),
+            dense_map.technique(),
+            optimizations.technique(),
+            techniques.tensor_parallelism(self.shard_plan(config)),
+        )

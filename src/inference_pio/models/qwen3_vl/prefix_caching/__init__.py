@@ -1,0 +1,1 @@
+"""What qwen3_vl's requests may share."""

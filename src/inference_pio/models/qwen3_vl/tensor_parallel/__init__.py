@@ -1,0 +1,1 @@
+"""How qwen3_vl is divided over ranks."""

@@ -1,0 +1,84 @@
+"""The text's attention module of Qwen3-VL against Transformers' layer."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from inference_pio.conformance.bare_model import BLOCK_SIZE, BareModel
+from inference_pio.conformance.numbers import assert_close
+from inference_pio.conformance.subject import Subject
+from inference_pio.models.qwen3_vl.config import Qwen3VLConfig
+from inference_pio.models.qwen3_vl.tests.case import TINY
+from inference_pio.plugin.facts import TechniqueFact
+
+_LENGTH = 3 * BLOCK_SIZE + 5
+
+
+@pytest.mark.parametrize("places", ["as a text", "in three axes"])
+@pytest.mark.parametrize("tiny", ["grouped", "multi-head", "multi-query", "biased", "yarn"])
+def test_one_layer(subject: Subject, tiny: str, places: str) -> None:
+    """Output of the first attention module, and the normalised keys and the values it leaves in the cache."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(_LENGTH, TINY[tiny]["text_config"]["hidden_size"], generator=generator)
+    drawn = torch.randint(250, (3, _LENGTH), generator=generator) if places == "in three axes" else None
+    positions = torch.arange(_LENGTH).expand(3, -1) if drawn is None else drawn
+    expected, keys, values = _by_transformers(subject.reference(tiny).model, x, positions)
+    bare = BareModel(subject.plugin(), subject.checkpoint(tiny))
+    text, cache = bare.model.model.language_model, bare.caches[0]
+    parts = []
+    for start, end in (
+        (0, 40),
+        (40, _LENGTH - 1),
+        (_LENGTH - 1, _LENGTH),
+    ):  # two chunks and one decoded token
+        batch = bare.batch([(0, [0] * (end - start))])
+        batch = batch if drawn is None else replace(batch, rope_positions=drawn[:, start:end])
+        parts.append(text.layers[0].self_attn(x[start:end], batch, text.rotary_emb(batch), cache))
+    assert_close(torch.cat(parts), expected, tiny)
+    slots = [bare._table(0)[p // BLOCK_SIZE] * BLOCK_SIZE + p % BLOCK_SIZE for p in range(_LENGTH)]
+    for name, stored, wanted in (("keys", cache.k, keys), ("values", cache.v, values)):
+        lying = stored.transpose(1, 2).flatten(0, 1)[slots]
+        assert_close(lying, wanted, f"{tiny}: {name}")
+
+
+def _by_transformers(
+    model: Any, x: torch.Tensor, positions: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Output [T, D], keys as they are attended to and values [T, M, H] of the first layer's attention."""
+    from transformers import DynamicCache
+
+    cache, text = DynamicCache(), model.model.language_model
+    rotary = text.rotary_emb(x[None], positions[:, None])
+    mask = torch.full((len(x), len(x)), float("-inf")).triu(1)[None, None]
+    with torch.inference_mode():
+        output, _ = text.layers[0].self_attn(
+            x[None], position_embeddings=rotary, attention_mask=mask, past_key_values=cache
+        )
+    layer = cache.layers[0]
+    return output[0], layer.keys[0].transpose(0, 1), layer.values[0].transpose(0, 1)
+
+
+def _facts(subject: Subject, **fields: Any) -> dict[str, TechniqueFact]:
+    return {fact.name: fact for fact in subject.plugin().techniques(Qwen3VLConfig(**fields))}
+
+
+def test_what_is_said_of_attention_techniques(subject: Subject) -> None:
+    facts = _facts(subject)
+    assert {name: fact.status for name, fact in facts.items() if fact.category == "attention"} == {
+        "FlashAttention 2 (tiled online softmax)": "active",
+        "sparse attention": "not applicable",
+        "paged attention": "active",
+        "sliding-window attention": "not applicable",
+        "multi-query / grouped-query attention": "active",
+    }
+    assert "16 heads share 8 KV heads" in facts["multi-query / grouped-query attention"].reason
+    off = _facts(subject, use_flash_attention_2=False, use_paged_attention=False)
+    assert off["FlashAttention 2 (tiled online softmax)"].status == "dormant"
+    assert off["paged attention"].reason == "use_paged_attention is off"
+    mha = _facts(subject, num_key_value_heads=16)
+    assert mha["multi-query / grouped-query attention"].status == "not applicable"
+    assert all(fact.reason for fact in facts.values())

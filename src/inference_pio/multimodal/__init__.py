@@ -1,0 +1,1 @@
+"""How an image that somebody gave becomes pixels, and its place in a prompt."""

@@ -1,0 +1,160 @@
+"""An image's pixels, decoded under limits that are held against its header first."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from inference_pio.errors import ImageError, UnavailableError
+from inference_pio.multimodal.header import BadHeader, Header, read_header
+from inference_pio.multimodal.limits import DEFAULT_LIMITS, ImageLimits
+from inference_pio.multimodal.source import file_bytes
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+# What Pillow raises on files that somebody broke, warnings among it where the program has made errors of them.
+_DECODER_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AttributeError,
+    AssertionError,
+    EOFError,
+    RuntimeError,
+    MemoryError,
+    Warning,
+    struct.error,
+    zlib.error,
+)
+# A scan of a JPEG file costs a pass over all of its pixels and may take ten bytes. Encoders write about ten.
+_MAX_SCANS = 100
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """An image within the limits, as far as its header can say, and not decoded yet.
+
+    data  the file's bytes, or what Pillow has opened
+    """
+
+    where: str
+    header: Header
+    data: bytes | Image
+
+    def decode(self) -> Tensor:
+        """[H, W, 3] uint8; raises `ImageError` where the file is broken."""
+        name = self.header.format
+        if not isinstance(self.data, bytes):
+            return _decoded(self.data, self.where, name)
+        try:
+            image = _pillow().open(io.BytesIO(self.data), formats=(name,))
+        except _DECODER_ERRORS as error:
+            raise _broken(name, self.where, error) from error
+        with image:
+            if image.size != (self.header.width, self.header.height):
+                # A GIF's first frame may reach beyond its screen; nothing else has two sizes.
+                said = f"{self.header.width} × {self.header.height}"
+                raise ImageError(
+                    self.where, f"the {name} file has two sizes, {said} and {image.width} × {image.height}"
+                )
+            return _decoded(image, self.where, name)
+
+
+def read_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str = "image") -> Tensor:
+    """The pixels as Transformers' `load_image` gives them (`image_utils.py`): turned upright as EXIF says, converted
+    to RGB by Pillow. Transparency is dropped, not composited: a pixel keeps the colour that it has underneath. Of an
+    animation it is the first frame.
+
+    Args:
+        source, where: as for `open_image`.
+
+    Returns:
+        [H, W, 3] uint8.
+
+    Raises:
+        ImageError: not such a source, over a limit (found out before anything is decoded), or broken.
+        UnavailableError: Pillow is not installed.
+    """
+    return open_image(source, limits, where).decode()
+
+
+def open_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str = "image") -> ImageFile:
+    """An image's file, with its header read and held to the limits.
+
+    Args:
+        source: the path of a PNG, JPEG, WebP, GIF or BMP file, its bytes, `data:image/…;base64,…`, or an image that
+            Pillow has opened.
+        where: names the image in errors.
+
+    Raises:
+        ImageError: not such a source, or over a limit.
+        UnavailableError: Pillow is not installed.
+    """
+    if isinstance(source, _pillow().Image):
+        given = Header("given", source.width, source.height)
+        _check(given, where, limits)
+        return ImageFile(where, given, source)
+    data, claimed = file_bytes(source, where, limits.max_bytes)
+    try:
+        header = read_header(data)
+    except BadHeader as error:
+        raise ImageError(where, str(error)) from error
+    if claimed not in (None, header.format):
+        raise ImageError(where, f"the data: URL says {claimed} and the file is {header.format}")
+    _check(header, where, limits)
+    if header.format == "JPEG" and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
+        raise ImageError(where, f"the JPEG file has {scans} scans, more than {_MAX_SCANS}: save it anew")
+    return ImageFile(where, header, data)
+
+
+def _pillow() -> Any:
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise UnavailableError(
+            "images need Pillow, which is not installed: pip install 'inference-pio[vision]'"
+        ) from error
+    return Image
+
+
+def _check(header: Header, where: str, limits: ImageLimits) -> None:
+    width, height = header.width, header.height
+    shown = f"{width:,} × {height:,}"
+    if width < 1 or height < 1:
+        raise ImageError(where, f"the {header.format} image is {shown}: it has no pixels")
+    if max(width, height) > limits.max_side:
+        raise ImageError(where, f"{shown} pixels: a side has {limits.max_side:,} at most; scale it down")
+    if width * height > limits.max_pixels:
+        raise ImageError(
+            where,
+            f"{shown} = {width * height:,} pixels, more than {limits.max_pixels:,}: scale it down",
+        )
+
+
+def _decoded(image: Image, where: str, name: str) -> Tensor:
+    from PIL import ImageOps
+
+    try:
+        upright = ImageOps.exif_transpose(image)
+        if upright.mode == "P":
+            upright.info.pop("transparency", None)  # dropped by the conversion all the same, with a warning
+        pixels = np.array(upright.convert("RGB"))
+    except _DECODER_ERRORS as error:
+        raise _broken(name, where, error) from error
+    return torch.from_numpy(pixels)
+
+
+def _broken(name: str, where: str, error: BaseException) -> ImageError:
+    # Pillow's own words may hold the address of a file object: the kind of error says as much.
+    return ImageError(where, f"the {name} image is broken or cut off ({type(error).__name__}): save it anew")
