@@ -146,8 +146,7 @@ def plan_memory(
     logits = 3 * logit_rows * config.vocab_size * 4
     longest = options.max_model_len or config.max_position_embeddings
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
-    fixed = weight_bytes + activations + logits + seen + RUNTIME_BYTES
-    room = budget.bytes - fixed - drafts * per_draft
+    room = budget.bytes - weight_bytes - activations - logits - seen - RUNTIME_BYTES - drafts * per_draft
     num_seqs = _num_seqs(options, max(0, room), per_sequence)
     room = max(0, room - num_seqs * per_sequence)
     drafts = min(drafts, num_seqs * options.speculation) if per_draft else 0
