@@ -21,8 +21,8 @@ class Conversation:
         self._turns = []
         self._system = self._system if system is None else system
 
-    def ask(self, text: str) -> tuple[list[int], int]:
-        """(token ids of the prompt, messages dropped): the oldest turns go where the context has no room for them.
+    def ask(self, text: str) -> tuple[str, int, int]:
+        """(prompt, its tokens, messages dropped): the oldest turns go where the context has no room for them.
 
         Raises:
             ContextLengthError: the message alone leaves no room for an answer; it is not kept.
@@ -36,27 +36,30 @@ class Conversation:
             self.take_back()
             raise
 
-    def answered(self, text: str) -> None:
-        self._turns.append({"role": "assistant", "content": text})
+    def answered(self, text: str, reasoning: str = "") -> None:
+        """What the model said; whether what it thought stays in later prompts is for its chat template to say."""
+        thought = {"reasoning": reasoning} if reasoning else {}
+        self._turns.append({"role": "assistant", "content": text, **thought})
 
     def take_back(self) -> None:
         """Forget the last question, which has no answer."""
         self._turns.pop()
 
-    def _fitted(self) -> tuple[list[int], int]:
+    def _fitted(self) -> tuple[str, int, int]:
         limit = self._session.llm.max_model_len
         room = min(_ROOM, limit // 4)
         before = len(self._turns)
-        ids = self._encode()
-        while len(ids) + room > limit and len(self._turns) > 1:
+        prompt, tokens = self._prompt()
+        while tokens + room > limit and len(self._turns) > 1:
             del self._turns[:2]  # a question and its answer: what is left begins with a question again
-            ids = self._encode()
-        if len(ids) >= limit:
+            prompt, tokens = self._prompt()
+        if tokens >= limit:
             raise ContextLengthError(
-                f"this message has {len(ids)} tokens and the context {limit}: send a shorter one"
+                f"this message has {tokens} tokens and the context {limit}: send a shorter one"
             )
-        return ids, before - len(self._turns)
+        return prompt, tokens, before - len(self._turns)
 
-    def _encode(self) -> list[int]:
+    def _prompt(self) -> tuple[str, int]:
         system = [{"role": "system", "content": self._system}] if self._system else []
-        return self._session.encode(self._session.llm.format_chat([*system, *self._turns]))
+        prompt = self._session.llm.format_chat([*system, *self._turns])
+        return prompt, len(self._session.encode(prompt))
