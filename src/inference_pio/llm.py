@@ -176,7 +176,7 @@ class LLM:
 
     def stream_chat(
         self,
-        messages: Sequence[Message] | str,
+        messages: Sequence[Message] | str | EncodedPrompt,
         sampling_params: SamplingParams | None = None,
         *,
         add_generation_prompt: bool = True,
@@ -186,12 +186,12 @@ class LLM:
         """`chat` for one conversation, as it comes; closing the iterator cancels the request.
 
         Args:
-            messages: a conversation, or the prompt that `format_chat` made of one with the same `tools`.
+            messages: a conversation, or the prompt that `format_chat` made of one with the same `tools`, or its ids.
         """
         reader = self._runtime.text.reader(tools)
         prompt = (
             messages
-            if isinstance(messages, str)
+            if isinstance(messages, (str, EncodedPrompt))
             else self.format_chat(
                 messages,
                 add_generation_prompt=add_generation_prompt,
@@ -200,7 +200,8 @@ class LLM:
             )
         )
         params = self._params(sampling_params, 1)[0]
-        parsers = [reader.parser(prompt) for _ in range(params.n)]
+        written = prompt if isinstance(prompt, str) else prompt.text or ""
+        parsers = [reader.parser(written) for _ in range(params.n)]
         chunks = self._runtime.stream(prompt, params, reader.kept)
         return (chunk_of(parsers[chunk.index], chunk) for chunk in chunks)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any, Literal
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
@@ -63,6 +63,15 @@ class CompletionOutput:
 
     def finished(self) -> bool:
         return self.finish_reason is not None
+
+    def as_message(self) -> dict[str, Any]:
+        """The answer as `LLM.chat` takes it back: the assistant's message of the conversation's next turn."""
+        message: dict[str, Any] = {"role": "assistant", "content": self.text}
+        if self.reasoning is not None:
+            message["reasoning"] = self.reasoning
+        if self.tool_calls is not None:
+            message["tool_calls"] = [asdict(call) for call in self.tool_calls]
+        return message
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ from inference_pio.text.chat import ChatTemplate
 from inference_pio.text.protect import MARK, unprotect
 from inference_pio.text.tokenizer import Tokenizer
 from support.vocabularies import TEMPLATES, tokenizer_metadata
+from support.weather import TOOLS
 
 Message = dict[str, Any]
 Vocabularies = dict[str, dict[str, Any]]
@@ -30,20 +31,6 @@ CALL = {
     "type": "function",
     "function": {"name": "get_weather", "arguments": {"city": "Zürich <b>"}},
 }
-TOOLS = [
-    {
-        "type": "function",
-        "function": {
-            "name": "get_weather",
-            "description": 'The "weather" <b>of</b> a city & more',
-            "parameters": {
-                "type": "object",
-                "properties": {"city": {"type": "string", "description": "é"}, "days": {"type": "integer"}},
-                "required": ["city"],
-            },
-        },
-    }
-]
 CONVERSATIONS: dict[str, list[Message]] = {
     "one": [_says("user", "Hi")],
     "system": [_says("system", "Be terse."), _says("user", " Hi\n")],

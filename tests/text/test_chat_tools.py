@@ -19,34 +19,11 @@ from inference_pio.text.reading import AnswerReader, checked_options, gathered
 from inference_pio.text.tokenizer import Tokenizer
 from support.htk import gguf_metadata
 from support.vocabularies import TEMPLATES
+from support.weather import TOOLS
 
 DATA = Path(__file__).parents[1] / "data"
 Message = dict[str, Any]
 
-TOOLS: list[dict[str, Any]] = [
-    {
-        "type": "function",
-        "function": {
-            "name": "get_weather",
-            "description": 'The "weather" <b>of</b> a city & more',
-            "parameters": {
-                "type": "object",
-                "properties": {
-                    "city": {"type": "string", "description": "é"},
-                    "days": {"type": "integer", "minimum": 1},
-                    "units": {"type": "string", "enum": ["C", "F"]},
-                    "hours": {"type": "array", "items": {"type": "integer"}},
-                    "extra": {"type": "object"},
-                },
-                "required": ["city"],
-            },
-        },
-    },
-    {
-        "type": "function",
-        "function": {"name": "now", "description": "The time", "parameters": {"type": "object"}},
-    },
-]
 ARGUMENTS: tuple[dict[str, Any], ...] = (
     {"city": "Zürich <b>", "days": 3, "units": "C", "hours": [1, 2], "extra": {"a": {"b": "}"}, "c": None}},
     {"city": "12", "hours": []},

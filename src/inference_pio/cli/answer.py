@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
@@ -9,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from inference_pio.cli.text import visible
-from inference_pio.outputs import StreamChunk, TokenLogprobs
+from inference_pio.outputs import ChatChunk, StreamChunk, TokenLogprobs
 
 if TYPE_CHECKING:
     from inference_pio.outputs import FinishReason
@@ -20,6 +21,7 @@ class Answer:
     """What one of a request's `n` answers has become so far."""
 
     text: str = ""
+    reasoning: str = ""
     token_ids: list[int] = field(default_factory=list)
     logprobs: list[TokenLogprobs] | None = None
     finish_reason: FinishReason | None = None
@@ -27,6 +29,8 @@ class Answer:
 
     def add(self, chunk: StreamChunk) -> None:
         self.text += chunk.text
+        if isinstance(chunk, ChatChunk):
+            self.reasoning += chunk.reasoning
         self.token_ids += chunk.token_ids
         if chunk.logprobs is not None:
             self.logprobs = [*(self.logprobs or []), *chunk.logprobs]
@@ -75,8 +79,30 @@ def guess_figures(made: int, right: int) -> list[str]:
     return [f"guessed {made} tokens ahead, {right} of them right"] if made else []
 
 
-def show_text(chunk: StreamChunk) -> None:
-    """A chunk's text on stdout at once; what could steer a terminal is made harmless where there is one."""
-    if chunk.text:
-        sys.stdout.write(visible(chunk.text) if sys.stdout.isatty() else chunk.text)
+class Shown:
+    """Puts an answer on stdout as it comes; what could steer a terminal is made harmless where there is one.
+
+    Args:
+        thoughts: show what the model thinks first, dimmed unless the environment asks for no colours; into a pipe or
+            a file goes the answer alone.
+    """
+
+    def __init__(self, thoughts: bool) -> None:
+        self._terminal = sys.stdout.isatty()
+        self._thoughts = thoughts and self._terminal
+        self._behind_thoughts = False
+        plain = "NO_COLOR" in os.environ or os.environ.get("TERM") == "dumb"
+        self._dim, self._bright = ("", "") if plain else ("\x1b[2m", "\x1b[0m")
+
+    def __call__(self, chunk: StreamChunk) -> None:
+        if self._thoughts and isinstance(chunk, ChatChunk) and chunk.reasoning:
+            self._behind_thoughts = True
+            self._write(f"{self._dim}{visible(chunk.reasoning)}{self._bright}")
+        if chunk.text:
+            gap = "\n\n" if self._behind_thoughts else ""
+            self._behind_thoughts = False
+            self._write(gap + (visible(chunk.text) if self._terminal else chunk.text))
+
+    def _write(self, text: str) -> None:
+        sys.stdout.write(text)
         sys.stdout.flush()

@@ -8,10 +8,10 @@ from typing import Annotated
 
 import typer
 
-from inference_pio.cli.answer import Answer, Timing, follow, guess_figures, show_text
+from inference_pio.cli.answer import Answer, Shown, Timing, follow, guess_figures
 from inference_pio.cli.conversation import Conversation
 from inference_pio.cli.entry import Entry, LineReader
-from inference_pio.cli.options import EngineOptions, Model, Quiet, SamplingOptions
+from inference_pio.cli.options import EngineOptions, HideThinking, Model, Quiet, SamplingOptions
 from inference_pio.cli.session import Session, loaded
 from inference_pio.errors import ContextLengthError, GenerationError, UsageError
 
@@ -31,6 +31,7 @@ def chat(
     system: Annotated[
         str | None, typer.Option("--system", "-s", metavar="TEXT", help="A system message to begin with.")
     ] = None,
+    hide_thinking: HideThinking = False,
     quiet: Quiet = False,
 ) -> None:
     """Talk with a model. /help lists what can be typed beside messages."""
@@ -44,23 +45,17 @@ def chat(
             print(f"{model}: {session.llm.max_model_len} tokens of context. /help for help.", file=sys.stderr)
         while (entry := reader.read()) is not None:
             try:
-                if not _respond(session, conversation, entry, overrides, quiet or not reader.interactive):
-                    return
+                if entry.is_command:
+                    if not _obey(entry, conversation):
+                        return
+                elif entry.text.strip():
+                    shown = Shown(thoughts=not hide_thinking)
+                    calm = quiet or not reader.interactive
+                    _answer(session, conversation, entry.text, overrides, shown, calm)
             except KeyboardInterrupt:
                 if not reader.interactive:
                     raise
                 print(flush=True)
-
-
-def _respond(
-    session: Session, conversation: Conversation, entry: Entry, overrides: dict[str, object], quiet: bool
-) -> bool:
-    """Do what was typed; False where that was to leave."""
-    if entry.is_command:
-        return _obey(entry, conversation)
-    if entry.text.strip():
-        _answer(session, conversation, entry.text, overrides, quiet)
-    return True
 
 
 def _obey(entry: Entry, conversation: Conversation) -> bool:
@@ -85,7 +80,12 @@ def _obey(entry: Entry, conversation: Conversation) -> bool:
 
 
 def _answer(
-    session: Session, conversation: Conversation, text: str, overrides: dict[str, object], quiet: bool
+    session: Session,
+    conversation: Conversation,
+    text: str,
+    overrides: dict[str, object],
+    shown: Shown,
+    quiet: bool,
 ) -> None:
     """Ask and show; what can go wrong with one message is told and the conversation goes on."""
     answer = Answer()
@@ -98,20 +98,21 @@ def _answer(
         _note(
             f"the context of {session.llm.max_model_len} tokens is full: the oldest {dropped} messages were dropped"
         )
-    timing = Timing(len(prompt.token_ids))
+    tokens = len(prompt.token_ids)
+    timing = Timing(tokens)
     made, right = session.guesses()
     try:
-        params = session.params(overrides, len(prompt.token_ids))
-        follow(session.llm.stream(prompt, params), [answer], timing, show_text)
+        params = session.params(overrides, tokens)
+        follow(session.llm.stream_chat(prompt, params), [answer], timing, shown)
     except KeyboardInterrupt:
-        conversation.answered(f"{answer.text} …")
+        conversation.answered(f"{answer.text} …", answer.reasoning)
         raise
     except GenerationError as error:
         print()
         _note(f"error: {error}")
         conversation.take_back()
         return
-    conversation.answered(answer.text)
+    conversation.answered(answer.text, answer.reasoning)
     print(flush=True)
     if answer.finish_reason == "length":
         _note(session.why_cut_off(timing.prompt_tokens, len(answer.token_ids)))

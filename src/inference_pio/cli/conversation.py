@@ -51,8 +51,10 @@ class Conversation:
             self.take_back()
             raise
 
-    def answered(self, text: str) -> None:
-        self._turns.append({"role": "assistant", "content": text})
+    def answered(self, text: str, reasoning: str = "") -> None:
+        """What the model said; whether what it thought stays in later prompts is for its chat template to say."""
+        thought = {"reasoning": reasoning} if reasoning else {}
+        self._turns.append({"role": "assistant", "content": text, **thought})
 
     def take_back(self) -> None:
         """Forget the last question, which has no answer."""

@@ -31,6 +31,13 @@ AcceptLicence = Annotated[
 ]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, no figures: the answer and errors.")]
 
+HideThinking = Annotated[
+    bool,
+    typer.Option(
+        "--hide-thinking", help="Do not show what the model thinks before it answers (terminals only)."
+    ),
+]
+
 
 def _sampling(text: str, *names: str, value: str = "X") -> Any:
     return typer.Option(*names, help=text, metavar=value, rich_help_panel=_SAMPLING, show_default=False)

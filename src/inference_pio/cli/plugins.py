@@ -13,6 +13,7 @@ from inference_pio.cli.options import AsJson
 from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_facts, print_json, print_table
 from inference_pio.errors import PluginError
+from inference_pio.plugin.facts import ChatFormat
 from inference_pio.plugin.registry import Registered, default_registry
 
 
@@ -74,9 +75,10 @@ def _one(name: str, as_json: bool) -> None:
     plugin = default_registry().get(name)
     with importing():
         model = default_registry().create(name)
-    techniques = model.techniques(model.config)
+    techniques, chat = model.techniques(model.config), _chat(model.chat_format(model.config))
     if as_json:
-        print_json({**_facts(plugin), "techniques": [asdict(technique) for technique in techniques]})
+        stated = [asdict(technique) for technique in techniques]
+        print_json({**_facts(plugin), "chat": chat, "techniques": stated})
         return
     manifest = plugin.manifest
     print_facts(
@@ -89,6 +91,7 @@ def _one(name: str, as_json: bool) -> None:
             *([("costs", manifest.fallback)] if manifest.fallback else []),
             ("capabilities", ", ".join(_capabilities(plugin)) or "–"),
             ("default model", str(model.config.model_path) or "–"),
+            ("chat", chat),
         ]
     )
     print()
@@ -99,6 +102,22 @@ def _one(name: str, as_json: bool) -> None:
             for fact in techniques
         ],
     )
+
+
+def _chat(stated: ChatFormat) -> str:
+    """What a chat format says, in words."""
+    marks = stated.reasoning
+    parts = [f"calls as {' or '.join(stated.tool_calls)}" if stated.tool_calls else "no tool calls"]
+    if marks is not None:
+        kept = " and ".join(f"{name}={value}" for name, value in marks.kept_with.items())
+        history = "left out of later turns" if marks.dropped else "kept in later turns"
+        parts.append(f"thoughts in {marks.start}…{marks.end}, {history}{f' unless {kept}' if kept else ''}")
+    if stated.template_options:
+        named = sorted(f"{name} ({kind.__name__})" for name, kind in stated.template_options.items())
+        parts.append(f"options {', '.join(named)}")
+    if not stated.system_role:
+        parts.append("a system message stands in the user's turn")
+    return "; ".join(parts)
 
 
 def _capabilities(plugin: Registered) -> list[str]:

@@ -9,8 +9,8 @@ from typing import Annotated, Any
 
 import typer
 
-from inference_pio.cli.answer import Answer, Timing, follow, guess_figures, show_text
-from inference_pio.cli.options import AsJson, EngineOptions, Model, Quiet, SamplingOptions
+from inference_pio.cli.answer import Answer, Shown, Timing, follow, guess_figures
+from inference_pio.cli.options import AsJson, EngineOptions, HideThinking, Model, Quiet, SamplingOptions
 from inference_pio.cli.prompt import read_prompt, with_images
 from inference_pio.cli.session import Session, loaded
 from inference_pio.cli.text import visible
@@ -46,13 +46,15 @@ def run(
             "--logprobs", metavar="N", help="With --json: the N best tokens at each place, 0 to 20."
         ),
     ] = None,
+    hide_thinking: HideThinking = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
     """Answer one prompt and leave.
 
     The prompt is sent as a user's message through the model's chat template; a model without one continues the text.
-    The answer goes to stdout as it is generated, figures go to stderr.
+    The answer goes to stdout as it is generated, figures go to stderr. What the model thinks first is shown on a
+    terminal, dimmed, and is a field of its own in JSON.
     """
     if raw and system is not None:
         raise UsageError("--system is a message of the chat template, which --raw leaves out")
@@ -64,29 +66,32 @@ def run(
     engine.limits(), engine.runtime_options(n)  # wrong values are told before a prompt is waited for
     text = read_prompt(prompt, prompt_file)
     with loaded(model, engine, max_num_seqs=n, quiet=quiet) as session:
-        formatted = _formatted(session, text, image or [], system, raw)
-        encoded = session.llm.encode_prompt(formatted)
-        params = session.params(overrides, len(encoded.token_ids))
-        answers, timing = [Answer() for _ in range(n)], Timing(len(encoded.token_ids))
+        written, is_chat = _formatted(session, text, image or [], system, raw)
+        encoded = session.llm.encode_prompt(written)
+        tokens = len(encoded.token_ids)
+        params = session.params(overrides, tokens)
+        answers, timing = [Answer() for _ in range(n)], Timing(tokens)
         streamed = n == 1 and not as_json
-        chunks = session.llm.stream(encoded, params)
-        follow(chunks, answers, timing, show_text if streamed else None)
+        chunks = (session.llm.stream_chat if is_chat else session.llm.stream)(encoded, params)
+        follow(chunks, answers, timing, Shown(thoughts=not hide_thinking) if streamed else None)
         _show(session, answers, timing, as_json, quiet)
 
 
-def _formatted(session: Session, text: str, images: list[Path], system: str | None, raw: bool) -> str:
-    """The text the model gets: through its chat template where it has one and that is wanted."""
+def _formatted(
+    session: Session, text: str, images: list[Path], system: str | None, raw: bool
+) -> tuple[str, bool]:
+    """(the text the model gets, whether its chat template made it): where it has one and that is wanted."""
     has_template = session.llm.get_tokenizer().chat_template is not None
     if system is not None and not has_template:
         raise UsageError("--system needs a chat template, and this model has none")
     if images and not has_template:
         raise UsageError("--image needs a chat template, and this model has none")
     if raw or not has_template:
-        return text
+        return text, False
     messages: list[dict[str, Any]] = [{"role": "user", "content": with_images(text, images)}]
     if system is not None:
         messages.insert(0, {"role": "system", "content": system})
-    return session.llm.format_chat(messages)
+    return session.llm.format_chat(messages), True
 
 
 def _show(session: Session, answers: list[Answer], timing: Timing, as_json: bool, quiet: bool) -> None:
@@ -145,6 +150,8 @@ def _answer(answer: Answer) -> dict[str, Any]:
         "finish_reason": answer.finish_reason,
         "stop_reason": answer.stop_reason,
     }
+    if answer.reasoning:
+        shown["reasoning"] = answer.reasoning
     if answer.logprobs is not None:
         shown["logprobs"] = [_scores(scores) for scores in answer.logprobs]
     return shown

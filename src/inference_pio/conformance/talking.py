@@ -86,6 +86,9 @@ def check_answers_are_read(subject: Subject) -> None:
         talk = _Talk(subject, name, source)
         knows_tools = "tools" in talk.template.reads
         reader = AnswerReader(talk.format, talk.tokenizer, _TOOLS if knows_tools else None)
+        assert talk.thinks or "reasoning_content" not in source, (
+            f"{name}: the template writes thoughts, and chat_format.reasoning states no markers that it knows"
+        )
         assert not knows_tools or reader.finds_calls, (
             f"{name}: the template shows the model tools, and no syntax of chat_format.tool_calls "
             f"{talk.format.tool_calls} is one that it writes"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -24,7 +23,7 @@ from inference_pio.plugin.facts import ChatFormat
 from inference_pio.text.answer import AnswerParser
 from inference_pio.text.calls import syntax_of
 from inference_pio.text.tokenizer import Tokenizer
-from inference_pio.text.tools import checked_tools
+from inference_pio.text.tools import check_size, checked_tools
 
 # What the engine sets for a template, or Transformers for its own methods: no caller's options.
 _RESERVED = frozenset(
@@ -39,7 +38,6 @@ _RESERVED = frozenset(
     }
     | {"bos_token", "eos_token"}
 )
-_MAX_OPTION_BYTES = 64 * 1024
 
 
 class AnswerReader:
@@ -138,10 +136,5 @@ def checked_options(
                 f"chat_template_kwargs: this model's chat template does not read {name!r:.60} "
                 f"(options: {options_there_are})"
             )
-    try:
-        size = len(json.dumps(options, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"chat_template_kwargs must be made of what JSON has: {error}") from error
-    if size > _MAX_OPTION_BYTES:
-        raise UsageError(f"chat_template_kwargs: {size} bytes as JSON, more than {_MAX_OPTION_BYTES}")
+    check_size(options, "chat_template_kwargs")
     return dict(options)

@@ -11,7 +11,7 @@ from inference_pio.errors import UsageError
 from inference_pio.text.call_values import loads
 
 MAX_TOOLS = 128
-MAX_TOOL_BYTES = 64 * 1024
+MAX_BYTES = 64 * 1024
 _MAX_ID = 256
 _NAME = re.compile(r"[A-Za-z0-9_-]{1,64}")
 
@@ -48,14 +48,19 @@ def _tool(tool: object, where: str) -> tuple[str, Mapping[str, Any]]:
     parameters = tool.get("parameters")
     if parameters is not None and not isinstance(parameters, Mapping):
         raise UsageError(f"{where}.parameters must be a JSON schema, got {type(parameters).__name__}")
-    try:
-        size = len(json.dumps(tool, ensure_ascii=False).encode("utf-8", "surrogatepass"))
-    except (TypeError, ValueError, RecursionError) as error:
-        raise UsageError(f"{where} must be made of what JSON has: {error}") from error
-    if size > MAX_TOOL_BYTES:
-        raise UsageError(f"{where} has {size} bytes as JSON, more than {MAX_TOOL_BYTES}")
+    check_size(tool, where)
     properties = (parameters or {}).get("properties")
     return name, properties if isinstance(properties, Mapping) else {}
+
+
+def check_size(value: object, where: str) -> None:
+    """Raises `UsageError` for what is no JSON, or more than 64 KB of it."""
+    try:
+        size = len(json.dumps(value, ensure_ascii=False).encode("utf-8", "surrogatepass"))
+    except (TypeError, ValueError, RecursionError) as error:
+        raise UsageError(f"{where} must be made of what JSON has: {error}") from error
+    if size > MAX_BYTES:
+        raise UsageError(f"{where} has {size} bytes as JSON, more than {MAX_BYTES}")
 
 
 def with_objects(message: Mapping[str, Any], where: str) -> Mapping[str, Any]:
