@@ -63,7 +63,7 @@ _TOP: Raw = {
 }
 
 
-def _tiny(text: Raw = {}, vision: Raw = {}, **top: Any) -> Raw:  # noqa: B006
+def tiny_config(text: Raw = {}, vision: Raw = {}, **top: Any) -> Raw:  # noqa: B006
     stated = {
         key: value for key, value in _TEXT.items() if "rope_parameters" not in text or "rope" not in key
     }
@@ -77,8 +77,8 @@ def _rope(section: list[int], **more: Any) -> dict[str, Any]:
 _YARN = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
 TINY: Mapping[str, Raw] = {
     # The heads together are twice as wide as the hidden states; features behind two of three layers.
-    "grouped": _tiny(),
-    "multi-head": _tiny(
+    "grouped": tiny_config(),
+    "multi-head": tiny_config(
         {
             "head_dim": 16,
             "num_key_value_heads": 4,
@@ -89,7 +89,7 @@ TINY: Mapping[str, Raw] = {
         tie_word_embeddings=True,
     ),
     # As transformers 5 writes it.
-    "multi-query": _tiny(
+    "multi-query": tiny_config(
         {
             "head_dim": 8,
             "num_key_value_heads": 1,
@@ -104,16 +104,16 @@ TINY: Mapping[str, Raw] = {
         },
     ),
     # No DeepStack, and each patch is a token.
-    "biased": _tiny(
+    "biased": tiny_config(
         {"attention_bias": True, "num_hidden_layers": 2, "rope_scaling": _rope([8, 4, 4])},
         {"deepstack_visual_indexes": [], "depth": 1, "spatial_merge_size": 1, "num_position_embeddings": 1},
         tie_word_embeddings=True,
     ),
-    "thirds": _tiny(
+    "thirds": tiny_config(
         {"num_attention_heads": 6, "num_key_value_heads": 3, "vocab_size": 273},
         {"deepstack_visual_indexes": [3], "hidden_size": 48, "num_heads": 3},
     ),
-    "yarn": _tiny({"rope_scaling": _rope([6, 5, 5], **_YARN)}),
+    "yarn": tiny_config({"rope_scaling": _rope([6, 5, 5], **_YARN)}),
 }
 
 

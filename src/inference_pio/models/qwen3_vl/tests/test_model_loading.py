@@ -18,7 +18,7 @@ from inference_pio.conformance.bare_model import BareModel
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import CheckpointMismatch, ModelFileError
 from inference_pio.models.qwen3_vl.config import Qwen3VLConfig, VisionConfig
-from inference_pio.models.qwen3_vl.tests.case import PUBLISHED, TINY, _tiny
+from inference_pio.models.qwen3_vl.tests.case import PUBLISHED, TINY, tiny_config
 
 _TEXT = "model.language_model."
 
@@ -145,7 +145,9 @@ def test_rotary_table(subject: Subject, tiny: str) -> None:
 )
 def test_text_configurations_that_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelFileError, match=words):
-        Qwen3VLConfig.read(_without_empty(_tiny({**TINY["grouped"]["text_config"], **change})), "config.json")
+        Qwen3VLConfig.read(
+            _without_empty(tiny_config({**TINY["grouped"]["text_config"], **change})), "config.json"
+        )
 
 
 @pytest.mark.parametrize(
@@ -176,7 +178,7 @@ def test_text_configurations_that_are_refused(change: dict[str, Any], words: str
 )
 def test_vision_configurations_that_are_refused(change: dict[str, Any], words: str) -> None:
     with pytest.raises(ModelFileError, match=words):
-        Qwen3VLConfig.read(_tiny({}, change), "config.json")
+        Qwen3VLConfig.read(tiny_config({}, change), "config.json")
 
 
 @pytest.mark.parametrize(
@@ -202,10 +204,10 @@ def _without_empty(raw: Mapping[str, Any]) -> dict[str, Any]:
 def test_both_spellings_of_rotary_settings_mean_the_same() -> None:
     old = Qwen3VLConfig.read(TINY["yarn"], "")
     rope = {**TINY["yarn"]["text_config"]["rope_scaling"], "rope_theta": 10_000.0}
-    assert Qwen3VLConfig.read(_tiny({"rope_parameters": rope}), "") == old
+    assert Qwen3VLConfig.read(tiny_config({"rope_parameters": rope}), "") == old
     assert old.rope == RopeConfig(10_000.0, "yarn", 4.0, 64)
     assert old.max_position_embeddings == 256
-    more = _tiny({"rope_scaling": {**rope, "factor": 6.0}})
+    more = tiny_config({"rope_scaling": {**rope, "factor": 6.0}})
     assert Qwen3VLConfig.read(more, "").max_position_embeddings == 384
 
 
