@@ -6,7 +6,6 @@ import base64
 import io
 import json
 from collections.abc import Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -53,10 +52,8 @@ def write_vision_model(folder: Path) -> VisionReference:
         for index, token in enumerate((START, PLACEHOLDER, END))
     ]
     (folder / "tokenizer.json").write_text(json.dumps(facts))
-    raw = deepcopy(dict(case.TINY["grouped"]))
-    raw["image_token_id"] = first + 1
-    raw["text_config"]["max_position_embeddings"] = POSITIONS
-    raw["vision_config"]["patch_size"] = 16
+    text, vision = {"max_position_embeddings": POSITIONS}, {"patch_size": 16}
+    raw = case.tiny_config(text, vision, image_token_id=first + 1)
     made = reference.TransformersQwen3VL(raw)
     made.save(folder, "safetensors")
     (folder / "config.json").write_text(json.dumps(raw))
