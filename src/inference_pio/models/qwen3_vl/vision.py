@@ -9,10 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import cast
 
-import torch
 from torch import Tensor, nn
 
-from inference_pio.models.qwen3_vl.attention.vision_attention import VisionAttention
+from inference_pio.models.qwen3_vl.attention.vision_attention import PORTION, VisionAttention
 from inference_pio.models.qwen3_vl.config import VisionConfig
 from inference_pio.models.qwen3_vl.fused_layers.patch_merger import EPS, PatchMerger
 from inference_pio.models.qwen3_vl.fused_layers.vision_mlp import VisionMLP
@@ -50,8 +49,9 @@ class VisionBlock(nn.Module):
 
     def forward(self, x: Tensor, turns: tuple[Tensor, Tensor], lengths: Sequence[int]) -> Tensor:
         x = x + self.attn(self.norm1(x), turns, lengths)
-        out: Tensor = x + self.mlp(self.norm2(x))
-        return out
+        for part in x.split(PORTION):
+            part += self.mlp(self.norm2(part))
+        return x
 
 
 class VisionTower(nn.Module):
@@ -60,7 +60,7 @@ class VisionTower(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
         super().__init__()
         self.merge, self.head_dim = config.spatial_merge_size, config.head_dim
-        self.deep_layers = config.deepstack_visual_indexes
+        self.deep_layers, self.out_features = config.deepstack_visual_indexes, config.out_hidden_size
         self.patch_embed = PatchEmbedding(config)
         self.pos_embed = LearnedPositions(config)
         self.blocks = nn.ModuleList([VisionBlock(config) for _ in range(config.depth)])
@@ -82,13 +82,16 @@ class VisionTower(nn.Module):
         x = x + self.pos_embed(places).to(x.dtype)
         turns = patch_rotation(places, self.head_dim)
         lengths = [height * width for frames, height, width in grids for _ in range(frames)]
-        deep = []
-        mergers = iter(self.deepstack_merger_list)
+        tokens = len(x) // self.merge**2
+        features = x.new_empty(tokens, 1 + len(self.deep_layers), self.out_features)
         for number, block in enumerate(self._blocks()):
             x = block(x, turns, lengths)
             if number in self.deep_layers:
-                deep.append(next(mergers)(x))
-        return torch.cat([self.merger(x), *deep], dim=1)
+                place = self.deep_layers.index(number)
+                features[:, 1 + place] = self.deepstack_merger_list[place](x)
+        features[:, 0] = self.merger(x)
+        flat: Tensor = features.flatten(1)
+        return flat
 
     def _blocks(self) -> Iterator[VisionBlock]:
         return cast("Iterator[VisionBlock]", iter(self.blocks))
@@ -97,17 +100,20 @@ class VisionTower(nn.Module):
 def encoder_bytes(config: VisionConfig, patches: int, itemsize: int) -> int:
     """What the tower holds at most while it encodes `patches` patches of one image, the weights left out.
 
-    The largest moments: positions are added in float32; queries and keys are turned in float32 beside the stream, its
-    norm, and queries, keys and values; the outputs of attention are put in order; both sides of a GELU are there.
-    Beside each lie angles, features so far and, at the end, features twice.
+    Whatever is made lies beside the pixels, the patches' angles and the features so far. The largest moments: positions
+    are added up in float32; attention's output is mapped beside the stream, its norm, queries, keys and values; tokens
+    are made of normalised patches. What one portion needs comes on top.
 
     Args:
         itemsize: bytes of one activation.
     """
-    copies = 2 + 2 * config.intermediate_size / config.hidden_size
-    moments = (12 + itemsize, 6 * itemsize + 20, 10 * itemsize, (1 + copies) * itemsize)
-    tokens = patches // config.spatial_merge_size**2
-    features = tokens * config.out_hidden_size * (1 + len(config.deepstack_visual_indexes)) * itemsize
-    angles = patches * (config.head_dim * 12 + 64)
-    pixels = patches * config.patch_values * itemsize
-    return int(patches * config.hidden_size * max(moments)) + 2 * features + angles + pixels
+    width, tokens = config.hidden_size, patches // config.spatial_merge_size**2
+    part = tokens * config.out_hidden_size * itemsize
+    stream = patches * width * itemsize
+    positions = patches * width * 8 + 2 * stream
+    turned = 2 * width * 4 * 4
+    fed = 2 * (width + config.intermediate_size) * itemsize
+    portion = min(patches, PORTION) * max(turned, fed)
+    beside = patches * (config.patch_values * itemsize + config.head_dim * 12 + 64)
+    features = part * (1 + len(config.deepstack_visual_indexes))
+    return max(positions, 8 * stream, 4 * stream + part) + portion + beside + features

@@ -17,6 +17,9 @@ from inference_pio.models.qwen3_vl.linear_optimizations.dense_map import DenseMa
 
 # N patches of all images, D hidden size of the tower, K heads, H head size
 
+# Patches that are turned, or fed forward, at once: what that needs beside the stream stays small.
+PORTION = 1024
+
 
 class VisionAttention(nn.Module):
     def __init__(self, config: VisionConfig) -> None:
@@ -27,19 +30,20 @@ class VisionAttention(nn.Module):
 
     def forward(self, x_ND: Tensor, turns: tuple[Tensor, Tensor], lengths: Sequence[int]) -> Tensor:
         """lengths: patches of each run of rows that attends to itself, one image each."""
-        q_NKH, k_NKH, v_NKH = self.qkv(x_ND).unflatten(1, (3, self.num_heads, -1)).unbind(1)
-        q_NKH, k_NKH = _turn(q_NKH, *turns), _turn(k_NKH, *turns)
-        images = zip(q_NKH.split(lengths), k_NKH.split(lengths), v_NKH.split(lengths), strict=True)
-        seen = [
-            functional.scaled_dot_product_attention(*(one.transpose(0, 1)[None] for one in image))[0]
-            for image in images
-        ]
-        y_ND: Tensor = self.proj(torch.cat(seen, dim=1).transpose(0, 1).flatten(1))
+        qkv_N3KH = self.qkv(x_ND).unflatten(1, (3, self.num_heads, -1))
+        _turn(qkv_N3KH[:, :2], *turns)
+        seen = []
+        for image_N3KH in qkv_N3KH.split(lengths):
+            q_KNH, k_KNH, v_KNH = image_N3KH.permute(1, 2, 0, 3)[:, None]
+            o_KNH = functional.scaled_dot_product_attention(q_KNH, k_KNH, v_KNH)[0]
+            seen.append(o_KNH.transpose(0, 1).flatten(1))
+        y_ND: Tensor = self.proj(torch.cat(seen))
         return y_ND
 
 
-def _turn(x_NKH: Tensor, cos_N1H: Tensor, sin_N1H: Tensor) -> Tensor:
-    """Pairs (x[i], x[i + H/2]) turned by the angle of their patch (Su et al. 2021, eq. 34, halves layout)."""
-    x = x_NKH.float()
-    first, second = x.chunk(2, dim=-1)
-    return (x * cos_N1H + torch.cat((-second, first), dim=-1) * sin_N1H).to(x_NKH.dtype)
+def _turn(qk_N2KH: Tensor, cos_NH: Tensor, sin_NH: Tensor) -> None:
+    """In place: pairs (x[i], x[i + H/2]) turned by the angle of their patch (Su et al. 2021, eq. 34, halves layout)."""
+    for part, cos, sin in zip(*(one.split(PORTION) for one in (qk_N2KH, cos_NH, sin_NH)), strict=True):
+        x = part.float()
+        first, second = x.chunk(2, dim=-1)
+        part.copy_(x * cos[:, None, None] + torch.cat((-second, first), dim=-1) * sin[:, None, None])

@@ -78,12 +78,12 @@ class LearnedPositions(nn.Module):
 
 
 def patch_rotation(places: Places, head_dim: int) -> tuple[Tensor, Tensor]:
-    """(cosines, sines), [N, 1, head_dim] float32 each: a quarter of a head turns by row, the next by column, in pairs
+    """(cosines, sines), [N, head_dim] float32 each: a quarter of a head turns by row, the next by column, in pairs
     with the two other quarters.
     """
     frequencies = ops.inverse_frequencies(_THETA, head_dim // 2).to(places.row.device)
     angles = torch.stack([places.row, places.column], dim=1)[..., None].float() * frequencies
-    whole = angles.flatten(1).repeat(1, 2)[:, None]
+    whole = angles.flatten(1).repeat(1, 2)
     return whole.cos(), whole.sin()
 
 
