@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -29,3 +30,18 @@ def gemma3_path() -> Path:
         return resolve("gemma-3-270m", download=False).path
     except ModelNotFound as missing:
         pytest.skip(f"{missing} --accept-licence, once its terms are accepted")
+
+
+@pytest.fixture
+def never_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Any attempt to decode fails the test, and so does letting Pillow open a file."""
+
+    image = pytest.importorskip("PIL.Image")
+    files = pytest.importorskip("PIL.ImageFile")
+
+    def refuse(*_: Any, **__: Any) -> None:
+        pytest.fail("decoded before the limits were checked")
+
+    monkeypatch.setattr(image, "open", refuse)
+    monkeypatch.setattr(image.Image, "load", refuse)
+    monkeypatch.setattr(files.ImageFile, "load", refuse)

@@ -308,4 +308,4 @@ def test_images_for_a_model_without_eyes_or_a_template(
     assert said.code == 0
     assert "(1 before the next message)" in said.err
     assert said.err.count("(error: messages[0].content[0].type 'image' is not supported") == 1
-    assert len(said.out.splitlines()) == 1
+    assert said.out  # the message after it has an answer

@@ -182,6 +182,8 @@ def test_a_gif_whose_first_frame_reaches_beyond_its_screen() -> None:
     frame = data.index(b"\x2c\0\0\0\0\4\0\4\0")
     data[frame + 5 : frame + 9] = struct.pack("<HH", 9000, 9000)
     assert "the GIF file has two sizes, 4 × 4 and 9000 × 9000" in refusal(bytes(data))
+    data[frame + 5 : frame + 9] = struct.pack("<HH", 60_000, 60_000)
+    assert "the GIF image is broken or cut off (DecompressionBombError)" in refusal(bytes(data))
 
 
 def test_a_jpeg_with_a_scan_for_every_ten_bytes() -> None:

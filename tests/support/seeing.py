@@ -83,7 +83,7 @@ class SeeingModel(nn.Module):
         self.steps.append((len(values), 0 if batch.media is None else len(batch.media.rows)))
         size = cache.k.shape[2]
         slots = batch.slot_mapping
-        entries = torch.cat((values[None], batch.rope_positions.float())).T
+        entries = torch.cat((values[None], batch.rope_positions.expand(3, -1).float())).T
         cache.k[slots // size, 0, slots % size] = entries
         start = batch.query_start.tolist()
         histories = {}

@@ -92,7 +92,7 @@ class LoadedModel:
         """All prompts of a round; raises `GenerationError` where one of them failed or was cut short."""
         outputs: list[RequestOutput] = []
         params = workload.sampling()
-        for prompts in workload.waves(self.vocab_size, round_number):
+        for prompts in self._waves(workload, round_number):
             outputs += self._runtime.generate(prompts, [params] * len(prompts))
         for output in outputs:
             answer = output.outputs[0]
@@ -105,12 +105,21 @@ class LoadedModel:
 
     def token_times(self, workload: Workload, round_number: int) -> list[float]:
         """Seconds from the request to each token of one streamed answer."""
-        [[prompt]] = workload.waves(self.vocab_size, round_number)
+        [[prompt]] = self._waves(workload, round_number)
         start = time.perf_counter()
         times: list[float] = []
         for chunk in self._runtime.stream(prompt, workload.sampling()):
             times += [time.perf_counter() - start] * len(chunk.token_ids)
         return times
+
+    def _waves(self, workload: Workload, round_number: int) -> list[list[list[int]]]:
+        """The workload's, none of whose random tokens asks for an image of a model that sees."""
+        waves = workload.waves(self.vocab_size, round_number)
+        processor = self.plugin.media_processor(self.plugin.config)
+        if processor is None:
+            return waves
+        placeholder = processor.placeholder
+        return [[[one if one != placeholder else 0 for one in ids] for ids in wave] for wave in waves]
 
     def close(self) -> None:
         self.plugin.cleanup()

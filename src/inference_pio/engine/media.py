@@ -90,6 +90,8 @@ class MediaSide:
         media = MediaRows(self._tensor(np.concatenate(rows)), torch.cat(features)) if rows else None
         if rows:
             self.trim()
+        if (axes == axes[0]).all():  # always so when decoding, and such a step can be replayed
+            axes = axes[:1]
         return replace(batch, media=media, rope_positions=self._tensor(axes))
 
     def trim(self) -> None:

@@ -56,8 +56,8 @@ class StepReplay:
         tokens, sequences = len(batch.token_ids), len(batch.seq_lens)
         if self.refused is not None or tokens != len(batch.last_token) or tokens > _MAX_TOKENS:
             return self._forward(batch)
-        if batch.media is not None:  # their number changes from step to step
-            return self._forward(batch)
+        if batch.media is not None or (batch.rope_positions is not None and len(batch.rope_positions) > 1):
+            return self._forward(batch)  # a prompt's image: no two such steps are alike
         shape = (tokens, sequences)
         if shape not in self._steps:
             return self._record(shape, batch)

@@ -57,13 +57,14 @@ class ImageFile:
         name = self.header.format
         if not isinstance(self.data, bytes):
             return _decoded(self.data, self.where, name)
+        pillow = _pillow()
         try:
-            image = _pillow().open(io.BytesIO(self.data), formats=(name,))
-        except _DECODER_ERRORS as error:
+            image = pillow.open(io.BytesIO(self.data), formats=(name,))
+        except (*_DECODER_ERRORS, pillow.DecompressionBombError) as error:
             raise _broken(name, self.where, error) from error
         with image:
             if image.size != (self.header.width, self.header.height):
-                # A GIF's first frame may reach beyond its screen; nothing else has two sizes.
+                # A GIF's first frame may reach beyond its screen, as far as Pillow's own limit.
                 said = f"{self.header.width} × {self.header.height}"
                 raise ImageError(
                     self.where, f"the {name} file has two sizes, {said} and {image.width} × {image.height}"

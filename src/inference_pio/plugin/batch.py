@@ -26,7 +26,8 @@ class ForwardBatch:
     last_token    [R] int64, the rows that need logits, in order; several of a sequence where tokens were guessed
     max_query_len, max_seq_len: largest of each, as numbers, so that no layer has to look into a tensor
     media         rows that images fill; None where the step has none
-    rope_positions [3, T] int64, time, height and width of each token, for models that rotate by them; None for others
+    rope_positions [3, T] int64, time, height and width of each token, for models that rotate by them, or [1, T] where
+                  all three are equal for every token of the step; None for models that rotate by `positions`
     """
 
     token_ids: Tensor

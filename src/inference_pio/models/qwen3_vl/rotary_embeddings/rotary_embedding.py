@@ -35,10 +35,13 @@ class RotaryEmbedding(nn.Module):
     def forward(self, batch: ForwardBatch) -> tuple[Tensor, Tensor]:
         """(rows [T], table [positions or T, head_dim]): row rows[t] of the table turns token t.
 
-        A step without images reads the common table; one with images has a row of its own for each token.
+        A step whose tokens have one position on all axes reads the common table; one with images has a row of its own
+        for each token.
         """
         if batch.rope_positions is None:
             return batch.positions, self.cos_sin
+        if len(batch.rope_positions) == 1:
+            return batch.rope_positions[0], self.cos_sin
         table_TH = pick_axes(self.cos_sin, batch.rope_positions, self.axis_H)
         return torch.arange(len(table_TH), device=table_TH.device), table_TH
 
