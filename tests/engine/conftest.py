@@ -161,7 +161,7 @@ MODELS = {
 }
 
 
-def make_engine(kind: str = "paged", **overrides) -> EngineCore:
+def make_engine(kind: str = "paged", policy: PrefixPolicy | None = None, **overrides) -> EngineCore:
     sizes = {
         "max_model_len": 64,
         "block_size": 4,
@@ -178,7 +178,7 @@ def make_engine(kind: str = "paged", **overrides) -> EngineCore:
         config,
         vocab_size=VOCAB,
         eos_token_ids=[EOS],
-        prefix_policy=model.policy,
+        prefix_policy=policy or model.policy,
         device=torch.device("cpu"),
     )
 
@@ -252,6 +252,7 @@ def fake():
         "EOS",
         "NAN_TOKEN",
         "CRASH_TOKEN",
+        "MODELS",
         "greedy_reference",
         "logits_of",
         "make_engine",
