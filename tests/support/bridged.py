@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from copy import deepcopy
 from pathlib import Path
@@ -118,3 +119,10 @@ class TransformersModel:
     def save(self, directory: Path, kind: CheckpointKind) -> Path:
         self._model.save_pretrained(directory, max_shard_size="60KB" if kind == "sharded" else "1GB")
         return directory
+
+
+def written(raw: Raw, directory: Path) -> Path:
+    """A checkpoint of `raw` with random weights."""
+    TransformersModel(raw).save(directory, "safetensors")
+    (directory / "config.json").write_text(json.dumps(raw))
+    return directory

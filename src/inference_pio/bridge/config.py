@@ -14,12 +14,14 @@ from inference_pio.plugin.facts import WeightMap
 class AttentionLayer:
     """One call of attention in a forward pass, in the order of the calls.
 
+    name       of the module that attends
     head_dim   of queries and keys; even
     value_dim  of values, at most head_dim
     scale      of the scores
     window     positions that a token sees, its own included; None: all before it
     """
 
+    name: str
     num_heads: int
     num_kv_heads: int
     head_dim: int
@@ -34,6 +36,7 @@ class BridgeConfig(BaseModelConfig):
     raw           config.json, without what chooses implementations
     path          named in errors
     layers        attention, layer by layer
+    keeps_rows    whether logits of some rows alone can be asked for
     weights       names of the checkpoint to parameters
     """
 
@@ -42,4 +45,5 @@ class BridgeConfig(BaseModelConfig):
     raw: Mapping[str, Any] = field(default_factory=dict)
     path: str = ""
     layers: tuple[AttentionLayer, ...] = ()
+    keeps_rows: bool = True
     weights: WeightMap = field(default_factory=WeightMap)

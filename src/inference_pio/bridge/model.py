@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from inference_pio.bridge.attention import seam
-from inference_pio.bridge.config import AttentionLayer
+from inference_pio.bridge.config import AttentionLayer, BridgeConfig
 from inference_pio.bridge.network import owners_of_buffers
 from inference_pio.bridge.paged import PagedStep
-from inference_pio.bridge.probe import Findings
 from inference_pio.bridge.selftest import check_against_eager
 from inference_pio.cache.specs import KVCache, PagedKV
 from inference_pio.plugin.batch import ForwardBatch
@@ -25,12 +24,12 @@ class BridgedModel(nn.Module):
     a model whose logits differ is refused: what mixes tokens otherwise than by attention shows here.
     """
 
-    def __init__(self, network: Any, findings: Findings, path: str) -> None:
+    def __init__(self, network: Any, config: BridgeConfig) -> None:
         super().__init__()
         self.network = network
-        self._path, self._keeps_rows = path, findings.keeps_rows
+        self._path, self._keeps_rows = config.path, config.keeps_rows
         self._layers: Mapping[nn.Module, tuple[int, AttentionLayer]] = {
-            module: (index, layer) for index, (module, layer) in enumerate(findings.layers.items())
+            network.get_submodule(layer.name): (index, layer) for index, layer in enumerate(config.layers)
         }
 
     def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:

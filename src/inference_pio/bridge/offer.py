@@ -8,6 +8,7 @@ from importlib.util import find_spec
 from typing import Any
 
 from inference_pio.errors import PluginError
+from inference_pio.imports import import_object
 
 INSTALL = "pip install 'inference-pio[transformers]'"
 _OLDEST = 5
@@ -38,16 +39,15 @@ def class_of(raw: Mapping[str, Any]) -> tuple[str, str]:
     Only classes of Transformers itself: `auto_map`, which names code beside the weights, is never followed.
 
     Raises:
-        PluginError: there is none; the message says what was looked for.
+        PluginError: there is none, and the message says what was looked for; or Transformers does not import.
     """
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES as NAMES
-
+    names = import_object("transformers.models.auto.modeling_auto:MODEL_FOR_CAUSAL_LM_MAPPING_NAMES")
     stated = raw.get("architectures") or []
     asked = [str(name) for name in stated] if isinstance(stated, list) else [str(stated)]
     model_type = raw.get("model_type")
     if model_type is None:
-        model_type = next((kind for kind, name in NAMES.items() if name in asked), None)
-    name = NAMES.get(model_type) if isinstance(model_type, str) else None
+        model_type = next((kind for kind, name in names.items() if name in asked), None)
+    name = names.get(model_type) if isinstance(model_type, str) else None
     if name is None or not isinstance(model_type, str):
         called = f"model_type {model_type!r:.80}" if model_type is not None else ", ".join(asked) or "no name"
         raise PluginError(f"Transformers {installed()} has no causal language model for {called}")

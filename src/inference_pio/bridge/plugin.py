@@ -9,6 +9,7 @@ from inference_pio.bridge import MANIFEST
 from inference_pio.bridge.config import BridgeConfig
 from inference_pio.bridge.offer import INSTALL, installed
 from inference_pio.errors import PluginError
+from inference_pio.imports import import_object
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
 from inference_pio.plugin.techniques import int8_cache, prefix_caching
@@ -35,18 +36,16 @@ class BridgePlugin(ModelPlugin):
 
         Raises:
             UnsupportedArchitecture: it cannot be run right; the message names why.
-            PluginError: Transformers is not installed.
+            PluginError: Transformers is not installed, or is a release that lacks what the bridge uses of it.
         """
         if installed() is None:
             raise PluginError(f"the bridge needs Transformers, which is not installed: {INSTALL}")
-        from inference_pio.bridge.reading import read
-
-        return read(raw, path)
+        config: BridgeConfig = import_object("inference_pio.bridge.reading:read")(raw, path)
+        return config
 
     def build_model(self, config: BridgeConfig, shard: Shard) -> nn.Module:  # noqa: ARG002
-        from inference_pio.bridge.reading import build_model
-
-        return build_model(config)
+        model: nn.Module = import_object("inference_pio.bridge.reading:build_model")(config)
+        return model
 
     def weight_map(self, config: BridgeConfig) -> WeightMap:
         return config.weights

@@ -36,12 +36,12 @@ _MEANING = {
 
 @dataclass(frozen=True)
 class Findings:
-    """layers      of each attention module, in the order in which they are called
+    """layers      in the order in which they attend
     vocab_size  columns of the logits
     keeps_rows  logits of some rows alone can be asked for
     """
 
-    layers: Mapping[nn.Module, AttentionLayer]
+    layers: tuple[AttentionLayer, ...]
     vocab_size: int
     keeps_rows: bool
 
@@ -53,7 +53,7 @@ def probe(network: Any, path: str) -> Findings:
         UnsupportedArchitecture: it does something else than causal attention through Transformers' interface, once per
             layer, with or without a window; the message names what.
     """
-    seen = _Probe(path)
+    seen = _Probe(network, path)
     ids = torch.zeros(1, _TOKENS, dtype=torch.int64, device="meta")
     with (
         transformers_at_work(path, "a step without memory"),
@@ -78,14 +78,15 @@ def probe(network: Any, path: str) -> Findings:
     longest = stated(network, "max_position_embeddings", path)
     for function, layer in seen.masks:
         _check_mask(function, layer, longest, path)
-    return Findings(seen.layers, int(logits.shape[-1]), keeps_rows=logits.shape[1] == 1)
+    return Findings(tuple(seen.layers.values()), int(logits.shape[-1]), keeps_rows=logits.shape[1] == 1)
 
 
 class _Probe:
     """A seam that takes notes."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, network: nn.Module, path: str) -> None:
         self._path = path
+        self._names = {module: name for name, module in network.named_modules()}
         self.layers: dict[nn.Module, AttentionLayer] = {}
         self.masks: dict[tuple[MaskFunction, AttentionLayer], None] = {}
         self._given: list[tuple[Tensor, MaskFunction]] = []
@@ -99,7 +100,7 @@ class _Probe:
 
     def attend(self, call: AttentionCall) -> Tensor:
         q, k, v, module = call.q, call.k, call.v, call.module
-        layer = self._layer(q, k, v, call.options)
+        layer = self._layer(self._names[module], q, k, v, call.options)
         if module in self.layers:
             raise refuse(self._path, f"{type(module).__name__} attends more than once in a layer")
         functions = [allowed for given, allowed in self._given if given is call.mask]
@@ -109,11 +110,13 @@ class _Probe:
         self.masks[functions[0], layer] = None
         return q.new_empty(1, q.shape[2], q.shape[1], v.shape[3])
 
-    def _layer(self, q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]) -> AttentionLayer:
-        for name, value in options.items():
-            harmless = name in _HARMLESS or (name == "is_causal" and value is True)
-            if value is not None and name not in _KNOWN and not harmless:
-                raise refuse(self._path, _MEANING.get(name, f"attention with {name}"))
+    def _layer(
+        self, name: str, q: Tensor, k: Tensor, v: Tensor, options: Mapping[str, Any]
+    ) -> AttentionLayer:
+        for option, value in options.items():
+            harmless = option in _HARMLESS or (option == "is_causal" and value is True)
+            if value is not None and option not in _KNOWN and not harmless:
+                raise refuse(self._path, _MEANING.get(option, f"attention with {option}"))
         _, num_heads, tokens, head_dim = q.shape
         num_kv_heads, value_dim = k.shape[1], v.shape[3]
         shapes = (tuple(q.shape), tuple(k.shape), tuple(v.shape))
@@ -127,7 +130,7 @@ class _Probe:
         if not isinstance(scale, (int, float)) or scale <= 0:
             raise refuse(self._path, f"scores times {scale!r}")
         window = options.get("sliding_window")
-        return AttentionLayer(num_heads, num_kv_heads, head_dim, value_dim, float(scale), window)
+        return AttentionLayer(name, num_heads, num_kv_heads, head_dim, value_dim, float(scale), window)
 
 
 def _check_mask(allowed: MaskFunction, layer: AttentionLayer, longest: int, path: str) -> None:

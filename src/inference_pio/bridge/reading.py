@@ -16,8 +16,7 @@ def read(raw: Mapping[str, Any], path: str) -> BridgeConfig:
     """Build the network without memory, try it, and note what it does."""
     network = build(raw, path)
     findings = probe(network, path)
-    names = {module: name for name, module in network.named_modules()}
-    layers = tuple(findings.layers.values())
+    layers = findings.layers
     pad = network.config.pad_token_id
     return BridgeConfig(
         hidden_size=stated(network, "hidden_size", path),
@@ -31,16 +30,16 @@ def read(raw: Mapping[str, Any], path: str) -> BridgeConfig:
         raw=dict(raw),
         path=path,
         layers=layers,
-        weights=weight_map(network, [names[module] for module in findings.layers], path),
+        keeps_rows=findings.keeps_rows,
+        weights=weight_map(network, [layer.name for layer in layers], path),
     )
 
 
 def build_model(config: BridgeConfig) -> BridgedModel:
-    """The network again, with its buffers computed and its parameters still without memory."""
+    """The network again, untouched by a step, with its buffers computed and its parameters still without memory."""
     network = build(config.raw, config.path)
-    findings = probe(network, config.path)
     compute_buffers(network, config.path)
-    return BridgedModel(network, findings, config.path)
+    return BridgedModel(network, config)
 
 
 def _longest_text(network: Any, path: str) -> int:
