@@ -47,7 +47,8 @@ def where(pieces: list[tuple[int, int, int]]) -> ops.Spans:
         starts.append(starts[-1] + now)
         positions += range(before, before + now)
     slots = torch.tensor([slot for slot, _, _ in pieces])
-    return ops.spans(torch.tensor(starts, dtype=torch.int32), torch.tensor(positions), slots)
+    longest = max(now for _, _, now in pieces)
+    return ops.Spans(torch.tensor(starts, dtype=torch.int32), torch.tensor(positions), slots, longest)
 
 
 def garbage(*shape: int) -> Tensor:

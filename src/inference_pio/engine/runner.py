@@ -35,8 +35,7 @@ class ModelRunner:
             spec.allocate(config.num_blocks, config.block_size, num_slots, device) for spec in specs
         ]
         self._replay = StepReplay(self._forward, config)
-        # Recurrent state lives in slots that a recording would not know to be inputs.
-        self._step = self._replay.run if device.type == "cpu" and not self.keeps_state else self._forward
+        self._step = self._replay.run if device.type == "cpu" else self._forward
 
     @torch.inference_mode()
     def run(self, batch: ForwardBatch) -> Tensor:

@@ -19,6 +19,8 @@ DTYPES = frozenset({torch.float32, torch.bfloat16})
 _NAMES = (
     "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul", "gelu_tanh_and_mul", "row_max",
     "top_experts", "experts", "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
+    "top_sigmoid_experts", "small_linear", "gated_rms_norm", "sigmoid_gate", "add_shared", "take_columns",
+    "causal_conv", "gated_delta_rule", "decay_and_rate", "store_latents", "turn_tails", "absorb_keys", "raise_values",
     "begin_recording", "abandon_recording", "end_recording", "replay", "timed_replay", "forget_step",
 )  # fmt: skip
 ISA_SWITCH = "INFERENCE_PIO_ISA"
@@ -26,7 +28,8 @@ _NO_WINDOW = 2**62
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) -> Tensor:
-    return _call("rms_norm", x_TD.contiguous(), weight_D, eps, offset)
+    rows_TD = x_TD if x_TD.stride(-1) == 1 else x_TD.contiguous()
+    return _call("rms_norm", rows_TD, weight_D, eps, offset)
 
 
 def add_rms_norm(

@@ -49,7 +49,7 @@ class GatedAttention(nn.Module):
         where = (batch.block_tables, batch.query_start, batch.seq_lens)
         longest = (batch.max_query_len, batch.max_seq_len)
         o_TNH = attend(q_TNH, cache.k, cache.v, *where, self.scale, *longest, cache.scales)
-        y_TD: Tensor = self.o_proj(o_TNH.flatten(1) * gate_TX.sigmoid())
+        y_TD: Tensor = self.o_proj(ops.sigmoid_gate(o_TNH.flatten(1), gate_TX))
         return y_TD
 
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from inference_pio import ops
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
 from inference_pio.plugin.facts import TechniqueFact, WeightMap
 
@@ -44,7 +44,7 @@ class DenseMap(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
 
     def forward(self, x_TI: Tensor) -> Tensor:
-        return functional.linear(x_TI, self.weight)
+        return ops.small_linear(x_TI, self.weight)
 
 
 def weight_map(config: Qwen3NextConfig) -> WeightMap:
@@ -72,8 +72,8 @@ def technique(config: Qwen3NextConfig) -> TechniqueFact:
         "hardware",
         "active" if quantised else "dormant",
         exact=False,
-        reason="where asked for, projections become blocks on a CPU; experts, routers, gates, decays, the convolution "
-        "and norms stay dense"
+        reason="where asked for, projections and experts become blocks on a CPU; routers, gates, decays, the "
+        "convolution and norms stay dense"
         if quantised
         else "a dtype was named: weights are dense",
     )
