@@ -30,6 +30,7 @@ class HasModel(ReferenceModel, Protocol):
 class InBlocks:
     """The checkpoint of a reference model in floats, which is put into blocks each time that it is loaded."""
 
+    checks: ClassVar[tuple[str, ...]] = ("check_answers", "check_recording", "check_plan")
     options: ClassVar[dict[str, Any]] = {"skip_tokenizer_init": True, "kv_cache_memory_gb": 0.01}
 
     def __init__(self, reference: HasModel, directory: Path, quantize: str, dense: tuple[str, ...]) -> None:
@@ -82,8 +83,8 @@ class InBlocks:
         assert not shapes
         assert recorded == plain
 
-    def check_plan(self, smaller_than: float) -> None:
-        """Weights take that share of the file's floats, and what was planned less what loading needs for a moment."""
+    def check_plan(self) -> None:
+        """Weights take less than half of the file's floats, and what was planned less what loading needs meanwhile."""
         with LLM(str(self.path), quantize=self._quantize, **self.options) as llm:
             held = llm.plugin.get_memory_stats()["weights_bytes"]
             runtime: Any = llm.plugin.runtime
@@ -93,7 +94,7 @@ class InBlocks:
             parameter.nbytes for parameter in self.reference.model.parameters() if parameter.ndim == 2
         )
         assert held <= planned <= held + 2 * largest, f"{held} bytes, planned were {planned}"
-        assert held < smaller_than * stored, f"{held} bytes of {stored}"
+        assert held < stored / 2, f"{held} bytes of {stored}"
 
     def _decode(self, *, recorded: bool) -> tuple[list[list[int]], set[Any], str | None]:
         """Answers; shapes of recorded steps; why steps were not recorded."""

@@ -44,7 +44,7 @@ from inference_pio.ops.rotary import (
     yarn_attention_factor,
     yarn_frequencies,
 )
-from inference_pio.ops.slab import Slab
+from inference_pio.ops.slab import HandsOut, Slab
 from inference_pio.ops.stacks import QuantizedStack
 
 Activation = Literal["silu", "gelu_tanh"]
@@ -54,6 +54,7 @@ __all__ = [
     "Activation",
     "Blocks",
     "CannotRecord",
+    "HandsOut",
     "HeadNorms",
     "OpChoice",
     "PackedWeight",

@@ -5,6 +5,7 @@ The library registers its operators with torch (stable ABI) and uses torch's own
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -132,6 +133,12 @@ def _load() -> tuple[dict[str, Any], str, str | None]:
     except RuntimeError as error:
         return {}, "", f"{_first_line(error)} in {ISA_SWITCH}"
     return {name: getattr(torch.ops.inference_pio, name).default for name in _NAMES}, isa, None
+
+
+def library_digest() -> bytes:
+    """Of the library's file: packed weights that were written to a disk are those of one build."""
+    found = sorted(Path(__file__).parent.parent.glob("_native*.so"))
+    return hashlib.sha256(found[0].read_bytes()).digest() if found else b""
 
 
 def use_isa(name: str) -> str:

@@ -26,6 +26,7 @@ class MemoryPlan:
 
     logit_rows are the positions of one step that need logits at most: one per sequence, and drafts. Where layers keep
     state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences beside `kv_tokens` tokens.
+    `mapped` bytes of experts lie on the disk and not among the weights: what memory is free keeps those in use.
     """
 
     weights: int
@@ -41,6 +42,7 @@ class MemoryPlan:
     logit_rows: int
     num_seqs: int
     state_bytes_per_sequence: int
+    mapped: int = 0
 
     @property
     def state(self) -> int:
@@ -103,12 +105,14 @@ def plan_memory(
     *,
     weight_bytes: int,
     itemsize: int,
+    mapped_bytes: int = 0,
 ) -> MemoryPlan:
     """The plan for one model.
 
     Args:
         weight_bytes: of all parameters as they will lie in memory, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
+        mapped_bytes: of parameters that lie in a file, and are none of `weight_bytes`.
 
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
@@ -148,6 +152,7 @@ def plan_memory(
         logit_rows=logit_rows,
         num_seqs=num_seqs,
         state_bytes_per_sequence=per_sequence,
+        mapped=mapped_bytes,
     )
 
 

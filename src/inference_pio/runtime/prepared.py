@@ -13,6 +13,7 @@ from inference_pio.errors import ResourceError, UnsupportedArchitecture
 from inference_pio.layers import Linear
 from inference_pio.layers.protocol import KeepsDtype
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
+from inference_pio.loader.stack_file import stack_key
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
@@ -32,7 +33,9 @@ from inference_pio.security import ResourceLimits
 class Prepared:
     """`model` is on torch's meta device: shapes without memory.
 
-    packed_bytes  of the weights that stay in blocks; part of `plan.weights`
+    packed_bytes  of the weights that stay in blocks; part of `plan.weights` or, where they are mapped, `plan.mapped`
+    mapped        bytes of each parameter that lies in the file of stacks, in its order
+    stack_key     what that file depends on; empty where there is none
     """
 
     plugin: ModelPlugin
@@ -48,6 +51,8 @@ class Prepared:
     dtype: torch.dtype
     kv_dtype: torch.dtype
     plan: MemoryPlan
+    mapped: list[int]
+    stack_key: str
 
 
 def prepare_model(
@@ -75,14 +80,19 @@ def prepare_model(
     packing = _packing(model, opened, weights, config, options, device)
     dtype = torch.float32 if packing.kinds else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
-    plan = plan_memory(
-        stated,
-        plugin.cache_specs(stated, kv_dtype, Shard()),
-        options,
-        _budget(device, limits),
-        weight_bytes=_weight_bytes(model, opened, weights, packing, device, dtype),
-        itemsize=dtype.itemsize,
-    )
+    specs, budget = plugin.cache_specs(stated, kv_dtype, Shard()), _budget(device, limits)
+    weight_bytes = _weight_bytes(model, opened, weights, packing, device, dtype)
+    stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
+
+    def planned(mapped: int) -> MemoryPlan:
+        rest = weight_bytes - mapped
+        return plan_memory(
+            stated, specs, options, budget, weight_bytes=rest, itemsize=dtype.itemsize, mapped_bytes=mapped
+        )
+
+    plan = planned(sum(stacked) if options.experts == "disk" else 0)
+    if options.experts == "auto" and stacked and not plan.fits:
+        plan = planned(sum(stacked))
     return Prepared(
         plugin,
         stated,
@@ -97,6 +107,8 @@ def prepare_model(
         dtype,
         kv_dtype,
         plan,
+        stacked if plan.mapped else [],
+        stack_key(weights, packing.kinds, opened.source.path) if plan.mapped else "",
     )
 
 

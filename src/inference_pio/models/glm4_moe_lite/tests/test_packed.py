@@ -23,16 +23,9 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
     return InBlocks(TransformersGlm(_RAW), tmp_path_factory.mktemp("packed"), request.param, _DENSE)
 
 
-def test_answers_are_near_those_of_floats(subject: InBlocks) -> None:
-    subject.check_answers()
-
-
-def test_decoding_is_recorded_and_says_the_same(subject: InBlocks) -> None:
-    subject.check_recording()
-
-
-def test_the_plan_is_what_is_held(subject: InBlocks) -> None:
-    subject.check_plan(smaller_than=0.5)
+@pytest.mark.parametrize("check", InBlocks.checks)
+def test_in_blocks(subject: InBlocks, check: str) -> None:
+    getattr(subject, check)()
 
 
 def test_experts_are_in_blocks_and_small_maps_are_not(subject: InBlocks) -> None:
