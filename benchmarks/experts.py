@@ -1,6 +1,7 @@
 """A mixture of experts of Qwen3-Coder-30B-A3B's shape, random weights of 4 bits, decoding beside the memory's roofline.
 
     PYTHONPATH=benchmarks python benchmarks/experts.py [--layers 48] [--tokens 32] [--sequences 1] [--file PATH]
+        [--experts auto|memory|disk]
 
 The file is written first (17 GB for all 48 layers, and as much memory) unless it is there. A token reads the weights
 that it meets: attention, router and head of the model, and 8 of 128 experts in each layer. What these bytes take at the
@@ -155,6 +156,9 @@ def main() -> None:
     parser.add_argument("--tokens", type=int, default=32)
     parser.add_argument("--sequences", type=int, default=1)
     parser.add_argument("--file", type=Path, default=Path("build/experts.gguf"))
+    parser.add_argument(
+        "--experts", choices=("auto", "memory", "disk"), default="auto", help="where they lie"
+    )
     options = parser.parse_args()
     if not options.file.exists():
         options.file.parent.mkdir(parents=True, exist_ok=True)
@@ -163,7 +167,8 @@ def main() -> None:
         partial.rename(options.file)
     before = machine.measure(torch.get_num_threads())
     start = time.perf_counter()
-    with LLM(str(options.file), skip_tokenizer_init=True, kv_cache_memory_gb=0.2, max_model_len=1024) as llm:
+    sizes = {"kv_cache_memory_gb": 0.2, "max_model_len": 1024}
+    with LLM(str(options.file), skip_tokenizer_init=True, experts=options.experts, **sizes) as llm:
         loaded = time.perf_counter() - start
         seconds = seconds_per_step(llm, options.tokens, options.sequences)
         read = active_bytes(llm.plugin.load_model())

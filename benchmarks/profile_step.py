@@ -32,7 +32,7 @@ from inference_pio.parallel import Shard
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.runtime.local import engine_config, load_model
-from inference_pio.runtime.opened import open_model
+from inference_pio.runtime.opened import model_store, open_model
 from inference_pio.runtime.prepared import prepare_model
 
 CASES = (
@@ -119,7 +119,7 @@ def load(model: str, dtype: str) -> Profiled:
     plugin = default_registry().create(default_registry().for_checkpoint(opened.raw, model).name)
     config = plugin.config_class(model_path=str(opened.source.path), torch_dtype=dtype)
     ready = prepare_model(plugin, config, options, None, None, opened)
-    loaded = load_model(ready)
+    loaded = load_model(ready, model_store(None))
     specs = plugin.cache_specs(ready.config, ready.kv_dtype, Shard())
     core = EngineCore(
         loaded,

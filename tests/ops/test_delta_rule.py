@@ -47,7 +47,8 @@ def where(pieces: list[tuple[int, int, int]]) -> ops.Spans:
         starts.append(starts[-1] + now)
         positions += range(before, before + now)
     slots = torch.tensor([slot for slot, _, _ in pieces])
-    return ops.spans(torch.tensor(starts, dtype=torch.int32), torch.tensor(positions), slots)
+    longest = max(now for _, _, now in pieces)
+    return ops.Spans(torch.tensor(starts, dtype=torch.int32), torch.tensor(positions), slots, longest)
 
 
 def garbage(*shape: int) -> Tensor:
@@ -139,10 +140,11 @@ def test_drafts_are_computed_and_leave_no_trace(tokens, drafts):
     conv_x, weight = torch.randn(tokens + 4, C, generator=rng), torch.randn(C, 4, generator=rng)
     others = inputs(4, seed=9)
     step = Inputs(*(torch.cat(parts) for parts in zip(others.rows(0, 1), x, others.rows(1, 4), strict=True)))
-    places = ops.spans(
+    places = ops.Spans(
         torch.tensor([0, 1, 1 + tokens, 4 + tokens], dtype=torch.int32),
         torch.tensor([0, *range(tokens), 0, 1, 2]),
         torch.tensor([4, 1, 0]),
+        max(3, tokens),
         torch.tensor([0, drafts, 0], dtype=torch.int32),
     )
     assert places.drafts.tolist() == list(range(1 + kept, 1 + tokens))

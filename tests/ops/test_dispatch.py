@@ -16,14 +16,26 @@ from inference_pio.errors import ConfigError
 from inference_pio.ops import native
 
 NAMES = [
+    "absorbed_attention",
     "add_rms_norm",
+    "add_shared",
+    "causal_conv",
+    "decay_and_rate",
+    "gated_delta_rule",
+    "gated_rms_norm",
     "gelu_tanh_and_mul",
     "paged_attention",
     "rms_norm",
     "rope_and_cache",
     "row_max",
+    "sigmoid_gate",
     "silu_and_mul",
+    "small_linear",
+    "store_latents",
+    "take_columns",
     "top_experts",
+    "top_sigmoid_experts",
+    "turn_tails",
     "quantized_linear",
 ]
 

@@ -171,15 +171,16 @@ def test_neighbours_turn_by_the_angle_of_the_position() -> None:
     assert torch.equal(found, theirs[0].transpose(0, 1))
 
 
-@pytest.mark.parametrize("turn", [ops.turn_pairs, reference.apply_rope])
+@pytest.mark.parametrize("pairs", [True, False])
 @pytest.mark.parametrize("cache_dtype", [torch.float32, torch.bfloat16])
-def test_a_row_is_a_normed_latent_and_a_turned_key(turn: ops.latent.Turn, cache_dtype: torch.dtype) -> None:
+def test_a_row_is_a_normed_latent_and_a_turned_key(pairs: bool, cache_dtype: torch.dtype) -> None:
     kv, norm = torch.randn(5, C + R), 1 + 0.3 * torch.randn(C)
     positions, slots = torch.tensor([0, 1, 2, 9, 100]), torch.tensor([3, 50, 17, 0, 63])
     table = ops.cos_sin_table(ops.inverse_frequencies(10_000.0, R), 128)
     cache = torch.full((4, BLOCK, C + R), 7.0, dtype=cache_dtype)
-    ops.store_latents(kv, norm, 1e-6, positions, table, cache, slots, turn)
+    ops.store_latents(kv, norm, 1e-6, positions, table, cache, slots, pairs)
     flat = cache.flatten(0, 1)
+    turn = ops.turn_pairs if pairs else reference.apply_rope
     latent = kv[:, :C] / (kv[:, :C].square().mean(-1, keepdim=True) + 1e-6).sqrt() * norm
     expected = torch.cat((latent, turn(kv[:, None, C:], positions, table)[:, 0]), dim=-1)
     torch.testing.assert_close(flat[slots], expected.to(cache_dtype))

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 import typer
 
 from inference_pio.config import BaseModelConfig
-from inference_pio.plugin.runtime import KV_DTYPES, RuntimeOptions
+from inference_pio.plugin.runtime import EXPERTS, KV_DTYPES, RuntimeOptions
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
 
@@ -167,6 +167,15 @@ class EngineOptions:
             value="KIND",
         ),
     ] = None
+    experts: Annotated[
+        str,
+        _engine(
+            "Experts in blocks: in memory, or on disk, in a file that is mapped; auto takes the disk where memory is "
+            "too small.",
+            "--experts",
+            value="|".join(EXPERTS),
+        ),
+    ] = RuntimeOptions.experts
     speculation: Annotated[
         int | None,
         _engine(
@@ -218,6 +227,7 @@ class EngineOptions:
             if self.kv_cache_dtype is None
             else self.kv_cache_dtype,
             quantize=self.quantize,
+            experts=self.experts,
             accept_licence=self.accept_licence,
             download=not self.offline,
         )

@@ -70,6 +70,7 @@ def _show(planned: Prepared) -> None:
     print()
     rows = [
         ("weights", plan.weights, _weights(planned)),
+        *_mapped(plan),
         (
             "KV cache",
             plan.kv_cache - plan.state,
@@ -116,8 +117,22 @@ def _state(plan: MemoryPlan) -> list[tuple[str, int, str]]:
     return [row for row in rows if row[1]]
 
 
+def _mapped(plan: MemoryPlan) -> list[tuple[str, int, str]]:
+    """A line for experts on the disk, where they are."""
+    if not plan.mapped:
+        return []
+    return [
+        (
+            "experts",
+            0,
+            f"memory-mapped: {size(plan.mapped)} on disk, what is used stays in memory that is free",
+        )
+    ]
+
+
 def _weights(planned: Prepared) -> str:
     if not planned.packing.kinds:
         return "and the largest tensor once more while it is loaded"
     kinds = ", ".join(planned.packing.used_kinds())
-    return f"{size(planned.packed_bytes)} in blocks of {kinds}; and two tensors more while they are loaded"
+    held = size(planned.packed_bytes - planned.plan.mapped)
+    return f"{held} in blocks of {kinds}; and two tensors more while they are loaded"

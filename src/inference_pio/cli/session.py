@@ -72,6 +72,7 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             kv_cache_memory_gb=options.kv_cache_memory_gb,
             kv_cache_dtype=options.kv_cache_dtype,
             quantize=options.quantize,
+            experts=options.experts,
             accept_licence=options.accept_licence,
             download=options.download,
         )

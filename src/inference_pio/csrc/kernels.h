@@ -80,6 +80,14 @@ struct Unit {
   int64_t stride = 0;
 };
 
+// One token of one head of the gated delta rule: S = kept · S, then S += k (beta · (v - Sᵀ k))ᵀ, then out = Sᵀ q.
+struct DeltaToken {
+  const float *q, *k, *v;
+  float *state, *out;  // [K, V], [V]
+  float kept, beta;
+  int64_t K, V;
+};
+
 struct Kernels {
   const char* name;
   int64_t lanes;
@@ -90,7 +98,7 @@ struct Kernels {
   void (*activate_and_mul)(Activation, DType, void* y, const void* gate, const void* up, int64_t n);
   void (*row_max)(DType, const void* x, int64_t n, float* largest, int64_t* place);
   // One vector of H values turned by the angles whose cosines and sines are given (H / 2 each). From float to either
-  // type, from bf16 to bf16; likewise convert.
+  // type, from bf16 to bf16; convert does any.
   void (*rope)(DType to, void* y, DType from, const void* x, const float* cos, const float* sin, int64_t H);
   void (*convert)(DType to, void* y, DType from, const void* x, int64_t n);
   // n values, n even, to whole numbers from -127 to 127 times *scale.
@@ -103,6 +111,15 @@ struct Kernels {
   // out[t * stride + r] = x[t] · w[r], in floats.
   void (*multiply_dense)(const float* x, int64_t tokens, const float* w, int64_t rows, int64_t columns, float* out,
                          int64_t stride);
+
+  // As in mixers.h.
+  void (*gated_norm)(DType, void* y, const float* x, const void* gate, const float* weight, float eps, int64_t D);
+  void (*sigmoid_gate)(DType, void* y, const void* x, const void* gate, int64_t n);
+  void (*add_gated)(DType, void* y, const void* a, const void* b, const void* gate, int64_t n);
+  void (*convolve)(DType, void* y, const float* window, const float* taps, int64_t width, int64_t n);
+  void (*normalise)(float* x, int64_t n, float eps, float scale);
+  void (*delta_token)(const DeltaToken&);
+  void (*add_rows)(const float* x, const float* w, int64_t rows, int64_t stride, float* out, int64_t n);
 
   int64_t (*scratch_floats)(int64_t rows, int64_t head_dim);
   // First of a tile, then its chunks, each into a state of its own; `scratch` is scratch_floats() of memory.

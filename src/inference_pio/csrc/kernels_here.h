@@ -12,6 +12,7 @@ namespace PIO_NAMESPACE {
 #include "matmul_tile.h"
 #include "quantize_row.h"
 #include "dense_tile.h"
+#include "mixers.h"
 
 }  // namespace PIO_NAMESPACE
 
@@ -28,6 +29,13 @@ const Kernels PIO_TABLE = {
     PIO_NAMESPACE::multiply_unit,
     PIO_NAMESPACE::unit_scratch_bytes,
     PIO_NAMESPACE::multiply_dense,
+    PIO_NAMESPACE::gated_norm,
+    PIO_NAMESPACE::sigmoid_gate,
+    PIO_NAMESPACE::add_gated,
+    PIO_NAMESPACE::convolve,
+    PIO_NAMESPACE::normalise,
+    PIO_NAMESPACE::delta_token,
+    PIO_NAMESPACE::add_rows,
     PIO_NAMESPACE::scratch_floats,
     PIO_NAMESPACE::take_queries,
     PIO_NAMESPACE::attend_chunk,

@@ -43,6 +43,27 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def(
       "experts(Tensor x, Tensor gate_up, Tensor gate_up_parts, Tensor down, Tensor down_parts, Tensor chosen, "
       "Tensor weights) -> Tensor");
+  m.def("gated_rms_norm(Tensor x, Tensor gate, Tensor weight, float eps) -> Tensor");
+  m.def("sigmoid_gate(Tensor x, Tensor gate) -> Tensor");
+  m.def("add_shared(Tensor routed, Tensor shared, Tensor? gate) -> Tensor");
+  m.def("take_columns(Tensor x, int[] runs) -> Tensor");
+  m.def(
+      "causal_conv(Tensor x, Tensor weight, Tensor(a!) state, Tensor query_start, Tensor positions, Tensor state_slots, "
+      "Tensor? num_drafts, int most) -> Tensor");
+  m.def(
+      "gated_delta_rule(Tensor q, Tensor k, Tensor v, Tensor g, Tensor beta, Tensor(a!) state, Tensor query_start, "
+      "Tensor positions, Tensor state_slots, Tensor? num_drafts, int most, float eps) -> Tensor");
+  m.def("decay_and_rate(Tensor a, Tensor b, Tensor a_log, Tensor dt_bias) -> (Tensor, Tensor)");
+  m.def(
+      "store_latents(Tensor kv, Tensor norm, float eps, Tensor positions, Tensor cos_sin, Tensor(a!) cache, "
+      "Tensor slot_mapping, bool pairs) -> ()");
+  m.def("turn_tails(Tensor x, Tensor positions, Tensor cos_sin, bool pairs) -> Tensor");
+  m.def("absorb_keys(Tensor q, Tensor keys) -> Tensor");
+  m.def("raise_values(Tensor x, Tensor values) -> Tensor");
+  m.def("small_linear(Tensor x, Tensor weight) -> Tensor");
+  m.def(
+      "top_sigmoid_experts(Tensor x, Tensor router, Tensor bias, int per_token, int groups, int groups_per_token, "
+      "bool normalize, float factor) -> (Tensor, Tensor)");
   m.def("begin_recording() -> ()");
   m.def("abandon_recording() -> ()");
   m.def("end_recording(Tensor result) -> int");
@@ -76,4 +97,17 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CPU, m) {
   m.impl("embedding", TORCH_BOX(&pio::embedding));
   m.impl("top_experts", TORCH_BOX(&pio::top_experts));
   m.impl("experts", TORCH_BOX(&pio::experts));
+  m.impl("gated_rms_norm", TORCH_BOX(&pio::gated_rms_norm));
+  m.impl("sigmoid_gate", TORCH_BOX(&pio::sigmoid_gate));
+  m.impl("add_shared", TORCH_BOX(&pio::add_shared));
+  m.impl("take_columns", TORCH_BOX(&pio::take_columns));
+  m.impl("causal_conv", TORCH_BOX(&pio::causal_conv));
+  m.impl("gated_delta_rule", TORCH_BOX(&pio::gated_delta_rule));
+  m.impl("decay_and_rate", TORCH_BOX(&pio::decay_and_rate));
+  m.impl("store_latents", TORCH_BOX(&pio::store_latents));
+  m.impl("turn_tails", TORCH_BOX(&pio::turn_tails));
+  m.impl("absorb_keys", TORCH_BOX(&pio::absorb_keys));
+  m.impl("raise_values", TORCH_BOX(&pio::raise_values));
+  m.impl("small_linear", TORCH_BOX(&pio::small_linear));
+  m.impl("top_sigmoid_experts", TORCH_BOX(&pio::top_sigmoid_experts));
 }

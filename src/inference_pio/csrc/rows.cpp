@@ -1,27 +1,23 @@
 // Operations that work row by row: norms, activation, rotary positions with the cache write.
 #include <cstring>
 
-#include "tensors.h"
-#include "work.h"
+#include "each_row.h"
 
 namespace pio {
 namespace {
 
-// Pieces of rows that are worth a thread's while.
-void share_rows(const Team& team, int64_t rows, const std::function<void(int64_t, int64_t)>& f) {
-  team.share(rows, std::max<int64_t>(1, rows / (4 * team.size)), f);
-}
-
 class Norm final : public Work {
  public:
-  Norm(DType type, void* y, const void* x, void* residual, const void* weight, NormNumbers numbers, int64_t T, int64_t D)
-      : type_(type), y_(y), x_(x), residual_(residual), weight_(weight), numbers_(numbers), T_(T), D_(D) {}
+  Norm(DType type, void* y, const void* x, void* residual, const void* weight, NormNumbers numbers, int64_t T, int64_t D,
+       int64_t stride)
+      : type_(type), y_(y), x_(x), residual_(residual), weight_(weight), numbers_(numbers), T_(T), D_(D), stride_(stride) {}
   void run(const Team& team, uint8_t*) const override {
     share_rows(team, T_, [&](int64_t begin, int64_t end) {
-      const int64_t at = begin * D_ * bytes_of(type_);
+      const int64_t size = bytes_of(type_), rows = stride_ == D_ ? end - begin : 1;
       char* residual = static_cast<char*>(residual_);
-      kernels().rms_norm(type_, static_cast<char*>(y_) + at, static_cast<const char*>(x_) + at,
-                         residual == nullptr ? nullptr : residual + at, weight_, numbers_, end - begin, D_);
+      for (int64_t t = begin; t < end; t += rows)
+        kernels().rms_norm(type_, static_cast<char*>(y_) + t * D_ * size, static_cast<const char*>(x_) + t * stride_ * size,
+                           residual == nullptr ? nullptr : residual + t * D_ * size, weight_, numbers_, rows, D_);
     });
   }
   int64_t cost() const override { return 2 * T_ * D_; }
@@ -35,7 +31,7 @@ class Norm final : public Work {
   void* residual_;
   const void* weight_;
   NormNumbers numbers_;
-  int64_t T_, D_;
+  int64_t T_, D_, stride_;  // of x's rows
 };
 
 class ActivateAndMul final : public Work {
@@ -93,11 +89,6 @@ class RowMax final : public Work {
   int64_t* places_;
   int64_t T_, V_;
 };
-
-void check_indices(const int64_t* at, const char* name, int64_t count, int64_t below) {
-  for (int64_t i = 0; i < count; ++i)
-    STD_TORCH_CHECK(at[i] >= 0 && at[i] < below, name, "[", i, "] is ", at[i], ", expected 0 to ", below - 1);
-}
 
 struct RopeMemory {};
 
@@ -165,14 +156,14 @@ class RopeAndCache final : public Work {
 NormNumbers numbers_of(double eps, double offset) { return {static_cast<float>(eps), static_cast<float>(offset)}; }
 
 Tensor norm(const Tensor& x, const Tensor* residual, const Tensor& weight, NormNumbers numbers) {
-  check_layout(x, "x", 2);
+  const int64_t stride = check_rows(x, "x", 2);
   check_layout(weight, "weight", 1);
   check_size(weight, "weight", 0, x.size(1));
   check_type(weight, "weight", x.scalar_type());
   const DType type = dtype_of(x, "x");
   Tensor y = empty_like(x, {x.size(0), x.size(1)});
   launch(std::make_shared<Norm>(type, y.data_ptr(), x.data_ptr(), residual == nullptr ? nullptr : residual->data_ptr(),
-                                weight.data_ptr(), numbers, x.size(0), x.size(1)));
+                                weight.data_ptr(), numbers, x.size(0), x.size(1), stride));
   return y;
 }
 

@@ -151,6 +151,7 @@ static void rope(DType to, void* y, DType from, const void* x, const float* cos,
   turn(y, x, cos, sin, H);
 }
 static void convert(DType to, void* y, DType from, const void* x, int64_t n) {
-  const auto copy = from == DType::bf16 ? convert_of<bf16, bf16> : to == DType::f32 ? convert_of<float, float> : convert_of<bf16, float>;
-  copy(y, x, n);
+  const auto widened = from == DType::bf16 ? convert_of<float, bf16> : convert_of<float, float>;
+  const auto narrowed = from == DType::bf16 ? convert_of<bf16, bf16> : convert_of<bf16, float>;
+  (to == DType::f32 ? widened : narrowed)(y, x, n);
 }

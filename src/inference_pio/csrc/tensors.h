@@ -10,6 +10,7 @@
 #include <string>
 #include <tuple>
 #include <utility>
+#include <vector>
 
 #include "kernels.h"
 
@@ -110,6 +111,24 @@ int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns);
 Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);
 Tensor gated_linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias,
                     int64_t activation);
+Tensor gated_rms_norm(const Tensor& x, const Tensor& gate, const Tensor& weight, double eps);
+Tensor sigmoid_gate(const Tensor& x, const Tensor& gate);
+Tensor add_shared(const Tensor& routed, const Tensor& shared, std::optional<Tensor> gate);
+Tensor take_columns(const Tensor& x, std::vector<int64_t> runs);
+Tensor causal_conv(const Tensor& x, const Tensor& taps, const Tensor& state, const Tensor& query_start,
+                   const Tensor& positions, const Tensor& state_slots, std::optional<Tensor> num_drafts, int64_t most);
+Tensor gated_delta_rule(const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& g, const Tensor& beta,
+                        const Tensor& state, const Tensor& query_start, const Tensor& positions, const Tensor& state_slots,
+                        std::optional<Tensor> num_drafts, int64_t most, double eps);
+std::tuple<Tensor, Tensor> decay_and_rate(const Tensor& a, const Tensor& b, const Tensor& a_log, const Tensor& dt_bias);
+void store_latents(const Tensor& kv, const Tensor& norm, double eps, const Tensor& positions, const Tensor& cos_sin,
+                   const Tensor& cache, const Tensor& slot_mapping, bool pairs);
+Tensor turn_tails(const Tensor& x, const Tensor& positions, const Tensor& cos_sin, bool pairs);
+Tensor absorb_keys(const Tensor& q, const Tensor& keys);
+Tensor raise_values(const Tensor& x, const Tensor& values);
+Tensor small_linear(const Tensor& x, const Tensor& weight);
+std::tuple<Tensor, Tensor> top_sigmoid_experts(const Tensor& x, const Tensor& router, const Tensor& bias, int64_t per_token,
+                                               int64_t groups, int64_t groups_per_token, bool normalize, double factor);
 std::tuple<Tensor, Tensor> top_experts(const Tensor& x, const Tensor& router, int64_t per_token, bool normalize);
 Tensor experts(const Tensor& x, const Tensor& gate_up, const Tensor& gate_up_parts, const Tensor& down,
                const Tensor& down_parts, const Tensor& chosen, const Tensor& weights);

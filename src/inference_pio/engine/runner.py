@@ -38,8 +38,7 @@ class ModelRunner:
             cache for spec, cache in zip(specs, self._caches, strict=True) if spec.bytes_per_sequence()
         ]
         self._replay = StepReplay(self._forward, config)
-        # Recurrent state lives in slots that a recording would not know to be inputs.
-        self._step = self._replay.run if device.type == "cpu" and not self.keeps_state else self._forward
+        self._step = self._replay.run if device.type == "cpu" else self._forward
 
     @torch.inference_mode()
     def run(self, batch: ForwardBatch) -> Tensor:

@@ -37,6 +37,10 @@ class Packing:
             for kind, piece in zip(self.kinds[target.name], target.pieces, strict=True)
         )
 
+    def stacked(self, plan: WeightPlan) -> list[str]:
+        """Parameters of several matrices, in the plan's order: the experts of mixtures."""
+        return [name for name, target in plan.targets.items() if target.stacked and name in self.kinds]
+
     def used_kinds(self) -> tuple[str, ...]:
         """Every kind of blocks there is, sorted."""
         return tuple(sorted({kind for kinds in self.kinds.values() for kind in kinds}))

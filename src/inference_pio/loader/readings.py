@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
 
 from inference_pio.loader.tensor_info import TensorInfo
 from inference_pio.loader.weight_plan import Piece, Target, WeightPlan
@@ -53,3 +53,13 @@ def _readings(info: TensorInfo, uses: list[tuple[Target, Piece]]) -> list[Readin
         these = tuple(use for use in uses if use[1].entry in span)
         readings.append(Reading(info.name, (first, len(span)), these, len(span) * size))
     return readings
+
+
+def without(readings: list[Reading], names: Collection[str]) -> list[Reading]:
+    """What is left to read where these parameters are there already."""
+    left = []
+    for reading in readings:
+        uses = tuple(use for use in reading.uses if use[0].name not in names)
+        if uses:
+            left.append(replace(reading, uses=uses))
+    return left

@@ -14,9 +14,11 @@ from torch import Tensor, nn
 from inference_pio import ops
 from inference_pio.errors import CheckpointMismatch
 from inference_pio.layers.protocol import FinishesLoading, KeepsDtype, TakesQuantized, TakesStacks
+from inference_pio.loader.assemblies import Assembly, StackAssembly
 from inference_pio.loader.packing import NOTHING_PACKED, Packing
-from inference_pio.loader.readings import Reading, plan_readings
+from inference_pio.loader.readings import Reading, plan_readings, without
 from inference_pio.loader.sharding import Sharding
+from inference_pio.loader.stack_file import StackFile
 from inference_pio.loader.tensor_info import Checkpoint, CheckpointHeader
 from inference_pio.loader.weight_plan import Piece, Shape, Target, WeightPlan, plan_weights
 from inference_pio.parallel import Shard
@@ -59,6 +61,7 @@ def load_weights(
     dtype: torch.dtype,
     device: torch.device,
     packing: Packing = NOTHING_PACKED,
+    stacks: StackFile | None = None,
     progress: Progress | None = None,
 ) -> None:
     """Fill a model that was built on the meta device; each tensor is read once, and given up before the next.
@@ -69,6 +72,7 @@ def load_weights(
     `finish_loading` runs as soon as all its parameters are there; of modules that share one, after everything.
 
     Args:
+        stacks: where stacks lie that stay in blocks; None: in memory.
         progress: called with (bytes read, bytes of all tensors to read, "loading").
 
     Raises:
@@ -77,7 +81,7 @@ def load_weights(
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in _parameters(model)}
     plan = plan_weights(shapes, checkpoint, weight_map, Sharding(shard_plan, shard))
-    _Loading(model, checkpoint, plan, packing, dtype, device, progress).run()
+    _Loading(model, checkpoint, plan, packing, dtype, device, progress, stacks).run()
 
 
 class _Loading:
@@ -92,15 +96,19 @@ class _Loading:
         dtype: torch.dtype,
         device: torch.device,
         progress: Progress | None,
+        stacks: StackFile | None,
     ) -> None:
         self._model, self._checkpoint, self._plan, self._packing = model, checkpoint, plan, packing
         self._dtype, self._device, self._progress = dtype, device, progress
         self._finishing = _Finishing(model, plan, device, dtype)
-        self._started: dict[str, _Assembly] = {}
+        self._started: dict[str, Assembly] = {}
         self._blocks: dict[str, dict[int, ops.Blocks]] = {}
-        self._stacks: dict[str, _StackAssembly] = {}
+        self._stacks: dict[str, StackAssembly] = {}
         self._slab = ops.Slab()
+        self._file, self._stacked = stacks, stacks or self._slab
         self._readings = plan_readings(plan, checkpoint.tensors)
+        if stacks is not None:
+            self._lay_out(stacks)
         self._total = sum(reading.nbytes for reading in self._readings)
         self._done = 0
 
@@ -113,7 +121,26 @@ class _Loading:
                 self._progress(self._done, self._total, "loading")
         for name, other in self._plan.tied.items():
             self._share(name, other)
+        if self._file is not None:
+            self._file.finish()
         self._finishing.finish_rest()
+
+    def _lay_out(self, stacks: StackFile) -> None:
+        """Every stack in the plan's order, whatever order they are read in; those that are there are not read."""
+        names = self._packing.stacked(self._plan)
+        self._stacks = {
+            name: StackAssembly(self._plan.targets[name], self._packing, stacks) for name in names
+        }
+        if stacks.complete:
+            self._readings = without(self._readings, names)
+            for name in names:
+                self._take_stack(name)
+
+    def _take_stack(self, name: str) -> None:
+        owner, leaf = _owner(self._model, name)
+        assert isinstance(owner, TakesStacks)
+        owner.take_stack(leaf, self._stacks.pop(name).stack)
+        self._finishing.filled(name)
 
     def _read_all(self) -> Iterator[tuple[Reading, list[Tensor | ops.Blocks]]]:
         """What was read for each of its uses; where weights are packed, the next is read meanwhile."""
@@ -192,20 +219,17 @@ class _Loading:
     def _put_in_stack(self, target: Target, piece: Piece, blocks: ops.Blocks) -> None:
         """Each part is packed where it belongs as soon as it is read: none of them waits for the others."""
         if target.name not in self._stacks:
-            self._stacks[target.name] = _StackAssembly(target, self._packing, self._slab)
+            self._stacks[target.name] = StackAssembly(target, self._packing, self._stacked)
         assembly = self._stacks[target.name]
         assembly.put(piece, blocks)
         if not assembly.left:
-            owner, leaf = _owner(self._model, target.name)
-            assert isinstance(owner, TakesStacks)
-            owner.take_stack(leaf, self._stacks.pop(target.name).stack)
-            self._finishing.filled(target.name)
+            self._take_stack(target.name)
 
     def _put_dense(self, target: Target, piece: Piece, tensor: Tensor) -> None:
         part = tensor if piece.rows is None else tensor.narrow(0, *piece.rows)
         part = part if piece.cut is None else piece.cut.apply(part)
         if target.name not in self._started:
-            self._started[target.name] = _Assembly(target, self._dtype_of(target.name), self._device)
+            self._started[target.name] = Assembly(target, self._dtype_of(target.name), self._device)
         assembly = self._started[target.name]
         assembly.put(piece, part)
         if assembly.is_complete:
@@ -225,54 +249,6 @@ class _Loading:
     def _dtype_of(self, name: str) -> torch.dtype:
         owner, _ = _owner(self._model, name)
         return owner.parameter_dtype if isinstance(owner, KeepsDtype) else self._dtype
-
-
-class _Assembly:
-    """A parameter while its pieces arrive, in any order."""
-
-    def __init__(self, target: Target, dtype: torch.dtype, device: torch.device) -> None:
-        self._target, self._dtype, self._device = target, dtype, device
-        self._left = len(target.pieces)
-        self._starts = _starts(target)
-        self._value: Tensor | None = None
-
-    @property
-    def is_complete(self) -> bool:
-        return self._left == 0
-
-    def put(self, piece: Piece, part: Tensor) -> None:
-        self._left -= 1
-        if len(self._target.pieces) == 1 and not self._target.stacked:
-            whole = part.to(self._device, self._dtype)
-            # A part of a tensor would keep all of it in memory.
-            owns = whole.is_contiguous() and whole.untyped_storage().nbytes() == whole.nbytes
-            self._value = whole if owns else whole.clone(memory_format=torch.contiguous_format)
-            return
-        if self._value is None:
-            self._value = torch.empty(self._target.shape, dtype=self._dtype, device=self._device)
-        slot = self._value[piece.index] if self._target.stacked else self._value
-        if piece.shape:
-            slot = slot.narrow(0, self._starts[piece.index, piece.order], piece.shape[0])
-        slot.copy_(part)
-
-    def value(self) -> Tensor:
-        assert self._value is not None
-        return self._value
-
-
-class _StackAssembly:
-    """A stacked parameter that stays in blocks, while its parts arrive in any order."""
-
-    def __init__(self, target: Target, packing: Packing, memory: ops.Slab) -> None:
-        self.left = len(target.pieces)
-        first = target.pieces[: self.left // target.depth]
-        kinds = packing.kinds[target.name]
-        parts = [(kinds[target.place(piece)], piece.shape[0]) for piece in first]
-        self.stack = ops.QuantizedStack.empty(target.depth, parts, target.shape[-1], memory)
-
-    def put(self, piece: Piece, blocks: ops.Blocks) -> None:
-        self.stack.pack(piece.index, piece.order, blocks)
-        self.left -= 1
 
 
 class _Finishing:
@@ -324,16 +300,6 @@ def _entry(value: Tensor | ops.Blocks, piece: Piece, reading: Reading) -> Tensor
         return value[number]
     rows = value.data.shape[0] // count
     return replace(value, data=value.data.narrow(0, number * rows, rows))
-
-
-def _starts(target: Target) -> dict[tuple[int, int], int]:
-    """(index, order) of a piece -> its first row: the rows of those above it."""
-    starts, row = {}, 0
-    for piece in target.pieces:
-        row = 0 if piece.order == 0 else row
-        starts[piece.index, piece.order] = row
-        row += piece.shape[0] if piece.shape else 0
-    return starts
 
 
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:

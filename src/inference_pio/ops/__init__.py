@@ -12,17 +12,10 @@ from typing import Literal, cast
 from torch import Tensor
 
 from inference_pio.ops.delta_rule import CHUNK as DELTA_CHUNK
-from inference_pio.ops.delta_rule import (
-    Spans,
-    causal_conv,
-    decay_and_rate,
-    gated_delta_rule,
-    gated_rms_norm,
-    going_on,
-    spans,
-)
+from inference_pio.ops.delta_rule import Spans, causal_conv, decay_and_rate, gated_delta_rule, going_on
 from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
-from inference_pio.ops.experts import experts, top_experts
+from inference_pio.ops.experts import experts, top_experts, top_sigmoid_experts
+from inference_pio.ops.gates import add_shared, gated_rms_norm, sigmoid_gate, small_linear, take_columns
 from inference_pio.ops.latent import (
     Sequences,
     UpProjections,
@@ -30,6 +23,7 @@ from inference_pio.ops.latent import (
     expanded_attention,
     store_latents,
     turn_pairs,
+    turn_tails,
 )
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight
 from inference_pio.ops.quantized import (
@@ -50,7 +44,7 @@ from inference_pio.ops.rotary import (
     yarn_attention_factor,
     yarn_frequencies,
 )
-from inference_pio.ops.slab import Slab
+from inference_pio.ops.slab import HandsOut, Slab
 from inference_pio.ops.stacks import QuantizedStack
 
 Activation = Literal["silu", "gelu_tanh"]
@@ -60,6 +54,7 @@ __all__ = [
     "Activation",
     "Blocks",
     "CannotRecord",
+    "HandsOut",
     "HeadNorms",
     "OpChoice",
     "PackedWeight",
@@ -72,6 +67,7 @@ __all__ = [
     "UpProjections",
     "absorbed_attention",
     "add_rms_norm",
+    "add_shared",
     "can_pack",
     "causal_conv",
     "cos_sin_table",
@@ -94,12 +90,16 @@ __all__ = [
     "rope_and_cache",
     "rotary_table",
     "row_max",
+    "sigmoid_gate",
     "silu_and_mul",
-    "spans",
+    "small_linear",
     "store_latents",
     "table",
+    "take_columns",
     "top_experts",
+    "top_sigmoid_experts",
     "turn_pairs",
+    "turn_tails",
     "use",
     "yarn_attention_factor",
     "yarn_frequencies",

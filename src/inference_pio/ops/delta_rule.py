@@ -1,4 +1,4 @@
-"""Layers that remember in a state of one size: the gated delta rule and what goes with it, in plain torch.
+"""Layers that remember in a state of one size: the gated delta rule and what goes with it, in torch and in C++.
 
 Shape letters: T tokens, S sequences, C channels, W taps of the convolution, L tokens of one sequence, c tokens of a
 chunk, A sequences with one token each, N value heads, M key heads, K key size, V value size.
@@ -11,6 +11,8 @@ nothing that is kept.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -18,7 +20,11 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from inference_pio.ops import native
+from inference_pio.ops.dispatch import serves
+
 CHUNK = 64
+_FEW, _ANY = 8, 2**62
 _EPS = 1e-6  # of the L2 norm, as in the library of the rule's authors (flash-linear-attention, l2norm)
 
 
@@ -45,48 +51,73 @@ class Longer(NamedTuple):
     kept: int
 
 
-class Spans(NamedTuple):
-    """Which rows of a step belong to which state; made once per step, for all layers.
-
-    Sequences with a single token are computed at once: `rows`, `slots` and whether each goes on from a state, all [A].
-    `drafts` names the rows that are drafts, in order; None where none is.
-    """
+class Single(NamedTuple):
+    """Sequences with one token, computed at once: rows, slots and whether each goes on from a state, all [A]."""
 
     rows: Tensor
     slots: Tensor
     goes_on: Tensor
-    longer: tuple[Longer, ...]
-    drafts: Tensor | None = None
 
 
-def spans(
-    query_start_S1: Tensor, positions_T: Tensor, state_slots_S: Tensor, drafts_S: Tensor | None = None
-) -> Spans:
-    """A sequence whose first row has position 0 begins; of each the last `drafts_S` rows, never all, are drafts."""
-    bounds = query_start_S1.tolist()
-    slots = state_slots_S.tolist()
-    first_S = positions_T[query_start_S1[:-1].long()]
-    begins = (first_S == 0).tolist()
-    drafts = [0] * len(slots) if drafts_S is None else drafts_S.tolist()
-    every = [
-        Longer(start, end, slot, fresh, end - guessed)
-        for (start, end), slot, fresh, guessed in zip(pairwise(bounds), slots, begins, drafts, strict=True)
-    ]
-    single = [index for index, span in enumerate(every) if span.end - span.start == 1]
-    at_A = torch.tensor(single, dtype=torch.int64, device=positions_T.device)
-    longer = tuple(span for span in every if span.end - span.start > 1)
-    guesses = None
-    if drafts_S is not None:
-        at = [row for span in every for row in range(span.kept, span.end)]
-        guesses = torch.tensor(at, dtype=torch.int64, device=positions_T.device)
-    return Spans(query_start_S1[at_A].long(), state_slots_S[at_A], first_S[at_A] > 0, longer, guesses)
+@dataclass(frozen=True)
+class Spans:
+    """Which rows of a step belong to which state; made once per step, for all layers.
+
+    A sequence whose first row has position 0 begins. Of each the last `num_drafts` rows, never all, are drafts.
+    query_start int32 [S + 1], positions int64 [T], state_slots int64 [S] and num_drafts int32 [S] (None: there are
+    none) are as a batch has them. Native kernels read them while they run; so a step of short sequences looks into none
+    of them before, and may be recorded.
+    """
+
+    query_start: Tensor
+    positions: Tensor
+    state_slots: Tensor
+    max_query_len: int
+    num_drafts: Tensor | None = None
+
+    @property
+    def most(self) -> int:
+        """Tokens up to which native kernels take a sequence, token by token."""
+        return _ANY if self.max_query_len <= _FEW else _FEW
+
+    @cached_property
+    def _every(self) -> tuple[Longer, ...]:
+        bounds, slots = self.query_start.tolist(), self.state_slots.tolist()
+        begins = (self.positions[self.query_start[:-1].long()] == 0).tolist()
+        drafts = [0] * len(slots) if self.num_drafts is None else self.num_drafts.tolist()
+        return tuple(
+            Longer(start, end, slot, fresh, end - guessed)
+            for (start, end), slot, fresh, guessed in zip(
+                pairwise(bounds), slots, begins, drafts, strict=True
+            )
+        )
+
+    @cached_property
+    def drafts(self) -> Tensor | None:
+        """The rows that are drafts, int64, in order; None where none is."""
+        if self.num_drafts is None:
+            return None
+        rows = [row for span in self._every for row in range(span.kept, span.end)]
+        return torch.tensor(rows, dtype=torch.int64, device=self.positions.device)
+
+    def longer_than(self, most: int) -> tuple[Longer, ...]:
+        if self.max_query_len <= most:
+            return ()
+        return tuple(span for span in self._every if span.end - span.start > most)
+
+    @cached_property
+    def single(self) -> Single:
+        chosen = [index for index, span in enumerate(self._every) if span.end - span.start == 1]
+        at_A = torch.tensor(chosen, dtype=torch.int64, device=self.positions.device)
+        rows_A = self.query_start[at_A].long()
+        return Single(rows_A, self.state_slots[at_A], self.positions[rows_A] > 0)
 
 
 def going_on(slot: int, count: int, device: torch.device) -> Spans:
     """All of a step's `count` rows belong to one sequence that has begun before."""
     bounds = torch.tensor((0, count), dtype=torch.int32, device=device)
     later = torch.ones(count, dtype=torch.int64, device=device)
-    return spans(bounds, later, torch.tensor((slot,), device=device))
+    return Spans(bounds, later, torch.tensor((slot,), device=device), count)
 
 
 def causal_conv(x_TC: Tensor, weight_CW: Tensor, state: Tensor, where: Spans) -> Tensor:
@@ -95,20 +126,19 @@ def causal_conv(x_TC: Tensor, weight_CW: Tensor, state: Tensor, where: Spans) ->
     state is float32 [slots, W - 1, C]: the inputs before the first one of this step, which it replaces by the last
     ones that are no drafts. Computed in float32, summed in the order of w.
     """
+    taps = weight_CW.float()
+    if serves(x_TC):
+        rows = (where.query_start, where.positions, where.state_slots, where.num_drafts, where.most)
+        out_TC: Tensor = native.call("causal_conv", x_TC, taps.contiguous(), state, *rows)
+        return _conv_longer(out_TC, x_TC, taps, state, where.longer_than(where.most))
     out_TC = torch.empty_like(x_TC)
-    taps = weight_CW.float().unbind(dim=1)
-    kept = len(taps) - 1
-    if len(where.rows):
-        before = state[where.slots].where(where.goes_on[:, None, None], 0.0)
-        window = torch.cat((before, x_TC[where.rows, None].float()), dim=1)
-        out_TC[where.rows] = _convolve(window, taps, 1)[:, 0].to(x_TC.dtype)
-        state[where.slots] = window[:, 1:]
-    for start, end, slot, begins, last in where.longer:
-        before = torch.zeros_like(state[slot]) if begins else state[slot]
-        window = torch.cat((before, x_TC[start:end].float()))
-        out_TC[start:end] = _convolve(window, taps, end - start).to(x_TC.dtype)
-        state[slot] = window[last - start : last - start + kept]
-    return out_TC
+    rows_A, slots_A, goes_on_A = where.single
+    if len(rows_A):
+        before = state[slots_A].where(goes_on_A[:, None, None], 0.0)
+        window = torch.cat((before, x_TC[rows_A, None].float()), dim=1)
+        out_TC[rows_A] = _convolve(window, taps.unbind(dim=1), 1)[:, 0].to(x_TC.dtype)
+        state[slots_A] = window[:, 1:]
+    return _conv_longer(out_TC, x_TC, taps, state, where.longer_than(1))
 
 
 def decay_and_rate(a_TN: Tensor, b_TN: Tensor, a_log_N: Tensor, dt_bias_N: Tensor) -> tuple[Tensor, Tensor]:
@@ -117,6 +147,11 @@ def decay_and_rate(a_TN: Tensor, b_TN: Tensor, a_log_N: Tensor, dt_bias_N: Tenso
     g is the logarithm of the share of the state that a token keeps, beta how far it corrects what its key reads
     (Yang et al. 2025, "Gated Delta Networks", section 3; the parametrisation of g is Mamba2's).
     """
+    if serves(a_TN):
+        made: tuple[Tensor, Tensor] = native.call(
+            "decay_and_rate", a_TN, b_TN, a_log_N.float(), dt_bias_N.float()
+        )
+        return made
     return -a_log_N.float().exp() * F.softplus(a_TN.float() + dt_bias_N.float()), b_TN.float().sigmoid()
 
 
@@ -133,19 +168,41 @@ def gated_delta_rule(
     """o_t = S_tᵀ q_t with S_t = e^g (I - beta k kᵀ) S_(t-1) + beta k vᵀ, [T, N, V] float32 (Yang et al. 2025, eq. 10).
 
     q and k are brought to length 1 first, q then divided by √K. Each key head serves N / M value heads in a row. state
-    is float32 [slots, N, K, V], read before and written after the last row that is no draft. Sequences with one token
-    take the rule as it stands; longer ones are computed by chunks, in matrix products: the same up to rounding, for any
-    chunk.
+    is float32 [slots, N, K, V], read before and written after the last row that is no draft. Sequences with one token,
+    natively with a few, take the rule as it stands; longer ones are computed by chunks, in matrix products: the same up
+    to rounding, for any chunk.
     """
+    inputs = (q_TMK, k_TMK, v_TNV, g_TN.float(), beta_TN.float())
+    if serves(q_TMK):
+        rows = (where.query_start, where.positions, where.state_slots, where.num_drafts, where.most)
+        out_TNV: Tensor = native.call("gated_delta_rule", *inputs, state, *rows, _EPS)
+        longer = where.longer_than(where.most)
+        return _rule_longer(out_TNV, _for_value_heads(*inputs), state, longer, chunk) if longer else out_TNV
     out_TNV = v_TNV.new_empty(v_TNV.shape, dtype=torch.float32)
-    q_TMK, k_TMK = _normalised(q_TMK) * q_TMK.shape[-1] ** -0.5, _normalised(k_TMK)
-    group = v_TNV.shape[1] // k_TMK.shape[1]
-    q_TNK, k_TNK = (x.repeat_interleave(group, dim=1) for x in (q_TMK, k_TMK))
-    inputs = _Inputs(q_TNK, k_TNK, v_TNV.float(), g_TN.float(), beta_TN.float())
-    if len(rows := where.rows):
-        before = state[where.slots].where(where.goes_on[:, None, None, None], 0.0)
-        out_TNV[rows], state[where.slots] = _one_token(inputs.at(rows), before)
-    for start, end, slot, begins, kept in where.longer:
+    prepared = _for_value_heads(*inputs)
+    rows_A, slots_A, goes_on_A = where.single
+    if len(rows_A):
+        before = state[slots_A].where(goes_on_A[:, None, None, None], 0.0)
+        out_TNV[rows_A], state[slots_A] = _one_token(prepared.at(rows_A), before)
+    return _rule_longer(out_TNV, prepared, state, where.longer_than(1), chunk)
+
+
+def _conv_longer(
+    out_TC: Tensor, x_TC: Tensor, taps_CW: Tensor, state: Tensor, longer: tuple[Longer, ...]
+) -> Tensor:
+    width = taps_CW.shape[1] - 1
+    for start, end, slot, begins, kept in longer:
+        before = torch.zeros_like(state[slot]) if begins else state[slot]
+        window = torch.cat((before, x_TC[start:end].float()))
+        out_TC[start:end] = _convolve(window, taps_CW.unbind(dim=1), end - start).to(x_TC.dtype)
+        state[slot] = window[kept - start : kept - start + width]
+    return out_TC
+
+
+def _rule_longer(
+    out_TNV: Tensor, inputs: _Inputs, state: Tensor, longer: tuple[Longer, ...], chunk: int
+) -> Tensor:
+    for start, end, slot, begins, kept in longer:
         matrix_NKV = torch.zeros_like(state[slot]) if begins else state[slot]
         for piece in (*_pieces(start, kept, chunk), *_pieces(kept, end, chunk)):
             out_NcV, matrix_NKV = _one_chunk(inputs.at(piece), matrix_NKV)
@@ -155,11 +212,11 @@ def gated_delta_rule(
     return out_TNV
 
 
-def gated_rms_norm(x_TNV: Tensor, gate_TNV: Tensor, weight_V: Tensor, eps: float) -> Tensor:
-    """x / sqrt(mean(x²) + eps) · weight · silu(gate), in float32 and rounded to the gate's dtype once."""
-    x32 = x_TNV.float()
-    x32 = x32 * torch.rsqrt(x32.square().mean(dim=-1, keepdim=True) + eps) * weight_V.float()
-    return (x32 * F.silu(gate_TNV.float())).to(gate_TNV.dtype)
+def _for_value_heads(q_TMK: Tensor, k_TMK: Tensor, v_TNV: Tensor, g_TN: Tensor, beta_TN: Tensor) -> _Inputs:
+    q_TMK, k_TMK = _normalised(q_TMK) * q_TMK.shape[-1] ** -0.5, _normalised(k_TMK)
+    group = v_TNV.shape[1] // k_TMK.shape[1]
+    q_TNK, k_TNK = (x.repeat_interleave(group, dim=1) for x in (q_TMK, k_TMK))
+    return _Inputs(q_TNK, k_TNK, v_TNV.float(), g_TN, beta_TN)
 
 
 def _convolve(window: Tensor, taps: tuple[Tensor, ...], count: int) -> Tensor:

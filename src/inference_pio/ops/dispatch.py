@@ -25,6 +25,22 @@ OPS = (
     "silu_and_mul",
     "top_experts",
 )
+# Those whose module holds both implementations and asks `serves`.
+OWN_OPS = (
+    "absorbed_attention",
+    "add_shared",
+    "causal_conv",
+    "decay_and_rate",
+    "gated_delta_rule",
+    "gated_rms_norm",
+    "sigmoid_gate",
+    "small_linear",
+    "store_latents",
+    "take_columns",
+    "top_sigmoid_experts",
+    "turn_tails",
+)
+_FLOAT32_ALONE = {"absorbed_attention": "few tokens in ", "small_linear": ""}
 SWITCH = "INFERENCE_PIO_OPS"
 
 
@@ -45,15 +61,18 @@ _forced: Implementation | None = None
 
 def pick(name: str, x: Tensor) -> Callable[..., Any]:
     """The function that serves `name` for tensors like x."""
-    if _cpu_is_native and x.is_cpu and x.dtype in native.DTYPES:
-        return _native[name]
-    return _reference[name]
+    return _native[name] if serves(x) else _reference[name]
+
+
+def serves(x: Tensor) -> bool:
+    """Whether tensors like x go through native kernels."""
+    return _cpu_is_native and x.is_cpu and x.dtype in native.DTYPES
 
 
 def table() -> list[OpChoice]:
     """Every operation on every kind of device that this process can use."""
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
-    return [_choice(name, device) for device in devices for name in OPS] + [
+    return [_choice(name, device) for device in devices for name in sorted(OPS + OWN_OPS)] + [
         _packed(device) for device in devices
     ]
 
@@ -100,7 +119,9 @@ def _choice(name: str, device: str) -> OpChoice:
     if device != "cpu":
         return OpChoice(name, device, "reference", f"no native kernel for {device}")
     if _cpu_is_native:
-        return OpChoice(name, device, "native", f"{native.ISA}; float32 and bfloat16, other dtypes in torch")
+        few = _FLOAT32_ALONE.get(name)
+        dtypes = "float32 and bfloat16, other dtypes" if few is None else f"{few}float32, everything else"
+        return OpChoice(name, device, "native", f"{native.ISA}; {dtypes} in torch")
     why = native.MISSING or "asked for"
     return OpChoice(name, device, "reference", why)
 

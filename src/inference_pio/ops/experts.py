@@ -27,6 +27,52 @@ def top_experts(x_TD: Tensor, router_ED: Tensor, per_token: int, normalize: bool
     return cast(tuple[Tensor, Tensor], choose(x_TD, router_ED, per_token, normalize))
 
 
+def top_sigmoid_experts(
+    x_TD: Tensor,
+    router_ED: Tensor,
+    bias_E: Tensor,
+    per_token: int,
+    groups: tuple[int, int] = (1, 1),
+    normalize: bool = False,
+    factor: float = 1.0,
+) -> tuple[Tensor, Tensor]:
+    """The experts of the largest sigmoid(x routerᵀ) + bias, and their sigmoids times `factor`: as `top_experts` does.
+
+    DeepSeek-AI 2024, DeepSeek-V3, section 2.1.2: the bias chooses and does not weigh. With `groups` = (G, g) the
+    experts are G groups in a row, and only those of the g groups are chosen whose two best add up to most. `normalize`
+    divides a token's sigmoids by their sum. A token with a score that is no number has weights NaN, and goes to the
+    first ones.
+    """
+    x32_TD, router32_ED, bias32_E = x_TD.float(), router_ED.float(), bias_E.float()
+    if dispatch.serves(x_TD):
+        numbers = (per_token, *groups, normalize, factor)
+        found: tuple[Tensor, Tensor] = native.call(
+            "top_sigmoid_experts", x32_TD.contiguous(), router32_ED.contiguous(), bias32_E, *numbers
+        )
+        return found
+    scores_TE = F.linear(x32_TD, router32_ED).sigmoid()
+    biased_TE = scores_TE + bias32_E
+    usable_T1 = biased_TE.isfinite().all(dim=-1, keepdim=True)
+    keys_TE = _in_the_best_groups(biased_TE, *groups).where(usable_T1, float("nan"))
+    chosen_TK = keys_TE.sort(dim=-1, descending=True, stable=True).indices[:, :per_token].contiguous()
+    weights_TK = scores_TE.where(usable_T1, float("nan")).gather(1, chosen_TK)
+    if normalize:
+        weights_TK = weights_TK / (weights_TK.sum(dim=-1, keepdim=True) + 1e-20)
+    return chosen_TK, weights_TK * factor
+
+
+def _in_the_best_groups(biased_TE: Tensor, groups: int, per_token: int) -> Tensor:
+    """Experts of the other groups have -inf; of groups that are worth the same the first ones are better."""
+    if groups == 1:
+        return biased_TE
+    biased_TGe = biased_TE.unflatten(1, (groups, -1))
+    worth_TG = biased_TGe.topk(2, dim=-1).values.sum(dim=-1)
+    best_TG = worth_TG.sort(dim=-1, descending=True, stable=True).indices[:, :per_token]
+    out_TG = torch.ones_like(worth_TG, dtype=torch.bool).scatter(1, best_TG, False)
+    allowed_TE: Tensor = biased_TGe.masked_fill(out_TG[..., None], float("-inf")).flatten(1)
+    return allowed_TE
+
+
 def experts(
     x_TD: Tensor,
     gate_up_EJD: Tensor | QuantizedStack,

@@ -19,10 +19,12 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
-from inference_pio.ops.dispatch import pick
+from inference_pio.ops import native
+from inference_pio.ops.dispatch import pick, serves
+from inference_pio.ops.reference import apply_rope
 
 Attend = Callable[..., Tensor]  # as `paged_attention`
-Turn = Callable[[Tensor, Tensor, Tensor], Tensor]  # as `turn_pairs`
+_FEW = 64  # tokens whose products with the up-projections wait for memory
 
 
 class UpProjections(NamedTuple):
@@ -77,6 +79,20 @@ def turn_pairs(x_TNR: Tensor, positions_T: Tensor, cos_sin_PR: Tensor) -> Tensor
     return torch.cat(turned, dim=-1).to(x_TNR.dtype)
 
 
+def turn_tails(x_TNH: Tensor, positions_T: Tensor, cos_sin_PR: Tensor, pairs: bool) -> Tensor:
+    """x with the last R values of each head turned: neighbours as `turn_pairs` does it, or the halves of these R."""
+    if serves(x_TNH):
+        y_TNH: Tensor = native.call("turn_tails", x_TNH, positions_T, cos_sin_PR, pairs)
+        return y_TNH
+    split = [x_TNH.shape[-1] - cos_sin_PR.shape[1], cos_sin_PR.shape[1]]
+    still, tail = x_TNH.split(split, dim=-1)
+    return torch.cat((still, _turn(tail, positions_T, cos_sin_PR, pairs)), dim=-1)
+
+
+def _turn(x_TNR: Tensor, positions_T: Tensor, cos_sin_PR: Tensor, pairs: bool) -> Tensor:
+    return (turn_pairs if pairs else apply_rope)(x_TNR, positions_T, cos_sin_PR)
+
+
 def store_latents(
     kv_TW: Tensor,
     norm_C: Tensor,
@@ -85,15 +101,20 @@ def store_latents(
     cos_sin_PR: Tensor,
     cache_BKW: Tensor,
     slot_mapping_T: Tensor,
-    turn: Turn,
+    pairs: bool,
 ) -> None:
     """Writes a row for each token: the latent under RMSNorm, then the rotary key turned by its position.
 
-    The cache is [blocks, block_size, W] in any floating dtype; a slot is block · block_size + offset.
+    The cache is [blocks, block_size, W] in any floating dtype; a slot is block · block_size + offset. `pairs` as in
+    `turn_tails`.
     """
+    if serves(kv_TW) and cache_BKW.dtype in native.DTYPES:
+        where = (positions_T, cos_sin_PR, cache_BKW, slot_mapping_T)
+        native.call("store_latents", kv_TW, norm_C, eps, *where, pairs)
+        return
     latent_TC, key_TR = kv_TW.split([len(norm_C), kv_TW.shape[1] - len(norm_C)], dim=1)
     normed_TC = pick("rms_norm", kv_TW)(latent_TC, norm_C, eps)
-    turned_TR = turn(key_TR.unsqueeze(1), positions_T, cos_sin_PR).squeeze(1)
+    turned_TR = _turn(key_TR.unsqueeze(1), positions_T, cos_sin_PR, pairs).squeeze(1)
     rows_TW = torch.cat((normed_TC, turned_TR), dim=-1)
     cache_BKW.view(-1, rows_TW.shape[1]).index_copy_(0, slot_mapping_T, rows_TW.to(cache_BKW.dtype))
 
@@ -106,12 +127,17 @@ def absorbed_attention(
     q · (k_up c) = (k_upᵀ q) · c, and Σ w (v_up c) = v_up (Σ w c): attention of queries of W values over rows that are
     keys and values at once, with one key/value head. The rotary part of the weighted sum is not used.
     """
-    latent_dim = up.keys.shape[2]
+    native_products = serves(q_TNH) and len(q_TNH) <= _FEW and q_TNH.dtype == up.keys.dtype == torch.float32
+    rows = cache_BKW.unsqueeze(1)
+    if native_products:
+        q_TNW = native.call("absorb_keys", q_TNH.contiguous(), up.keys)
+        sum_TNW = attend(q_TNW, rows, rows, *sequences[:3], scale, *sequences[3:])
+        o_TNV: Tensor = native.call("raise_values", sum_TNW, up.values)
+        return o_TNV
     q_TNP, q_TNR = q_TNH.split([up.keys.shape[1], q_TNH.shape[2] - up.keys.shape[1]], dim=-1)
     q_TNC = torch.bmm(q_TNP.transpose(0, 1), up.keys).transpose(0, 1)
-    rows = cache_BKW.unsqueeze(1)
     sum_TNW = attend(torch.cat((q_TNC, q_TNR), dim=-1), rows, rows, *sequences[:3], scale, *sequences[3:])
-    sum_NTC = sum_TNW[..., :latent_dim].transpose(0, 1)
+    sum_NTC = sum_TNW[..., : up.keys.shape[2]].transpose(0, 1)
     return torch.bmm(sum_NTC, up.values.transpose(1, 2)).transpose(0, 1)
 
 

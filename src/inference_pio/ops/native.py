@@ -5,6 +5,7 @@ The library registers its operators with torch (stable ABI) and uses torch's own
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,8 @@ DTYPES = frozenset({torch.float32, torch.bfloat16})
 _NAMES = (
     "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul", "gelu_tanh_and_mul", "row_max",
     "top_experts", "experts", "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
+    "top_sigmoid_experts", "small_linear", "gated_rms_norm", "sigmoid_gate", "add_shared", "take_columns",
+    "causal_conv", "gated_delta_rule", "decay_and_rate", "store_latents", "turn_tails", "absorb_keys", "raise_values",
     "begin_recording", "abandon_recording", "end_recording", "replay", "timed_replay", "forget_step",
 )  # fmt: skip
 ISA_SWITCH = "INFERENCE_PIO_ISA"
@@ -26,7 +29,8 @@ _NO_WINDOW = 2**62
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) -> Tensor:
-    return _call("rms_norm", x_TD.contiguous(), weight_D, eps, offset)
+    rows_TD = x_TD if x_TD.stride(-1) == 1 else x_TD.contiguous()
+    return _call("rms_norm", rows_TD, weight_D, eps, offset)
 
 
 def add_rms_norm(
@@ -129,6 +133,12 @@ def _load() -> tuple[dict[str, Any], str, str | None]:
     except RuntimeError as error:
         return {}, "", f"{_first_line(error)} in {ISA_SWITCH}"
     return {name: getattr(torch.ops.inference_pio, name).default for name in _NAMES}, isa, None
+
+
+def library_digest() -> bytes:
+    """Of the library's file: packed weights that were written to a disk are those of one build."""
+    found = sorted(Path(__file__).parent.parent.glob("_native*.so"))
+    return hashlib.sha256(found[0].read_bytes()).digest() if found else b""
 
 
 def use_isa(name: str) -> str:

@@ -35,7 +35,14 @@ _QUESTIONS = {
 
 
 class CannotRecord(Exception):
-    """The step does something that is no native operation; the message names it."""
+    """The step does something that is no native operation; the message names it.
+
+    result  what the step gave, where it has run: what it wrote into caches is written, so it must not run again
+    """
+
+    def __init__(self, message: str, result: Tensor | None = None) -> None:
+        super().__init__(message)
+        self.result = result
 
 
 class RecordedStep:
@@ -61,7 +68,7 @@ class RecordedStep:
             native.call("abandon_recording")
             raise
         if number == 0:
-            raise CannotRecord("the step gives back what no native operation made")
+            raise CannotRecord("the step gives back what no native operation made", self.result)
         self._number = number
         weakref.finalize(self, native.call, "forget_step", number).atexit = False
 
@@ -83,7 +90,7 @@ def _native_alone(step: Callable[[], Tensor]) -> Tensor:
     with foreign:
         result = step()
     if foreign.found is not None:
-        raise CannotRecord(f"the step calls {foreign.found}")
+        raise CannotRecord(f"the step calls {foreign.found}", result)
     return result
 
 

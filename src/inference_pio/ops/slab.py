@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import mmap
 from contextlib import suppress
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 _CHUNK = 64 * 2**20
 _ALIGNMENT = 64
+
+
+class HandsOut(Protocol):
+    """Where weights may lie."""
+
+    def take(self, nbytes: int) -> Tensor:
+        """uint8 [nbytes], aligned to cache lines."""
 
 
 class Slab:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from inference_pio.ops import native
 from inference_pio.ops.quantized import KINDS, Blocks, QuantizedWeight, packed_bytes
-from inference_pio.ops.slab import Slab
+from inference_pio.ops.slab import HandsOut, Slab
 
 
 @dataclass(frozen=True)
@@ -27,7 +27,7 @@ class QuantizedStack:
 
     @classmethod
     def empty(
-        cls, entries: int, parts: Sequence[tuple[str, int]], columns: int, memory: Slab | None = None
+        cls, entries: int, parts: Sequence[tuple[str, int]], columns: int, memory: HandsOut | None = None
     ) -> QuantizedStack:
         """Room for weights whose parts have these kinds and rows, to be filled by `pack`; it lies in `memory`."""
         size = sum(packed_bytes(kind, rows, columns) for kind, rows in parts)

@@ -60,6 +60,7 @@ RuntimePrompt = str | Sequence[int] | ImagePrompt | EncodedPrompt
 
 
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
+EXPERTS = ("auto", "memory", "disk")
 DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
 
 
@@ -79,6 +80,9 @@ class RuntimeOptions:
                             activations on a CPU) or "auto": bfloat16 where weights are packed, else the model's dtype
     quantize                "int8" or "int4" (":64" and the like for the group size): weights with more bits are
                             rounded when they are loaded; None: as the checkpoint has them
+    experts                 where experts in blocks lie: "memory"; "disk", in a mapped file of the model cache, of
+                            which the system keeps in memory what is used, as far as there is room; or "auto": on the
+                            disk where they do not fit into memory
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it
     download                fetch what is not on this machine
@@ -92,6 +96,7 @@ class RuntimeOptions:
     kv_cache_memory_gb: float | None = None
     kv_cache_dtype: str = "auto"
     quantize: str | None = None
+    experts: str = "auto"
     skip_tokenizer_init: bool = False
     accept_licence: bool = False
     download: bool = True
@@ -108,6 +113,8 @@ class RuntimeOptions:
             raise UsageError(
                 f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_cache_dtype!r}"
             )
+        if self.experts not in EXPERTS:
+            raise UsageError(f"experts must be one of {', '.join(EXPERTS)}, got {self.experts!r}")
         if self.quantize is not None:
             Quantization.parse(self.quantize)
         if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from time import perf_counter
 from typing import Any
 
@@ -19,6 +20,8 @@ from inference_pio.engine.core import EngineCore
 from inference_pio.engine.loop import EngineLoop
 from inference_pio.engine.media import MediaSide
 from inference_pio.errors import PluginError, TokenizerError, UsageError
+from inference_pio.loader.stack_file import StackFile
+from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weights import load_weights
 from inference_pio.metrics.memory import process_bytes
 from inference_pio.multimodal.prompt import fill_placeholders
@@ -103,7 +106,7 @@ class LocalRuntime:
                 if ready.options.skip_tokenizer_init
                 else pool.submit(TextSide.of, ready.opened, chat_format, ready.images is not None)
             )
-            self._model = pool.submit(load_model, ready).result()
+            self._model = pool.submit(load_model, ready, self._store).result()
             self._text = text.result() if text else None
         keep_freed_memory()
         if self._text is not None and self._text.tokenizer.vocab_size > config.vocab_size:
@@ -266,23 +269,39 @@ class LocalRuntime:
         return Answers(stream, prompt.text, ids, params, tokenizer, started, kept)
 
 
-def load_model(ready: Prepared) -> nn.Module:
+def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
     """Weights into the model, then the plugin's optimisations, in order."""
-    load_weights(
-        ready.model,
-        ready.opened.checkpoint,
-        ready.weight_map,
-        shard_plan=ready.plugin.shard_plan(ready.config),
-        shard=Shard(),
-        dtype=ready.dtype,
-        device=ready.device,
-        packing=ready.packing,
-        progress=ready.progress,
-    )
+    with _stack_file(ready, store) as stacks:
+        load_weights(
+            ready.model,
+            ready.opened.checkpoint,
+            ready.weight_map,
+            shard_plan=ready.plugin.shard_plan(ready.config),
+            shard=Shard(),
+            dtype=ready.dtype,
+            device=ready.device,
+            packing=ready.packing,
+            stacks=stacks,
+            progress=ready.progress,
+        )
     model = ready.model.eval()
     for step in ready.plugin.optimizations(ready.config):
         model = step.apply(model, ready.config)
     return model
+
+
+def _stack_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[StackFile | None]:
+    """Where experts lie that the plan has on the disk; nothing where they are in memory."""
+    if not ready.mapped:
+        return nullcontext()
+    path = ready.opened.source.path.absolute()
+    name = f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.stacks"
+    return StackFile(
+        store.home / "stacks" / name,
+        ready.stack_key,
+        ready.mapped,
+        lambda needed: store.require_room(f"the file of {ready.config.model_name}'s experts", needed),
+    )
 
 
 def engine_config(ready: Prepared, specs: Sequence[CacheSpec]) -> EngineConfig:

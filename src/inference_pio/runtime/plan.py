@@ -30,6 +30,7 @@ class MemoryPlan:
     logit_rows are the positions of one step that need logits at most: one per sequence, and drafts. Where layers keep
     state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences and `num_snapshots` copies
     beside `kv_tokens` tokens, and what `num_drafts` drafts would add to it.
+    `mapped` bytes of experts lie on the disk and not among the weights: what memory is free keeps those in use.
     """
 
     weights: int
@@ -49,6 +50,7 @@ class MemoryPlan:
     num_snapshots: int
     num_drafts: int
     state_bytes_per_draft: int
+    mapped: int
 
     @property
     def state(self) -> int:
@@ -122,6 +124,7 @@ def plan_memory(
     *,
     weight_bytes: int,
     itemsize: int,
+    mapped_bytes: int,
     reuse: Literal["blocks", "snapshots"],
     images: MediaProcessor | None,
 ) -> MemoryPlan:
@@ -130,6 +133,7 @@ def plan_memory(
     Args:
         weight_bytes: of all parameters as they will lie in memory, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
+        mapped_bytes: of parameters that lie in a file, and are none of `weight_bytes`.
         reuse: of the model's prefix policy.
         images: of a model that sees: its encoder at work on its largest image, and features that are kept.
 
@@ -173,6 +177,7 @@ def plan_memory(
         num_snapshots=snapshots,
         num_drafts=drafts,
         state_bytes_per_draft=per_draft,
+        mapped=mapped_bytes,
     )
 
 

@@ -13,6 +13,7 @@ from inference_pio.errors import ResourceError, UnsupportedArchitecture, UsageEr
 from inference_pio.layers import Linear
 from inference_pio.layers.protocol import KeepsDtype
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
+from inference_pio.loader.stack_file import stack_key
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
@@ -33,8 +34,10 @@ from inference_pio.security import ResourceLimits
 class Prepared:
     """`model` is on torch's meta device: shapes without memory.
 
-    packed_bytes  of the weights that stay in blocks; part of `plan.weights`
+    packed_bytes  of the weights that stay in blocks; part of `plan.weights` or, where they are mapped, `plan.mapped`
     images        how the model wants its images; None where it does not see
+    mapped        bytes of each parameter that lies in the file of stacks, in its order
+    stack_key     what that file depends on; empty where there is none
     """
 
     plugin: ModelPlugin
@@ -51,6 +54,8 @@ class Prepared:
     kv_dtype: torch.dtype
     plan: MemoryPlan
     images: MediaProcessor | None
+    mapped: list[int]
+    stack_key: str
 
 
 def prepare_model(
@@ -78,17 +83,27 @@ def prepare_model(
     packing = _packing(model, opened, weights, config, options, device)
     dtype = torch.float32 if packing.kinds else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
+    specs, budget = plugin.cache_specs(stated, kv_dtype, Shard()), _budget(device, limits)
+    weight_bytes = _weight_bytes(model, opened, weights, packing, device, dtype)
+    stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
     images = plugin.media_processor(stated)
-    plan = plan_memory(
-        stated,
-        plugin.cache_specs(stated, kv_dtype, Shard()),
-        options,
-        _budget(device, limits),
-        weight_bytes=_weight_bytes(model, opened, weights, packing, device, dtype),
-        itemsize=dtype.itemsize,
-        reuse=plugin.prefix_policy(stated).reuse,
-        images=images,
-    )
+
+    def planned(mapped: int) -> MemoryPlan:
+        return plan_memory(
+            stated,
+            specs,
+            options,
+            budget,
+            weight_bytes=weight_bytes - mapped,
+            itemsize=dtype.itemsize,
+            mapped_bytes=mapped,
+            reuse=plugin.prefix_policy(stated).reuse,
+            images=images,
+        )
+
+    plan = planned(sum(stacked) if options.experts == "disk" else 0)
+    if options.experts == "auto" and stacked and not plan.fits:
+        plan = planned(sum(stacked))
     return Prepared(
         plugin,
         stated,
@@ -104,6 +119,8 @@ def prepare_model(
         kv_dtype,
         plan,
         images,
+        stacked if plan.mapped else [],
+        stack_key(weights, packing.kinds, opened.source.path) if plan.mapped else "",
     )
 
 

@@ -224,9 +224,8 @@ def _chat_template(path: Path, settings: Mapping[str, Any]) -> str | None:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise TokenizerError(path / _TEMPLATE, "is not UTF-8", byte=error.start) from error
-    name, stated = _PROCESSOR_TEMPLATE, _json(path / _PROCESSOR_TEMPLATE)
-    if stated is None:
-        name, stated = _SETTINGS, settings
+    processor = _json(path / _PROCESSOR_TEMPLATE)
+    name, stated = (_SETTINGS, settings) if processor is None else (_PROCESSOR_TEMPLATE, processor)
     value = stated.get("chat_template")
     if isinstance(value, list):
         named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}

@@ -5,7 +5,6 @@ Its decoding is multi-query attention: the rows of the cache are the keys and va
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 
 from inference_pio import ops
@@ -16,13 +15,14 @@ from inference_pio.models.glm4_moe_lite.attention.paged_attention import decode_
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
 from inference_pio.models.glm4_moe_lite.cuda_kernels.optimizations import store_latents
 from inference_pio.models.glm4_moe_lite.linear_optimizations.up_projection import UpProjection
-from inference_pio.models.glm4_moe_lite.rotary_embeddings.rotary_embedding import turning
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.facts import TechniqueFact
 
 # The norms of latents do not take rms_norm_eps: Transformers' modeling_glm4_moe_lite builds them with its default.
 LATENT_NORM_EPS = 1e-6
+# A token and what was guessed behind it: keys and values of their own pay only in prompts as short as this.
+FEW_QUERIES = 8
 # T tokens of the step, D hidden size, N heads, W width of a cached row, H = P + R of a head's query, V of its value
 
 
@@ -35,7 +35,6 @@ class Attention(nn.Module):
     def __init__(self, config: Glm4MoeLiteConfig, shard: Shard, pays: Pays) -> None:
         super().__init__()
         self.num_heads = shard.part(config.num_attention_heads)
-        self.nope_dim, self.rope_dim = config.qk_nope_head_dim, config.qk_rope_head_dim
         self.latent_width = config.latent_width
         self.scale = config.qk_head_dim**-0.5
         hidden, width, bias = config.hidden_size, self.num_heads * config.qk_head_dim, config.attention_bias
@@ -54,18 +53,17 @@ class Attention(nn.Module):
             self.num_heads, config.qk_nope_head_dim, config.v_head_dim, config.kv_lora_rank
         )
         self.o_proj = RowParallelLinear(self.num_heads * config.v_head_dim, hidden, shard, bias=bias)
-        self.turn = turning(config)
+        self.pairs = config.rope_interleave
         self.prefill, self.decode = prefill_attention(config, pays), decode_attention(config)
 
     def forward(self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: LatentCache) -> Tensor:
         q_TE, kv_TW = self._project(x_TD)
-        store_latents(kv_TW, self.kv_a_layernorm, batch, cos_sin, cache, self.turn)
-        q_TNP, q_TNR = q_TE.unflatten(1, (self.num_heads, -1)).split([self.nope_dim, self.rope_dim], dim=-1)
-        q_TNH = torch.cat((q_TNP, self.turn(q_TNR, batch.positions, cos_sin)), dim=-1)
+        store_latents(kv_TW, self.kv_a_layernorm, batch, cos_sin, cache, self.pairs)
+        q_TNH = ops.turn_tails(q_TE.unflatten(1, (self.num_heads, -1)), batch.positions, cos_sin, self.pairs)
         sequences = ops.Sequences(
             batch.block_tables, batch.query_start, batch.seq_lens, batch.max_query_len, batch.max_seq_len
         )
-        attend = self.decode if batch.max_query_len == 1 else self.prefill
+        attend = self.decode if batch.max_query_len <= FEW_QUERIES else self.prefill
         o_TNV = attend(q_TNH, self.kv_b_proj.parts(), cache, sequences, self.scale)
         y_TD: Tensor = self.o_proj(o_TNV.flatten(1))
         return y_TD

@@ -10,23 +10,25 @@ from torch import Tensor
 from inference_pio import ops
 from inference_pio.cache.specs import LatentCache
 from inference_pio.layers import RMSNorm
-from inference_pio.ops.latent import Turn
 from inference_pio.plugin import techniques
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.facts import TechniqueFact
 
 
 def store_latents(
-    kv_TW: Tensor, norm: RMSNorm, batch: ForwardBatch, cos_sin: Tensor, cache: LatentCache, turn: Turn
+    kv_TW: Tensor, norm: RMSNorm, batch: ForwardBatch, cos_sin: Tensor, cache: LatentCache, pairs: bool
 ) -> None:
-    """kv_TW is [T, kv_lora_rank + qk_rope_head_dim], latents first, as the down-projection gives them."""
+    """kv_TW is [T, kv_lora_rank + qk_rope_head_dim], latents first, as the down-projection gives them.
+
+    Of the rotary key neighbours turn together (`pairs`), or the two halves do.
+    """
     ops.store_latents(
-        kv_TW, norm.weight, norm.eps, batch.positions, cos_sin, cache.rows, batch.slot_mapping, turn
+        kv_TW, norm.weight, norm.eps, batch.positions, cos_sin, cache.rows, batch.slot_mapping, pairs
     )
 
 
 def technique() -> TechniqueFact:
     return techniques.gpu_kernels(
-        "attention over latents and norms are native",
-        "rotary positions and the cache write run in torch, on a GPU everything does",
+        "attention over latents, norms, rotary positions and the cache write are native",
+        "on a GPU everything runs in torch",
     )

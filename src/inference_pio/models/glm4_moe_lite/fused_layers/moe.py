@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from inference_pio import ops
 from inference_pio.layers import Experts, GatedMLP
 from inference_pio.models.glm4_moe_lite.config import DENSE, Glm4MoeLiteConfig
 from inference_pio.models.glm4_moe_lite.fused_layers.router import Router
@@ -21,8 +22,8 @@ class MoE(nn.Module):
         self.shared_experts = GatedMLP(config.hidden_size, config.n_shared_experts * width, shard)
 
     def forward(self, x_TD: Tensor) -> Tensor:
-        y_TD: Tensor = self.experts(x_TD, *self.gate(x_TD)) + self.shared_experts(x_TD)
-        return y_TD
+        routed_TD = self.experts(x_TD, *self.gate(x_TD))
+        return ops.add_shared(routed_TD, self.shared_experts(x_TD))
 
 
 def feed_forward(config: Glm4MoeLiteConfig, layer: int, shard: Shard) -> GatedMLP | MoE:

@@ -1,4 +1,4 @@
-"""The table of cosines and sines that every layer shares, and which values turn together.
+"""The table of cosines and sines that every layer shares.
 
 Rotary positions: Su et al. 2021; decoupled from what a latent holds: DeepSeek-AI 2024, section 2.1.3.
 """
@@ -10,12 +10,6 @@ from torch import nn
 
 from inference_pio import ops
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
-from inference_pio.ops.latent import Turn
-
-
-def turning(config: Glm4MoeLiteConfig) -> Turn:
-    """Neighbours turn together, or the two halves do."""
-    return ops.turn_pairs if config.rope_interleave else ops.reference.apply_rope
 
 
 class RotaryEmbedding(nn.Module):

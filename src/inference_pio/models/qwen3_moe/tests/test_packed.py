@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,14 @@ from gguf import quants
 
 from inference_pio import LLM, SamplingParams, ops
 from inference_pio.conformance.numbers import token_ids
+from inference_pio.errors import UsageError
 from inference_pio.models.qwen3_moe.tests.case import TINY
 from inference_pio.models.qwen3_moe.tests.reference import TransformersQwen3Moe, write_gguf
 from inference_pio.ops import native
+from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.runtime.plan_only import plan_only
+from inference_pio.security import ResourceLimits
 
 pytestmark = pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
 _RAW = {**TINY["coder"], "moe_intermediate_size": 64}
@@ -108,3 +114,51 @@ def test_a_checkpoint_in_floats_is_put_into_blocks(
         assert len(_model_of(llm).model.layers[1].mlp.experts.stacks) == 2
         answer = llm.generate({"prompt_token_ids": token_ids(20, 272)}, _GREEDY)[0].outputs[0]
     assert len(answer.token_ids) == 12
+
+
+def test_experts_on_the_disk_say_the_same(
+    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Written the first time, there the second time, written again when the model's file has changed."""
+    monkeypatch.setenv("INFERENCE_PIO_HOME", str(tmp_path))
+    prompts = [{"prompt_token_ids": token_ids(length, 272, length)} for length in (3, 20)]
+
+    def answers(experts: str, file: Path = path) -> list[list[int]]:
+        read: list[int] = []
+        with LLM(str(file), experts=experts, progress=lambda done, *_: read.append(done), **_OPTIONS) as llm:
+            found = [result.outputs[0].token_ids for result in llm.generate(prompts, _GREEDY)]
+            mapped.append(llm.plugin.runtime.plan.mapped)
+        bytes_read.append(read[-1])
+        return found
+
+    mapped: list[int] = []
+    bytes_read: list[int] = []
+    own = tmp_path / "model.gguf"
+    own.write_bytes(path.read_bytes())
+    want = answers("memory", own)
+    assert [answers("disk", own) for _ in range(2)] == [want, want]
+    assert mapped[0] == 0 < mapped[1] == mapped[2]
+    assert bytes_read[0] == bytes_read[1] > bytes_read[2], "the second time experts are there"
+    (stacks,) = (tmp_path / "stacks").glob("*.stacks")
+    assert stacks.stat().st_size >= mapped[1]
+    own.touch()
+    assert answers("disk", own) == want
+    assert bytes_read[3] == bytes_read[0]
+
+
+def test_experts_go_to_the_disk_where_memory_is_too_small(path: Path) -> None:
+    def planned(experts: str, limit: float | None = None) -> MemoryPlan:
+        limits = None if limit is None else ResourceLimits(memory_gb=limit / 1e9)
+        options = RuntimeOptions(experts=experts, **_OPTIONS)
+        return plan_only(str(path), "auto", "cpu", options, limits, None).plan
+
+    whole, small = planned("memory"), planned("disk")
+    assert small.mapped == whole.total - small.total > 0
+    between = (whole.total + small.total) / 2
+    assert planned("auto", whole.total + 1).mapped == 0
+    found = planned("auto", between)
+    assert found == replace(small, budget=found.budget, budget_name="memory_gb")
+    assert found.fits
+    assert not planned("memory", between).fits
+    with pytest.raises(UsageError, match="experts must be one of auto, memory, disk, got 'gpu'"):
+        RuntimeOptions(experts="gpu")

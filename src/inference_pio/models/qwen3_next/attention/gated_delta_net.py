@@ -6,6 +6,8 @@ A key looks up what the matrix holds for it and corrects that towards its value;
 
 from __future__ import annotations
 
+from itertools import accumulate
+
 import torch
 from torch import Tensor, nn
 
@@ -92,12 +94,20 @@ class GatedDeltaNet(nn.Module):
 
     def project(self, x_TD: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """(q|k|v [T, C] as the convolution takes them, z [T, N, V], b [T, N], a [T, N])."""
+        qkvz, ba = self.in_proj_qkvz(x_TD), self.in_proj_ba(x_TD)
         keys, values = self.key_dim, self.group * self.value_dim
-        grouped = self.in_proj_qkvz(x_TD).unflatten(1, (self.key_heads, -1))
-        q, k, v, z = grouped.split((keys, keys, values, values), dim=2)
-        b, a = self.in_proj_ba(x_TD).unflatten(1, (self.key_heads, -1)).split((self.group, self.group), dim=2)
-        qkv_TC = torch.cat([part.flatten(1) for part in (q, k, v)], dim=1)
-        return qkv_TC, z.reshape(len(x_TD), -1, self.value_dim), b.flatten(1), a.flatten(1)
+        q, k, v, z = self._of_each_head(keys, keys, values, values)
+        b, a = self._of_each_head(self.group, self.group)
+        z_TNV = ops.take_columns(qkvz, z).unflatten(1, (-1, self.value_dim))
+        return ops.take_columns(qkvz, q + k + v), z_TNV, ops.take_columns(ba, b), ops.take_columns(ba, a)
+
+    def _of_each_head(self, *sizes: int) -> list[list[int]]:
+        """Runs of columns, for `take_columns`, of each of the parts that a key head's columns are made of."""
+        ends = list(accumulate(sizes))
+        return [
+            [number for head in range(self.key_heads) for number in (head * ends[-1] + end - size, size)]
+            for size, end in zip(sizes, ends, strict=True)
+        ]
 
 
 def technique(config: Qwen3NextConfig) -> TechniqueFact:

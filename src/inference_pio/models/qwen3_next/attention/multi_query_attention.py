@@ -46,7 +46,8 @@ class GatedAttention(nn.Module):
         norms = ops.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, self.q_norm.offset)
         heads = (self.num_heads, self.num_kv_heads)
         q_TNH = rotate_and_store(qkv_TE, batch, cos_sin, cache, heads, norms)
-        y_TD: Tensor = self.o_proj(self.attend(q_TNH, batch, cache) * gate_TX.sigmoid())
+        o_TX = self.attend(q_TNH, batch, cache)
+        y_TD: Tensor = self.o_proj(ops.sigmoid_gate(o_TX, gate_TX))
         return y_TD
 
 

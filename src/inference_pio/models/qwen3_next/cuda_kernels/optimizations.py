@@ -5,22 +5,24 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from inference_pio import ops
 from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
 def split_gate(projected_TF: Tensor, num_heads: int, head_dim: int) -> tuple[Tensor, Tensor]:
     """(q|k|v [T, (N + 2M)·H], gate [T, N·H]) out of [q and gate of each head | k | v], [T, (2N + 2M)·H]."""
-    width = 2 * num_heads * head_dim
-    q_TNH, gate_TNH = projected_TF[:, :width].unflatten(1, (num_heads, -1)).chunk(2, dim=2)
-    return torch.cat((q_TNH.flatten(1), projected_TF[:, width:]), dim=1), gate_TNH.flatten(1)
+    starts, width = range(0, 2 * num_heads * head_dim, 2 * head_dim), projected_TF.shape[1]
+    queries = [number for start in starts for number in (start, head_dim)]
+    gates = [number for start in starts for number in (start + head_dim, head_dim)]
+    rest = [starts.stop, width - starts.stop]
+    return ops.take_columns(projected_TF, queries + rest), ops.take_columns(projected_TF, gates)
 
 
 def technique() -> TechniqueFact:
     return techniques.gpu_kernels(
-        "norms of heads, rotation and cache write are one native pass",
-        "the delta rule, and everything on a GPU, runs in torch",
+        "norms of heads, rotation and cache write are one native pass, the delta rule of few tokens is another",
+        "the rule's chunks, and everything on a GPU, run in torch",
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from inference_pio import ops
 from inference_pio.layers import Experts, GatedMLP
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
 from inference_pio.models.qwen3_next.linear_optimizations.weight_layout import DenseMap
@@ -21,11 +22,7 @@ class Router(DenseMap):
 
     def choose(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         """(experts [T, K] int64, weights [T, K] float32)."""
-        shares_TE = self(x_TD).float().softmax(dim=-1)
-        weights_TK, chosen_TK = shares_TE.topk(self.per_token, dim=-1)
-        if self.normalises:
-            weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
-        return chosen_TK, weights_TK
+        return ops.top_experts(x_TD, self.weight, self.per_token, self.normalises)
 
 
 class Mixture(nn.Module):
@@ -41,5 +38,4 @@ class Mixture(nn.Module):
 
     def forward(self, x_TD: Tensor) -> Tensor:
         routed_TD = self.experts(x_TD, *self.gate.choose(x_TD))
-        y_TD: Tensor = routed_TD + self.shared_expert_gate(x_TD).sigmoid() * self.shared_expert(x_TD)
-        return y_TD
+        return ops.add_shared(routed_TD, self.shared_expert(x_TD), self.shared_expert_gate(x_TD))

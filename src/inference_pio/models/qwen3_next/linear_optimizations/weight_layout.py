@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
+from inference_pio import ops
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
 from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact, WeightMap
@@ -45,7 +45,7 @@ class DenseMap(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features), requires_grad=False)
 
     def forward(self, x_TI: Tensor) -> Tensor:
-        return functional.linear(x_TI, self.weight)
+        return ops.small_linear(x_TI, self.weight)
 
 
 def weight_map(config: Qwen3NextConfig) -> WeightMap:
@@ -69,6 +69,6 @@ def weight_map(config: Qwen3NextConfig) -> WeightMap:
 def technique(config: Qwen3NextConfig) -> TechniqueFact:
     return techniques.packed_weights(
         config,
-        "where asked for, projections become blocks on a CPU; experts, routers, gates, decays, the convolution "
+        "where asked for, projections and experts become blocks on a CPU; routers, gates, decays, the convolution "
         "and norms stay dense",
     )
