@@ -17,7 +17,14 @@ if TYPE_CHECKING:
     from inference_pio.errors import InferencePIOError
     from inference_pio.llm import LLM
     from inference_pio.metrics import PerformanceMetrics
-    from inference_pio.outputs import CompletionOutput, Logprob, RequestOutput, StreamChunk
+    from inference_pio.outputs import (
+        ChatChunk,
+        CompletionOutput,
+        Logprob,
+        RequestOutput,
+        StreamChunk,
+        ToolCall,
+    )
     from inference_pio.plugin.base import ModelPlugin
     from inference_pio.plugin.interface import ModelPluginInterface, TextModelPluginInterface
     from inference_pio.plugin.lifecycle import initialize_plugin, manage_resources
@@ -31,6 +38,7 @@ __version__ = "0.1.0"
 
 _MODULES = {
     "BaseModelConfig": "config",
+    "ChatChunk": "outputs",
     "CompletionOutput": "outputs",
     "DynamicConfigManager": "config",
     "InferencePIOError": "errors",
@@ -48,6 +56,7 @@ _MODULES = {
     "StandardModelTest": "conformance.standard",
     "StreamChunk": "outputs",
     "TextModelPluginInterface": "plugin.interface",
+    "ToolCall": "outputs",
     "create_plugin": "plugin.registry",
     "initialize_plugin": "plugin.lifecycle",
     "manage_resources": "plugin.lifecycle",
@@ -56,6 +65,7 @@ _MODULES = {
 __all__ = [
     "LLM",
     "BaseModelConfig",
+    "ChatChunk",
     "CompletionOutput",
     "DynamicConfigManager",
     "InferencePIOError",
@@ -72,6 +82,7 @@ __all__ = [
     "StandardModelTest",
     "StreamChunk",
     "TextModelPluginInterface",
+    "ToolCall",
     "create_plugin",
     "initialize_plugin",
     "manage_resources",

@@ -9,7 +9,7 @@ from itertools import count, pairwise
 from typing import Any, NamedTuple
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_pio.outputs import (
@@ -304,6 +304,7 @@ def test_every_cut_in_two_and_character_by_character(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", CASES)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_any_cut(name: str, data: st.DataObject) -> None:
     case = CASES[name]

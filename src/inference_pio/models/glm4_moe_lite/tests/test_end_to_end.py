@@ -40,9 +40,12 @@ def test_the_plugin_and_the_facade_answer_alike(tiny_path: Path, tmp_path: Path)
     assert plugin._format_chat_messages(messages) == prompt
     with LLM(str(path), dtype="float32", kv_cache_memory_gb=0.01) as llm:
         expected = llm.chat(messages, _GREEDY)[0]
+        written = llm.generate(llm.format_chat(messages), _GREEDY)[0].outputs[0].text
         alone = llm.generate("the cat", _GREEDY)[0].outputs[0].text
     assert expected.prompt == prompt
-    assert plugin.chat_completion(messages, max_new_tokens=20) == expected.outputs[0].text
+    answer = expected.outputs[0]
+    assert (answer.text, answer.reasoning) == ("", written.strip("\n")), "these weights never stop thinking"
+    assert plugin.chat_completion(messages, max_new_tokens=20) == written
     assert plugin.generate_text("the cat", max_new_tokens=20) == alone
     assert plugin.detokenize(plugin.tokenize("Grüße, 你好")) == "Grüße, 你好"
     plugin.cleanup()
