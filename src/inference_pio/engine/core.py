@@ -149,7 +149,7 @@ class EngineCore:
                 with_state=self._runner.keeps_state,
             )
             if self._states:
-                self._states.expect(scheduled, drafts)
+                self._states.expect(list(scheduled), drafts)
             samples = sample(self._runner.run(batch), sampled, drafts)
         except _MODEL_ERRORS as error:
             return updates + self._fail(scheduled, error)
