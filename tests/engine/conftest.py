@@ -24,6 +24,7 @@ from inference_pio.engine.sequence import Sequence
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
 from support.fake_states import StateSpec, fold, folded
+from support.tiny_model import TinyModel
 
 VOCAB = 50
 EOS = 0
@@ -158,6 +159,7 @@ MODELS = {
     "state": StateModel,
     "mixed": MixedModel,
     "repeating": RepeatingModel,
+    "qwen3_next": functools.partial(TinyModel, "qwen3_next", VOCAB),
 }
 
 

@@ -162,7 +162,7 @@ class EngineCore:
                 with_state=self._runner.keeps_state,
             )
             if self._states:
-                self._states.expect(scheduled, drafts)
+                self._states.expect(list(scheduled), drafts)
             if self._media:
                 batch = self._media.extend(batch, scheduled, drafts)
             samples = sample(self._runner.run(batch), sampled, drafts)
