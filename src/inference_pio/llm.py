@@ -80,8 +80,6 @@ class LLM:
             opened = open_model(model, RuntimeOptions(**options), progress, store)
             undo.callback(opened.checkpoint.close)
             manifest = default_registry().choose(opened.raw, str(opened.source.path), plugin)
-            if manifest.fallback:
-                _log.warning("%s runs through %s", opened.source.name, manifest.fallback)
             self._runtime = LocalRuntime(opened)
             self.plugin: ModelPlugin = default_registry().create(manifest.name, runtime=self._runtime)
             undo.callback(self.plugin.cleanup)
@@ -96,6 +94,8 @@ class LLM:
             if not self.plugin.initialize(config=config, progress=progress, **limits, **options):
                 raise self.plugin.last_error or PluginError(f"{manifest.name!r} could not be initialised")
             self.plugin.load_model()
+            if manifest.fallback:
+                _log.warning("%s runs through %s", opened.source.name, manifest.fallback)
             undo.pop_all()
 
     def generate(

@@ -69,4 +69,4 @@ def test_a_stuck_user_is_not_stuck(
     assert len(lines) == 1
     assert "olmo2" in lines[0]
     assert "Transformers' own modules" in lines[0]
-    assert "no quantised weights, GGUF files, recorded steps and tensor parallelism" in lines[0]
+    assert "no quantised weights, GGUF files, recorded steps or tensor parallelism" in lines[0]

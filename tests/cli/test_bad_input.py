@@ -72,8 +72,14 @@ def test_pickle_weights_are_never_opened(cli: Any, make_model: Callable[..., Pat
 
 
 def test_unknown_architecture_lists_those_there_are(cli: Any, make_model: Callable[..., Path]) -> None:
+    folder = make_model(architectures=["NinthForCausalLM"], model_type="ninth")
+    cli("run", folder, "hello").complains(MODEL_FILE, "NinthForCausalLM", "LlamaForCausalLM", "supported")
+
+
+def test_what_the_bridge_cannot_run_is_refused_in_one_line(cli: Any, make_model: Callable[..., Path]) -> None:
     folder = make_model(architectures=["MambaForCausalLM"], model_type="mamba")
-    cli("run", folder, "hello").complains(MODEL_FILE, "MambaForCausalLM", "LlamaForCausalLM", "supported")
+    for verb in (["run", folder, "hello"], ["plan", folder]):
+        cli(*verb).complains(MODEL_FILE, "bridge to Transformers", "layer_types", "linear_attention")
 
 
 @pytest.mark.parametrize(
