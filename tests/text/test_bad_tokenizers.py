@@ -195,6 +195,11 @@ def test_side_files_are_read(tmp_path: Path) -> None:
     assert tokenizer.eos_token_ids == (4, 2)
     assert (tokenizer.eos_token, tokenizer.pad_token_id, tokenizer.bos_token) == ("<end>", 1, None)
     assert tokenizer.chat_template == "old"
+    _write(tmp_path, "chat_template.json", {"chat_template": "the processor's"})
+    assert Tokenizer.from_directory(tmp_path).chat_template == "the processor's"
+    _write(tmp_path, "chat_template.json", {"chat_template": 5})
+    with pytest.raises(TokenizerError, match=r"chat_template\.json: chat_template: must be text, is 5"):
+        Tokenizer.from_directory(tmp_path)
     _write(tmp_path, "chat_template.jinja", "new")
     assert Tokenizer.from_directory(tmp_path).chat_template == "new"
 

@@ -17,6 +17,8 @@ from inference_pio.text.pieces import SPACE, PieceKind
 
 _MAIN, _SETTINGS, _GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 _SPECIAL_MAP, _TEMPLATE = "special_tokens_map.json", "chat_template.jinja"
+# Of models that see: their template once was a file of the processor's, before that of the tokenizer.
+_PROCESSOR_TEMPLATE = "chat_template.json"
 
 
 def read_directory(path: Path) -> TokenizerParts:
@@ -222,10 +224,12 @@ def _chat_template(path: Path, settings: Mapping[str, Any]) -> str | None:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise TokenizerError(path / _TEMPLATE, "is not UTF-8", byte=error.start) from error
-    value = settings.get("chat_template")
+    processors = _json(path / _PROCESSOR_TEMPLATE)
+    name = _SETTINGS if processors is None else _PROCESSOR_TEMPLATE
+    value = (settings if processors is None else processors).get("chat_template")
     if isinstance(value, list):
         named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
         value = named.get("default")
     if value is not None and not isinstance(value, str):
-        raise TokenizerError(path / _SETTINGS, f"must be text, is {value!r:.60}", where="chat_template")
+        raise TokenizerError(path / name, f"must be text, is {value!r:.60}", where="chat_template")
     return value
