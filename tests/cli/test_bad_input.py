@@ -18,6 +18,7 @@ from inference_pio.ops import native
 from support import gguf_bytes
 from support.gguf_bytes import GGUFBytes
 from support.hub_server import LocalHub, serve
+from support.images import FILES
 
 MODEL_FILE, UNAVAILABLE, RESOURCE, USAGE = 3, 4, 5, 2
 
@@ -310,7 +311,10 @@ def test_images_for_a_model_without_eyes_or_a_template(
     cli("run", mute, "hi", "--image", "a.png").complains(USAGE, "--image needs a chat template")
     cli("run", tiny, "hi", "--image", "a.png").complains(USAGE, "messages[0].content[0].type 'image'")
     cli("run", tiny, "hi", "--image", "a.png", "--raw").complains(USAGE, "--raw leaves out")
-    said = cli("chat", tiny, "--temperature", 0, "--max-tokens", 2, stdin=b"/image a.png\nhi\nhi\n")
+    picture = make_model() / "a.png"
+    picture.write_bytes(FILES["PNG"])
+    lines = f"/image {picture}\nhi\nhi\n".encode()
+    said = cli("chat", tiny, "--temperature", 0, "--max-tokens", 2, stdin=lines)
     assert said.code == 0
     assert "(1 before the next message)" in said.err
     assert said.err.count("(error: messages[0].content[0].type 'image' is not supported") == 1

@@ -54,12 +54,14 @@ def test_run(cli: Any, seeing: VisionReference, said: dict[str, str]) -> None:
 
 
 def test_chat(cli: Any, seeing: VisionReference, said: dict[str, str]) -> None:
-    lines = [f"/image {seeing.path / 'red.png'}", "what?", "/image no.png", "what?"]
+    lines = [f"/image {seeing.path / 'red.png'}", "what?", "/image no.png", "/image"]
     lines += [f"/image {seeing.path / 'blue.jpg'}", "what?"]
     done = cli("chat", seeing.path, *OPTIONS, stdin="".join(f"{line}\n" for line in lines).encode())
     assert done.code == 0, done
     assert done.out == f"{said['red']}\n{said['red, then blue']}\n"
-    assert "'no.png' cannot be opened" in done.err
+    assert "(error: image: 'no.png' cannot be opened: No such file or directory)" in done.err
+    assert "(error: image: '.' is not a regular file)" in done.err
+    assert done.err.count("(1 before the next message)") == 2
 
 
 def test_the_oldest_images_go_where_the_context_is_full(cli: Any, seeing: VisionReference) -> None:

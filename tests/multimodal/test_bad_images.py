@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from inference_pio.errors import ImageError, UnavailableError
+from inference_pio.multimodal.header import count_scans
 from inference_pio.multimodal.image import read_image
 from inference_pio.multimodal.limits import DEFAULT_LIMITS
 from support.images import FILES, gradient, png_chunk, png_of, saved
@@ -122,7 +123,9 @@ def test_the_size_of_a_file_is_limited(tmp_path: Path) -> None:
         (b"\x89PNG\r\n\x1a\n" + bytes(40), "does not begin with its header chunk IHDR"),
         (b"\xff\xd8\xff\xda" + bytes(20), "no frame before its pixels"),
         (b"\xff\xd8\xff\xe0\0\x02zz", "no marker at byte 6"),
-        (b"\xff\xd8" + b"\xff" * 100_000, "the JPEG file ends within its header"),
+        (b"\xff\xd8" + b"\xff" * 1000, "the JPEG file ends within its header"),
+        (b"\xff\xd8" + b"\xff" * 100_000, "the JPEG file has no frame behind its first 10000 markers"),
+        (huge("JPEG", 9, 9) + b"\xff\xe0\0\2" * 100_000, "the JPEG file has more than 10000 markers"),
         (b"RIFF\xff\xff\xff\xffWEBPVP8 ", "the WEBP file is cut off: 16 bytes of 4294967303"),
         (b"RIFF\x08\0\0\0WEBPALPH", "does not begin with a chunk that holds an image"),
         (b"RIFF\x04\0\0\0WAVE", "not an image"),
@@ -190,7 +193,18 @@ def test_a_jpeg_with_a_scan_for_every_ten_bytes() -> None:
     data = FILES["progressive JPEG"]
     start = data.rindex(b"\xff\xda")
     scan = data[start:-2]
-    assert "scans, more than 100" in refusal(data[:start] + scan * 200 + b"\xff\xd9")
+    assert "the JPEG file has more than 100 scans" in refusal(data[:start] + scan * 200 + b"\xff\xd9")
+
+
+@pytest.mark.parametrize("name", ["JPEG", "progressive JPEG"])
+def test_scans_of_thumbnails_and_films_beside_a_jpeg_are_not_its_own(name: str) -> None:
+    data = FILES[name]
+    thumbnails = b"\xff\xe2" + struct.pack(">H", 2 + 400) + b"\xff\xda" * 200
+    film = b"ftypmp4" + b"\xff\xda\x00\x02" * 1000
+    assert torch.equal(read_image(data[:2] + thumbnails + data[2:] + film), read_image(data))
+    found = count_scans(data, 100)
+    assert found == data.count(b"\xff\xda") == (1 if name == "JPEG" else 10)
+    assert count_scans(data, 3) == min(found, 4)
 
 
 def test_a_file_of_two_kinds_is_what_its_first_bytes_say() -> None:

@@ -13,7 +13,7 @@ from inference_pio.cli.conversation import Conversation
 from inference_pio.cli.entry import Entry, LineReader
 from inference_pio.cli.options import EngineOptions, HideThinking, Model, Quiet, SamplingOptions
 from inference_pio.cli.session import Session, loaded
-from inference_pio.errors import ContextLengthError, GenerationError, UsageError
+from inference_pio.errors import ContextLengthError, GenerationError, ImageError, UnavailableError, UsageError
 
 HELP = '''/reset        forget the conversation
 /image FILE   put an image before the next message, of a model that sees; may be typed again
@@ -67,8 +67,7 @@ def _obey(entry: Entry, conversation: Conversation) -> bool:
         conversation.reset()
         _note("forgotten")
     elif word == "/image":
-        count = conversation.show(Path(rest.strip()).expanduser())
-        _note(f"{count} before the next message")
+        _show_image(conversation, Path(rest.strip()).expanduser())
     elif word == "/system":
         conversation.reset(rest.strip())
         _note("system message set" if rest.strip() else "system message removed")
@@ -77,6 +76,15 @@ def _obey(entry: Entry, conversation: Conversation) -> bool:
     else:
         _note(f"no command {word}; /help lists them")
     return True
+
+
+def _show_image(conversation: Conversation, path: Path) -> None:
+    try:
+        count = conversation.show(path)
+    except (ImageError, UnavailableError) as error:
+        _note(f"error: {error}")
+    else:
+        _note(f"{count} before the next message")
 
 
 def _answer(

@@ -22,16 +22,23 @@ class Conversation:
         self._session = session
         self._system = system or ""
         self._turns: list[dict[str, Any]] = []
-        self._images: list[Path] = []
+        self._images: list[object] = []
 
     def reset(self, system: str | None = None) -> None:
         """Forget everything said; another system message if one is given ("" is none)."""
         self._turns, self._images = [], []
         self._system = self._system if system is None else system
 
-    def show(self, image: Path) -> int:
-        """Put an image before the next message; how many there are now."""
-        self._images.append(image)
+    def show(self, path: Path) -> int:
+        """Put an image before the next message; how many there are now. Its file is read now and not again.
+
+        Raises:
+            ImageError: it cannot be used.
+            UnavailableError: Pillow is not installed.
+        """
+        from inference_pio.multimodal.image import open_image
+
+        self._images.append(open_image(path).data)
         return len(self._images)
 
     def ask(self, text: str) -> tuple[EncodedPrompt, int]:

@@ -31,11 +31,11 @@ def read_prompt(argument: str | None, file: Path | None) -> str:
     return prompt
 
 
-def with_images(text: str, images: Sequence[Path]) -> str | list[dict[str, Any]]:
+def with_images(text: str, images: Sequence[object]) -> str | list[dict[str, Any]]:
     """The content of a message: images come before the text that asks about them."""
     if not images:
         return text
-    return [*({"type": "image", "image": path} for path in images), {"type": "text", "text": text}]
+    return [*({"type": "image", "image": image} for image in images), {"type": "text", "text": text}]
 
 
 def _read_file(file: Path) -> str:

@@ -6,6 +6,7 @@ WebP: RFC 9649, 2.3 to 2.7. BMP: BITMAPCOREHEADER and BITMAPINFOHEADER of the Wi
 
 from __future__ import annotations
 
+import re
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,6 +25,11 @@ _OTHERS = (
 # Start of frame: every coding that T.81 names; C4, C8 and CC are tables and reserved.
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
 _STANDALONE = frozenset([0x01, *range(0xD0, 0xD8)])
+# A marker, and not a byte of pixels, a restart among them or a fill byte.
+_MARKER = re.compile(rb"\xff[^\x00\x01\xff\xd0-\xd7]", re.DOTALL)
+_SCAN, _END = 0xDA, 0xD9
+# A file of nothing but markers would keep us busy; real ones have tens.
+_MAX_MARKERS = 10_000
 
 
 class BadHeader(ValueError):
@@ -98,7 +104,7 @@ def _webp(data: bytes) -> tuple[int, int]:
 def _jpeg(data: bytes) -> tuple[int, int]:
     """The first frame's size: markers are walked by their lengths up to it."""
     at = 2
-    while True:
+    for _ in range(_MAX_MARKERS):
         if data[at] != 0xFF:
             raise BadHeader(f"the JPEG file has no marker at byte {at}")
         marker = data[at + 1]
@@ -109,11 +115,30 @@ def _jpeg(data: bytes) -> tuple[int, int]:
         elif marker in _FRAMES:
             height, width = struct.unpack_from(">HH", data, at + 5)
             return width, height
-        elif marker in (0xD9, 0xDA):
+        elif marker in (_SCAN, _END):
             raise BadHeader("the JPEG file has no frame before its pixels")
         else:
             (length,) = struct.unpack_from(">H", data, at + 2)
             at += 2 + max(length, 2)
+    raise BadHeader(f"the JPEG file has no frame behind its first {_MAX_MARKERS} markers")
+
+
+def count_scans(data: bytes, most: int) -> int:
+    """Scans of a JPEG file, each of which costs a pass over all pixels; counted up to one more than `most`.
+
+    Thumbnails in segments and whatever lies behind the image's end are not of it.
+
+    Raises:
+        BadHeader: the file is made of markers.
+    """
+    at, scans = 2, 0
+    for _ in range(_MAX_MARKERS):
+        found = _MARKER.search(data, at)
+        if found is None or data[found.end() - 1] == _END or scans > most:
+            return scans
+        at = found.end() + max(2, int.from_bytes(data[found.end() : found.end() + 2], "big"))
+        scans += data[found.end() - 1] == _SCAN
+    raise BadHeader(f"the JPEG file has more than {_MAX_MARKERS} markers")
 
 
 _FORMATS: tuple[tuple[bytes, str, Callable[[bytes], tuple[int, int]]], ...] = (

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from inference_pio.errors import ImageError, UnavailableError
-from inference_pio.multimodal.header import BadHeader, Header, read_header
+from inference_pio.multimodal.header import BadHeader, Header, count_scans, read_header
 from inference_pio.multimodal.limits import DEFAULT_LIMITS, ImageLimits
 from inference_pio.multimodal.source import file_bytes
 
@@ -109,13 +109,14 @@ def open_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str 
     data, claimed = file_bytes(source, where, limits.max_bytes)
     try:
         header = read_header(data)
+        scans = count_scans(data, _MAX_SCANS) if header.format == "JPEG" else 0
     except BadHeader as error:
         raise ImageError(where, str(error)) from error
     if claimed not in (None, header.format):
         raise ImageError(where, f"the data: URL says {claimed} and the file is {header.format}")
     _check(header, where, limits)
-    if header.format == "JPEG" and (scans := data.count(b"\xff\xda")) > _MAX_SCANS:
-        raise ImageError(where, f"the JPEG file has {scans} scans, more than {_MAX_SCANS}: save it anew")
+    if scans > _MAX_SCANS:
+        raise ImageError(where, f"the JPEG file has more than {_MAX_SCANS} scans: save it anew")
     return ImageFile(where, header, data)
 
 

@@ -7,6 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
+from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -183,8 +184,11 @@ class LocalRuntime:
             if images:
                 raise UsageError(f"{images[0].where}: {ready.config.model_name} takes text only, not images")
             return EncodedPrompt(text, ids)
-        longest = ready.plan.max_model_len
-        return EncodedPrompt(text, *fill_placeholders(ids, images, ready.images, max_tokens=longest))
+        fill = partial(fill_placeholders, ids, images, ready.images, max_tokens=ready.plan.max_model_len)
+        if not images:
+            return EncodedPrompt(text, *fill())
+        with ThreadPoolExecutor(1) as pool:  # as in `load`: the caller's thread must not keep OpenMP workers
+            return EncodedPrompt(text, *pool.submit(fill).result())
 
     def generate(
         self,

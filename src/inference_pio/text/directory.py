@@ -224,9 +224,9 @@ def _chat_template(path: Path, settings: Mapping[str, Any]) -> str | None:
             return data.decode("utf-8")
         except UnicodeDecodeError as error:
             raise TokenizerError(path / _TEMPLATE, "is not UTF-8", byte=error.start) from error
-    processor = _json(path / _PROCESSOR_TEMPLATE)
-    name, stated = (_SETTINGS, settings) if processor is None else (_PROCESSOR_TEMPLATE, processor)
-    value = stated.get("chat_template")
+    processors = _json(path / _PROCESSOR_TEMPLATE)
+    name = _SETTINGS if processors is None else _PROCESSOR_TEMPLATE
+    value = (settings if processors is None else processors).get("chat_template")
     if isinstance(value, list):
         named = {entry.get("name"): entry.get("template") for entry in value if isinstance(entry, dict)}
         value = named.get("default")
