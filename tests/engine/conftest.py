@@ -193,7 +193,7 @@ class Oracle:
     """Stands in for `Speculation`: drafts what is known to come, now and then with something wrong in it."""
 
     def __init__(self, engine: EngineCore, answer_of: Callable[[Sequence], list[int]], seed: int) -> None:
-        self.num_drafted = 0
+        self.num_drafted = self.num_predicted = self.num_accepted_predictions = 0
         self._engine, self._answer_of, self._random = engine, answer_of, random.Random(seed)
 
     def draft(self, scheduled):
@@ -213,6 +213,10 @@ class Oracle:
                 room -= len(tokens)
                 self.num_drafted += len(tokens)
         return drafts
+
+    def settle(self, sequence: Sequence, accepted: int) -> None:
+        assert 0 <= accepted <= 7
+        assert sequence.num_tokens > accepted
 
     def record(self, seconds: float) -> None:
         assert seconds >= 0
@@ -255,6 +259,7 @@ def fake():
         "EOS",
         "NAN_TOKEN",
         "CRASH_TOKEN",
+        "fold",
         "greedy_reference",
         "logits_of",
         "make_engine",

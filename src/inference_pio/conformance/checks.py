@@ -16,7 +16,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from inference_pio.conformance import checkpoint, configuration, logits, ranks, serving, wording
+from inference_pio.conformance import checkpoint, configuration, drafting, logits, ranks, serving, wording
 from inference_pio.conformance.subject import Subject
 
 
@@ -30,7 +30,7 @@ class Check:
     number: str
     run: Callable[[Subject], None]
     needs: Literal[
-        "", "checkpoints", "shards", "refused_ranks", "not_interchangeable", "chat", "collected"
+        "", "checkpoints", "shards", "refused_ranks", "not_interchangeable", "chat", "drafting", "collected"
     ] = ""
 
     @property
@@ -72,4 +72,5 @@ CHECKS = (
     Check("C13", serving.check_cleanup),
     Check("C14", wording.check_detokenisation),
     Check("C14", wording.check_chat, needs="chat"),
+    Check("C16", drafting.check_drafts, needs="drafting"),
 )

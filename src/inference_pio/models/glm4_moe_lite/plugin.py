@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inference_pio.models.glm4_moe_lite import MANIFEST
@@ -21,6 +22,7 @@ from inference_pio.models.glm4_moe_lite.linear_optimizations import weight_layou
 from inference_pio.models.glm4_moe_lite.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.glm4_moe_lite.model import Glm4MoeLiteForCausalLM
 from inference_pio.models.glm4_moe_lite.prefix_caching import prefix_cache_manager
+from inference_pio.models.glm4_moe_lite.specific_optimizations import mtp
 from inference_pio.models.glm4_moe_lite.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
@@ -42,6 +44,11 @@ class Glm4MoeLitePlugin(ModelPlugin):
 
     def read_config(self, raw: Mapping[str, Any], path: str) -> Glm4MoeLiteConfig:
         return Glm4MoeLiteConfig.read(raw, path)
+
+    def with_drafting(
+        self, config: Glm4MoeLiteConfig, tensor_names: Collection[str]
+    ) -> Glm4MoeLiteConfig | None:
+        return replace(config, use_mtp=True) if mtp.is_in(config, tensor_names) else None
 
     def build_model(self, config: Glm4MoeLiteConfig, shard: Shard) -> Glm4MoeLiteForCausalLM:
         return Glm4MoeLiteForCausalLM(config, shard)
@@ -87,4 +94,5 @@ class Glm4MoeLitePlugin(ModelPlugin):
             fused_layer_norm.technique(config),
             optimizations.technique(),
             tensor_parallel_layers.technique(config),
+            mtp.technique(config),
         )

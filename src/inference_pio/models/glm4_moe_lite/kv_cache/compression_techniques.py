@@ -14,9 +14,11 @@ from inference_pio.plugin.facts import TechniqueFact
 
 
 def cache_specs(config: Glm4MoeLiteConfig, dtype: torch.dtype) -> tuple[PagedLatent, ...]:
-    """One spec per layer; every rank holds all of it, since all heads read the same latents."""
+    """One spec per layer, that of a layer that drafts last; every rank holds all of it, since all heads read the same
+    latents.
+    """
     spec = PagedLatent(config.kv_lora_rank, config.qk_rope_head_dim, dtype)
-    return (spec,) * config.num_hidden_layers
+    return (spec,) * (config.num_hidden_layers + config.use_mtp)
 
 
 def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
