@@ -42,6 +42,7 @@ def plan(
                 "device": str(planned.device),
                 "packed_kinds": planned.packing.used_kinds(),
                 "packed_weights": planned.packed_bytes,
+                "mtp": planned.predicts,
                 **planned.plan.as_dict(),
             }
         )
@@ -85,6 +86,11 @@ def _show(planned: Prepared) -> None:
     print()
     if plan.state and planned.options.speculation:
         print("Nothing is guessed ahead: state cannot be taken back to before a wrong guess.")
+    if planned.predicts:
+        print(
+            "A layer of the model's own guesses ahead (multi-token prediction), with weights and cache that are "
+            "counted here; --no-mtp leaves it out."
+        )
     print("It fits." if plan.fits else f"It does not fit: {plan.advice()}.")
     sys.stdout.flush()
 

@@ -61,9 +61,11 @@ class ModelPlugin(TextModelPluginInterface):
         """
 
     def with_drafting(self, config: Any, tensor_names: Collection[str]) -> BaseModelConfig | None:  # noqa: ARG002
-        """`config` so that the model has the checkpoint's own layer for drafts (`plugin/drafting.py`), its weight map
-        that layer's weights, and the last of its cache specs that layer's cache. None where the checkpoint, whose
-        tensors these are, has no such layer, or the plugin does not use it.
+        """`config` changed so that the model has the checkpoint's own layer for drafts (`plugin/drafting.py`), the
+        weight map that layer's weights, and the last of the cache specs that layer's cache. None where the checkpoint,
+        whose tensors these are, has no such layer, or the plugin does not use it.
+
+        The field that says so is `set_by_runtime`.
         """
         return None
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inference_pio.config import BaseModelConfig, ConfigReader
+from inference_pio.config import BaseModelConfig, ConfigReader, set_by_runtime
 
 DENSE, SPARSE = "dense", "sparse"
 _IGNORED = {
@@ -79,7 +79,7 @@ class Glm4MoeLiteConfig(BaseModelConfig):
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.8
     num_nextn_predict_layers: int = 1
-    use_mtp: bool = False
+    use_mtp: bool = set_by_runtime(False)
     tie_word_embeddings: bool = False
 
     @property
