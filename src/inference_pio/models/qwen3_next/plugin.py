@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inference_pio.models.qwen3_next import MANIFEST
@@ -22,7 +23,7 @@ from inference_pio.models.qwen3_next.linear_optimizations import weight_layout
 from inference_pio.models.qwen3_next.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.qwen3_next.model import Qwen3NextForCausalLM
 from inference_pio.models.qwen3_next.prefix_caching import prefix_cache_manager
-from inference_pio.models.qwen3_next.specific_optimizations import speculation
+from inference_pio.models.qwen3_next.specific_optimizations import mtp, speculation
 from inference_pio.models.qwen3_next.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
@@ -44,6 +45,9 @@ class Qwen3NextPlugin(ModelPlugin):
 
     def read_config(self, raw: Mapping[str, Any], path: str) -> Qwen3NextConfig:
         return Qwen3NextConfig.read(raw, path)
+
+    def with_drafting(self, config: Qwen3NextConfig, tensor_names: Collection[str]) -> Qwen3NextConfig | None:
+        return replace(config, use_mtp=True) if mtp.is_in(tensor_names) else None
 
     def build_model(self, config: Qwen3NextConfig, shard: Shard) -> Qwen3NextForCausalLM:
         return Qwen3NextForCausalLM(config, shard)
@@ -83,4 +87,5 @@ class Qwen3NextPlugin(ModelPlugin):
             optimizations.technique(),
             tensor_parallel_layers.technique(config),
             speculation.technique(config),
+            mtp.technique(config),
         )

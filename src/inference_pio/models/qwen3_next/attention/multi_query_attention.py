@@ -41,16 +41,22 @@ class GatedAttention(nn.Module):
         self.prefill, self.decode = prefill_attention(config), decode_attention(config)
 
     def forward(self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache) -> Tensor:
-        qkv_TE, gate_TX = split_gate(self.qkv_proj(x_TD), self.num_heads, self.head_dim)
-        norms = ops.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, self.q_norm.offset)
-        heads = (self.num_heads, self.num_kv_heads)
-        q_TNH = normalise_rotate_and_store(qkv_TE, batch, cos_sin, cache, heads, norms)
+        q_TNH, gate_TX = self.project(x_TD, batch, cos_sin, cache)
         attend = self.decode if batch.max_query_len == 1 else self.prefill
         where = (batch.block_tables, batch.query_start, batch.seq_lens)
         longest = (batch.max_query_len, batch.max_seq_len)
         o_TNH = attend(q_TNH, cache.k, cache.v, *where, self.scale, *longest, cache.scales)
         y_TD: Tensor = self.o_proj(o_TNH.flatten(1) * gate_TX.sigmoid())
         return y_TD
+
+    def project(
+        self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache
+    ) -> tuple[Tensor, Tensor]:
+        """Turned queries [T, N, H] and gates [T, N·H]; keys and values lie in the cache then."""
+        qkv_TE, gate_TX = split_gate(self.qkv_proj(x_TD), self.num_heads, self.head_dim)
+        norms = ops.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, self.q_norm.offset)
+        heads = (self.num_heads, self.num_kv_heads)
+        return normalise_rotate_and_store(qkv_TE, batch, cos_sin, cache, heads, norms), gate_TX
 
 
 def technique(config: Qwen3NextConfig) -> TechniqueFact:

@@ -12,7 +12,8 @@ from inference_pio.plugin.facts import ShardPlan, ShardRule, TechniqueFact
 
 _MAX_RANKS = 64
 _WHOLE = ShardRule("replicate")
-_LAYER = "model.layers.*."
+_LAYERS = ("model.layers.*.", "mtp.layers.*.")  # of the model, and what drafts for it
+_MTP = ("fc", "norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")
 
 
 def shard_plan(config: Qwen3NextConfig) -> ShardPlan:
@@ -21,16 +22,21 @@ def shard_plan(config: Qwen3NextConfig) -> ShardPlan:
         "model.embed_tokens.weight": vocabulary,
         "lm_head.weight": vocabulary,
         "model.norm.weight": _WHOLE,
-        f"{_LAYER}input_layernorm.weight": _WHOLE,
-        f"{_LAYER}post_attention_layernorm.weight": _WHOLE,
+        **{f"mtp.{name}.weight": _WHOLE for name in _MTP},
+    }
+    in_a_layer = {
+        "input_layernorm.weight": _WHOLE,
+        "post_attention_layernorm.weight": _WHOLE,
         **_attention(config),
         **_delta_net(config),
         **_swiglu("mlp.", config.intermediate_size),
         **_swiglu("mlp.experts.*.", config.moe_intermediate_size),
         **_swiglu("mlp.shared_expert.", config.shared_expert_intermediate_size),
-        f"{_LAYER}mlp.gate.weight": _WHOLE,
-        f"{_LAYER}mlp.shared_expert_gate.weight": _WHOLE,
+        "mlp.gate.weight": _WHOLE,
+        "mlp.shared_expert_gate.weight": _WHOLE,
     }
+    for layer in _LAYERS:
+        rules |= {f"{layer}{name}": rule for name, rule in in_a_layer.items()}
     return ShardPlan(rules, tuple(size for size in range(1, _MAX_RANKS + 1) if _legal(config, size)))
 
 
@@ -39,7 +45,7 @@ def _attention(config: Qwen3NextConfig) -> dict[str, ShardRule]:
     heads, kv_heads = (
         ShardRule("column", n) for n in (config.num_attention_heads, config.num_key_value_heads)
     )
-    place = f"{_LAYER}self_attn."
+    place = "self_attn."
     rules = {f"{place}q_norm.weight": _WHOLE, f"{place}k_norm.weight": _WHOLE}
     for kind in ("weight", "bias"):
         rules |= {f"{place}q_proj.{kind}": heads, f"{place}k_proj.{kind}": kv_heads}
@@ -52,7 +58,7 @@ def _delta_net(config: Qwen3NextConfig) -> dict[str, ShardRule]:
     groups = config.linear_num_key_heads
     by_group = ShardRule("column", groups)
     channels = (config.key_width, config.key_width, config.value_width)
-    place = f"{_LAYER}linear_attn."
+    place = "linear_attn."
     return {
         f"{place}in_proj_qkvz.weight": by_group,
         f"{place}in_proj_ba.weight": by_group,
@@ -66,16 +72,16 @@ def _delta_net(config: Qwen3NextConfig) -> dict[str, ShardRule]:
 
 def _swiglu(place: str, width: int) -> dict[str, ShardRule]:
     return {
-        f"{_LAYER}{place}gate_proj.weight": ShardRule("column", width),
-        f"{_LAYER}{place}up_proj.weight": ShardRule("column", width),
-        f"{_LAYER}{place}down_proj.weight": ShardRule("row", width),
+        f"{place}gate_proj.weight": ShardRule("column", width),
+        f"{place}up_proj.weight": ShardRule("column", width),
+        f"{place}down_proj.weight": ShardRule("row", width),
     }
 
 
 def _legal(config: Qwen3NextConfig, size: int) -> bool:
     """Everything that the model has divides evenly; KV heads divide, or are held by several ranks."""
     whole = [config.vocab_size]
-    if ATTENTION in config.layer_types:
+    if ATTENTION in config.layer_types or config.use_mtp:
         kv_heads = config.num_key_value_heads
         if kv_heads % size and size % kv_heads:
             return False
