@@ -243,3 +243,15 @@ def test_further_layers_are_left_out(untrained: Path, tmp_path: Path) -> None:
     safetensors.torch.save_file({**held, **second}, path / "model.safetensors")
     with _open(path) as llm, _open(untrained) as one:
         assert replace(llm.plugin.runtime.plan, budget=0) == replace(one.plugin.runtime.plan, budget=0)
+
+
+def test_the_plan_says_that_a_layer_guesses(untrained: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from inference_pio.cli.plan import _show
+    from inference_pio.plugin.runtime import RuntimeOptions
+    from inference_pio.runtime.plan_only import plan_only
+
+    shown = []
+    for options in (RuntimeOptions(), RuntimeOptions(mtp=False)):
+        _show(plan_only(str(untrained), "float32", "cpu", options, None, None))
+        shown.append("--no-mtp leaves it out" in capsys.readouterr().out)
+    assert shown == [True, False]
