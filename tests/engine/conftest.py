@@ -1,8 +1,8 @@
 """Models whose next token is a function of the whole history, read back through three kinds of cache.
 
 Whatever the engine gets wrong (a block table, a slot, a position, a chunk border) changes the history that is read
-back, and with it the tokens. All three compute the same function, so they must give the same tokens. A fourth model
-soon repeats itself.
+back, and with it the tokens. All compute the same function, so they must give the same tokens; one of them through two
+kinds of cache at once. One more model soon repeats itself, one has a layer that drafts.
 """
 
 from __future__ import annotations
@@ -23,12 +23,13 @@ from inference_pio.engine.core import EngineCore
 from inference_pio.engine.sequence import Sequence
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
+from support.fake_drafting import DraftingFake
+from support.fake_states import StateSpec, fold, folded
 
 VOCAB = 50
 EOS = 0
 NAN_TOKEN = 48
 CRASH_TOKEN = 49
-PRIME = 2**61 - 1
 
 
 @functools.cache
@@ -36,10 +37,6 @@ def logits_of(state: int) -> torch.Tensor:
     logits = 2 * torch.randn(VOCAB, generator=torch.Generator().manual_seed(state))
     logits[NAN_TOKEN] = logits[CRASH_TOKEN] = -1e30
     return logits
-
-
-def fold(state: int, token_id: int) -> int:
-    return (state * 1_000_003 + token_id + 1) % PRIME
 
 
 def greedy_reference(prompt: list[int], num_tokens: int) -> list[int]:
@@ -127,47 +124,46 @@ class LatentModel(FakeModel):
         return _fold_from(cache[rows, 2].tolist(), length - (end - start))
 
 
-@dataclass(frozen=True)
-class StateSpec:
-    """Memory that does not grow: one number per sequence."""
-
-    def bytes_per_token(self):
-        return 0
-
-    def bytes_per_sequence(self):
-        return 8
-
-    def allocate(self, num_blocks, block_size, num_slots, device):  # noqa: ARG002
-        return torch.full((num_slots,), 12345, dtype=torch.int64, device=device)
-
-
 class StateModel(FakeModel):
     specs = (StateSpec(),)
-    policy = PrefixPolicy(seed=("fake",), reusable=False)
+    policy = PrefixPolicy(seed=("fake",), reuse="snapshots")
 
     def fold_sequence(self, batch, cache, s, start, end):
-        slot = int(batch.state_slots[s])
-        state = 0 if int(batch.positions[start]) == 0 else int(cache[slot])
-        states = []
-        for token_id in batch.token_ids[start:end].tolist():
-            state = fold(state, token_id)
-            states.append(state)
-        cache[slot] = state
-        return states
+        return cache.run(batch, s, start, end)
+
+
+class MixedModel(PagedModel):
+    """A layer that keeps every token beside one that keeps state: they must have seen the same."""
+
+    specs = (*PagedModel.specs, StateSpec())
+    policy = PrefixPolicy(seed=("fake",), reuse="snapshots")
+
+    def forward(self, batch, caches):
+        self.states = caches[1]
+        return super().forward(batch, caches)
+
+    def fold_sequence(self, batch, cache, s, start, end):
+        expected = super().fold_sequence(batch, cache, s, start, end)
+        if self.states.run(batch, s, start, end) != expected:
+            raise ValueError("the state is not that of the tokens before")
+        return expected
 
 
 def _fold_from(tokens, num_before):
-    state, states = 0, []
-    for token_id in tokens:
-        state = fold(state, token_id)
-        states.append(state)
-    return states[num_before:]
+    return folded(0, tokens)[num_before:]
 
 
-MODELS = {"paged": PagedModel, "latent": LatentModel, "state": StateModel, "repeating": RepeatingModel}
+MODELS = {
+    "paged": PagedModel,
+    "latent": LatentModel,
+    "state": StateModel,
+    "mixed": MixedModel,
+    "repeating": RepeatingModel,
+    "drafting": lambda: DraftingFake(logits_of, VOCAB),
+}
 
 
-def make_engine(kind: str = "paged", **overrides) -> EngineCore:
+def make_engine(kind: str = "paged", policy: PrefixPolicy | None = None, **overrides) -> EngineCore:
     sizes = {
         "max_model_len": 64,
         "block_size": 4,
@@ -184,7 +180,7 @@ def make_engine(kind: str = "paged", **overrides) -> EngineCore:
         config,
         vocab_size=VOCAB,
         eos_token_ids=[EOS],
-        prefix_policy=model.policy,
+        prefix_policy=policy or model.policy,
         device=torch.device("cpu"),
     )
 
@@ -201,7 +197,10 @@ class Oracle:
         room = self._engine.config.max_num_batched_tokens - sum(scheduled.values())
         for sequence, count in scheduled.items():
             left = min(room, sequence.request.max_len - sequence.num_tokens - 1, draw.randint(0, 7))
-            if count > 1 or not sequence.num_generated_tokens or left <= 0:
+            if self._engine._states is not None:
+                left = min(left, self._engine.config.max_drafts - sum(map(len, drafts.values())))
+            decoding = sequence.num_computed_tokens + count == sequence.num_tokens
+            if count > 1 or not decoding or not sequence.num_generated_tokens or left <= 0:
                 continue
             known = self._answer_of(sequence)[sequence.num_generated_tokens :]
             tokens = (known + draw.choices(range(1, VOCAB), k=left))[:left]
@@ -259,7 +258,7 @@ def fake():
         "EOS",
         "NAN_TOKEN",
         "CRASH_TOKEN",
-        "fold",
+        "MODELS",
         "greedy_reference",
         "logits_of",
         "make_engine",

@@ -6,98 +6,16 @@ import random
 
 import pytest
 import torch
-from torch import nn
 
 from inference_pio.engine import core
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
 from inference_pio.engine.mtp import DepthAcceptance
 from inference_pio.engine.step_costs import DRAFT_COUNTS, StepCosts
-from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
+from support.fake_drafting import DraftingFake
 
 GREEDY = {"temperature": 0.0}
-
-
-class Spec:
-    """Per token a number of the main model, or two of the drafting layer, with the position beside them."""
-
-    def bytes_per_token(self):
-        return 24
-
-    def bytes_per_sequence(self):
-        return 0
-
-    def allocate(self, num_blocks, block_size, num_slots, device):  # noqa: ARG002
-        return torch.full((num_blocks * block_size, 3), -1, dtype=torch.int64, device=device)
-
-
-class DraftingFake(nn.Module):
-    """Hidden states are the folded history, exactly, so that the layer foretells the next token where it wants to.
-
-    It keeps (hidden state before, token, position) of every token and reads all of them back on every draft: each must
-    be what the model's own cache says of this history. Only zeros may stand in front of what was not computed here.
-    """
-
-    can_draft = True
-    specs = (Spec(), Spec())
-
-    def __init__(self, fake, block_size, right):
-        super().__init__()
-        self.fake, self.size, self.right = fake, block_size, right
-        self.zeros = self.drafts = 0
-
-    def forward_all(self, batch, caches):
-        rows = self._remember_tokens(batch, caches[0])
-        hidden, starts = [], batch.query_start.tolist()
-        for s, tokens in enumerate(rows):
-            count = starts[s + 1] - starts[s]
-            hidden += self._states(tokens)[len(tokens) - count :]
-        wanted = [self.fake.logits_of(hidden[row]) for row in batch.last_token.tolist()]
-        logits = torch.stack(wanted) if wanted else torch.empty(0, self.fake.VOCAB)
-        return logits, torch.tensor(hidden)[:, None]
-
-    def remember(self, hidden, batch, caches):
-        caches[1][batch.slot_mapping] = torch.stack((hidden[:, 0], batch.token_ids, batch.positions), 1)
-
-    def draft(self, hidden, batch, caches):
-        self.drafts += 1
-        self.remember(hidden, batch, caches)
-        logits, states = [], []
-        for s, length in enumerate(batch.seq_lens.tolist()):
-            entries = caches[1][self._places(batch, s, length)].tolist()
-            main = caches[0][self._places(batch, s, length)][:, 2].tolist()
-            state, known = 0, 0
-            for position, (before, token, place) in enumerate(entries):
-                assert place == position
-                # What is behind the model's own cache are drafts, of which it knows nothing yet.
-                assert token == main[position] or position >= length - 7
-                assert before in (state, 0), "not the hidden state of the token before"
-                known += before == 0 and position > 0
-                state = self.fake.fold(state, token)
-            self.zeros += known
-            # Without the state behind the last token of a shared prefix the layer cannot know what it should.
-            state = self.fake.fold(int(hidden[s, 0]), int(batch.token_ids[s]))
-            shift = 0 if self.right(state) else 1
-            logits.append(self.fake.logits_of(state).roll(shift))
-            states.append(state)
-        return torch.stack(logits), torch.tensor(states)[:, None]
-
-    def _remember_tokens(self, batch, cache):
-        cache[batch.slot_mapping, 2] = batch.token_ids
-        lengths = batch.seq_lens.tolist()
-        return [cache[self._places(batch, s, length), 2].tolist() for s, length in enumerate(lengths)]
-
-    def _places(self, batch, s, length):
-        blocks = batch.block_tables[s].long()
-        return (blocks[:, None] * self.size + torch.arange(self.size)).flatten()[:length]
-
-    def _states(self, tokens):
-        state, states = 0, []
-        for token in tokens:
-            state = self.fake.fold(state, token)
-            states.append(state)
-        return states
 
 
 def always(_):
@@ -122,14 +40,14 @@ def make_engine(fake, right=always, **overrides):
         "speculation": 7,
     }
     config = EngineConfig(**{**sizes, **overrides})
-    model = DraftingFake(fake, config.block_size, right)
+    model = DraftingFake(fake.logits_of, fake.VOCAB, right)
     return EngineCore(
         model,
         model.specs,
         config,
         vocab_size=fake.VOCAB,
         eos_token_ids=[fake.EOS],
-        prefix_policy=PrefixPolicy(seed=("fake",)),
+        prefix_policy=model.policy,
         device=torch.device("cpu"),
     )
 
@@ -293,7 +211,6 @@ def test_fewer_drafts_where_they_come_true_less_often(fake, monkeypatch):
 
 def test_off_where_speculation_is(fake):
     engine = make_engine(fake, speculation=0)
-    engine._runner._model.forward = lambda batch, caches: engine._runner._model.forward_all(batch, caches)[0]
     assert answers(fake, engine, {"r": (prompt_of(9), params_of(**GREEDY))})["r", 0] == fake.greedy_reference(
         prompt_of(9), 30
     )

@@ -72,12 +72,12 @@ def oracle(fake, engine, requests, kind, seed=1):
     return alone
 
 
-@pytest.mark.parametrize("kind", ["paged", "latent"])
+@pytest.mark.parametrize("kind", ["paged", "latent", "state", "mixed"])
 @pytest.mark.parametrize("name", REQUESTS)
 def test_tokens_and_logprobs_are_those_without_drafts(fake, kind, name):
     results = []
     for drafted in (False, True):
-        engine = fake.make_engine(kind)
+        engine = fake.make_engine(kind, speculation=7)
         requests = {f"r{i}": (prompt_of(4 + i, i), params_of(i, **REQUESTS[name])) for i in range(4)}
         if drafted:
             oracle(fake, engine, requests, kind)
@@ -272,15 +272,6 @@ def test_it_comes_back_when_steps_become_cheap(fake, timed):
         drafted = engine.stats().draft_tokens
         price[0] = 0.02
     assert drafted > 800
-
-
-def test_recurrent_state_gets_no_drafts(fake):
-    prompt = prompt_of(4) * 8
-    engine = fake.make_engine("state", speculation=15)
-    engine.add_request("r", prompt, params_of(temperature=0))
-    assert fake.tokens_of(fake.run(engine)["r", 0]) == fake.greedy_reference(prompt, 30)
-    assert engine._speculation is None
-    assert engine.stats().draft_tokens == 0
 
 
 def test_drafts_take_what_blocks_are_left_and_preempt_nobody(fake, timed):

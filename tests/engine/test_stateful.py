@@ -16,6 +16,7 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from inference_pio.engine.step_costs import DRAFT_COUNTS, StepCosts
 from inference_pio.sampling_params import SamplingParams
 
 # Few different tokens and lengths, so that prefixes are often equal and end in every place of a block.
@@ -51,8 +52,9 @@ class Machine(RuleBasedStateMachine):
         idle=st.none() | st.integers(0, 6),
         caching=st.booleans(),
         speculation=st.sampled_from(["off", "on", "oracle"]),
+        snapshots=st.integers(0, 5),
     )
-    def start(self, num_blocks, budget, num_seqs, idle, caching, speculation):
+    def start(self, num_blocks, budget, num_seqs, idle, caching, speculation, snapshots):
         self.engine = self.fake.make_engine(
             self.kind,
             max_model_len=40,
@@ -61,9 +63,10 @@ class Machine(RuleBasedStateMachine):
             max_num_seqs=num_seqs,
             prefix_cache_max_blocks=idle,
             enable_prefix_caching=caching,
+            num_snapshots=snapshots,
             speculation=0 if speculation == "off" else 5,
         )
-        if speculation == "oracle" and self.kind != "state":
+        if speculation == "oracle":
             self.engine._speculation = self.fake.Oracle(self.engine, self.answer_of, seed=budget)
 
     def answer_of(self, sequence):
@@ -140,12 +143,20 @@ class Machine(RuleBasedStateMachine):
     [
         ("paged", 15),
         ("latent", 5),
+        ("drafting", 15),
         ("state", 8),
+        ("mixed", 15),
         pytest.param("paged", 300, marks=pytest.mark.slow),
-        pytest.param("state", 100, marks=pytest.mark.slow),
+        pytest.param("mixed", 300, marks=pytest.mark.slow),
+        pytest.param("drafting", 200, marks=pytest.mark.slow),
     ],
 )
-def test_any_interleaving_gives_each_request_what_it_gets_alone(fake, kind, examples):
+def test_any_interleaving_gives_each_request_what_it_gets_alone(fake, kind, examples, monkeypatch):
+    if kind == "drafting":  # as much as it can, whatever its passes cost here
+        monkeypatch.setattr(StepCosts, "comparable", True)
+        monkeypatch.setattr(
+            StepCosts, "ratios", lambda _, most: [(count, 1.0) for count in DRAFT_COUNTS if count <= most]
+        )
     run_state_machine_as_test(
         functools.partial(Machine, fake, kind),
         settings=settings(

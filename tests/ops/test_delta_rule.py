@@ -131,6 +131,35 @@ def test_sequences_of_one_step_do_not_meet():
     assert state[3].isnan().all()
 
 
+@pytest.mark.parametrize(("tokens", "drafts"), [(2, 1), (8, 7), (80, 3), (200, 70)])
+def test_drafts_are_computed_and_leave_no_trace(tokens, drafts):
+    """Beside a sequence with one token and one that has no drafts."""
+    x, kept = inputs(tokens), tokens - drafts
+    rng = torch.Generator().manual_seed(0)
+    conv_x, weight = torch.randn(tokens + 4, C, generator=rng), torch.randn(C, 4, generator=rng)
+    others = inputs(4, seed=9)
+    step = Inputs(*(torch.cat(parts) for parts in zip(others.rows(0, 1), x, others.rows(1, 4), strict=True)))
+    places = ops.spans(
+        torch.tensor([0, 1, 1 + tokens, 4 + tokens], dtype=torch.int32),
+        torch.tensor([0, *range(tokens), 0, 1, 2]),
+        torch.tensor([4, 1, 0]),
+        torch.tensor([0, drafts, 0], dtype=torch.int32),
+    )
+    assert places.drafts.tolist() == list(range(1 + kept, 1 + tokens))
+    state, short = garbage(N, K, V), garbage(3, C)
+    out = ops.gated_delta_rule(*step, state, places)[1 : 1 + tokens]
+    whole, _ = in_one(x)
+    torch.testing.assert_close(out, whole, rtol=1e-4, atol=2e-5)
+    _, after = in_one(x.rows(0, kept))
+    torch.testing.assert_close(state[1], after, rtol=1e-4, atol=2e-5)
+    mixed = ops.causal_conv(conv_x, weight, short, places)[1 : 1 + tokens]
+    own, want = conv_x[1 : 1 + tokens], garbage(3, C)
+    torch.testing.assert_close(mixed, ops.causal_conv(own, weight, want, where([(1, 0, tokens)])))
+    ops.causal_conv(own[:kept], weight, want, where([(2, 0, kept)]))
+    assert torch.equal(short[1], want[2])
+    assert torch.equal(short[0], conv_x[-3:])
+
+
 def test_steep_decays_over_a_whole_chunk_stay_finite():
     x = inputs(130)._replace(g=torch.full((130, N), -60.0))
     out, state = in_one(x)

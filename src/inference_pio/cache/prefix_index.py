@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from array import array
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 _DIGEST_BYTES = 32
 
@@ -38,6 +38,11 @@ class PrefixIndex:
     def digest(self, parent: bytes, token_ids: Sequence[int]) -> bytes:
         data = array("q", token_ids).tobytes()
         return hashlib.blake2b(parent + data, digest_size=_DIGEST_BYTES).digest()
+
+    @property
+    def digests(self) -> Collection[bytes]:
+        """All that can be found."""
+        return self._block_of.keys()
 
     def find(self, digest: bytes) -> int | None:
         return self._block_of.get(digest)

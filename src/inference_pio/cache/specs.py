@@ -3,12 +3,14 @@
 A plugin returns one spec per layer. The planner turns a memory budget into blocks (memory that grows with tokens)
 and slots (memory fixed per sequence); the engine allocates through `allocate` and hands each layer its own cache.
 A layer reads `batch.block_tables` and `batch.slot_mapping` if it keeps tokens, `batch.state_slots` if it keeps state.
-Slots are handed on as they are: a sequence whose first row has position 0 starts from an empty state.
+Slots are handed on as they are: a sequence whose first row has position 0 starts from an empty state, and any other
+goes on from what its slot holds, which is what it left there or a copy that the engine has put there.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -16,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from inference_pio.errors import ConfigError
+from inference_pio import ops
+from inference_pio.errors import ConfigError, PluginError
 
 _SCALE = torch.float32
 _STATE = torch.float32
@@ -34,6 +37,50 @@ class CacheSpec(Protocol):
 
     def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> Any:
         """The layer's cache for that many blocks and slots; what it is, only the layer knows."""
+
+
+@runtime_checkable
+class StateMemory(Protocol):
+    """What the cache of a layer with state can do with it between steps.
+
+    A step's last rows of a sequence may be drafts (`ForwardBatch.drafts`): tokens of which nobody knows yet whether
+    they count. The layer leaves in the slot the state before the first of them and remembers what each one of them
+    would add; drafts are numbered through the step, from 0, in the order of their rows. What becomes of them is said
+    before the next step, if anything.
+    """
+
+    def copy(self, source: int, target: int) -> None:
+        """Make what slot `target` holds what slot `source` holds."""
+
+    def reserve(self, num_drafts: int) -> None:
+        """Make room for so many drafts of one step; it is called once, and not at all where there are none."""
+
+    def commit(self, slot: int, first: int, count: int) -> None:
+        """Bring the slot's state behind drafts `first` to `first + count`, of which it is in front."""
+
+
+@runtime_checkable
+class StateSpec(CacheSpec, Protocol):
+    """A spec whose `bytes_per_sequence` is not 0; its `allocate` gives a `StateMemory`."""
+
+    def bytes_per_draft(self) -> int:
+        """Bytes that `StateMemory.reserve` takes for one draft."""
+
+
+def state_specs(specs: Iterable[CacheSpec]) -> list[StateSpec]:
+    """Those that keep state.
+
+    Raises:
+        PluginError: one of them does not say what its drafts take.
+    """
+    stateful = [spec for spec in specs if spec.bytes_per_sequence()]
+    for spec in stateful:
+        if not isinstance(spec, StateSpec):
+            raise PluginError(
+                f"{type(spec).__name__} keeps {spec.bytes_per_sequence()} bytes per sequence but has no "
+                f"bytes_per_draft: a spec of state follows cache/specs.py, StateSpec and StateMemory"
+            )
+    return [spec for spec in stateful if isinstance(spec, StateSpec)]
 
 
 @dataclass(frozen=True)
@@ -118,15 +165,75 @@ class PagedLatent:
 
 
 @dataclass(frozen=True)
+class DraftRows:
+    """What R drafts would add to one layer's state, float32.
+
+    inputs  [R, channels]: what the convolution takes
+    mixed   [R, channels]: what it gives, queries, keys and values
+    g, beta [R, heads]: logarithm of the decay, and rate of correction
+    """
+
+    inputs: Tensor
+    mixed: Tensor
+    g: Tensor
+    beta: Tensor
+
+
+@dataclass
 class StateCache:
     """What one layer with a gated delta rule carries from token to token, by slot.
 
     conv       [slots, width - 1, channels]: the inputs of the convolution before the next token, the oldest first
     recurrent  [slots, heads, key_dim, value_dim]: the matrix that keys write and queries read
+    drafts     what the drafts of the last step would add; None before `reserve`
+
+    A draft takes its inputs here and not a copy of the state behind it: of Qwen3-Coder-Next 66 kB a layer in place of
+    2.2 MB. What counts is added by reading and writing the state once more, the time of one copy.
     """
 
     conv: Tensor
     recurrent: Tensor
+    drafts: DraftRows | None = None
+
+    def copy(self, source: int, target: int) -> None:
+        for states in (self.conv, self.recurrent):
+            states[target] = states[source]
+
+    def reserve(self, num_drafts: int) -> None:
+        channels, heads, device = self.conv.shape[2], self.recurrent.shape[1], self.conv.device
+        shapes = [(num_drafts, width) for width in (channels, channels, heads, heads)]
+        self.drafts = DraftRows(*(_zeros(shape, _STATE, device) for shape in shapes))
+
+    def remember(
+        self, where: ops.Spans, inputs_TC: Tensor, mixed_TC: Tensor, g_TN: Tensor, beta_TN: Tensor
+    ) -> None:
+        """Of a step's rows, keep what the drafts among them would add."""
+        if where.drafts is None:
+            return
+        assert self.drafts is not None, "the engine reserves room before it drafts"
+        count, kept = len(where.drafts), self.drafts
+        for rows, made in zip(
+            (kept.inputs, kept.mixed, kept.g, kept.beta), (inputs_TC, mixed_TC, g_TN, beta_TN), strict=True
+        ):
+            rows[:count] = made[where.drafts]
+
+    def commit(self, slot: int, first: int, count: int) -> None:
+        assert self.drafts is not None, "drafts were made before some are accepted"
+        kept, rows = self.drafts, slice(first, first + count)
+        heads, key_dim, value_dim = self.recurrent.shape[1:]
+        self.conv[slot] = torch.cat((self.conv[slot], kept.inputs[rows]))[-self.conv.shape[1] :]
+        values = heads * value_dim
+        keys = (self.conv.shape[2] - values) // 2
+        q_RX, k_RX, v_RX = kept.mixed[rows].split((keys, keys, values), dim=1)
+        ops.gated_delta_rule(
+            q_RX.unflatten(1, (-1, key_dim)),
+            k_RX.unflatten(1, (-1, key_dim)),
+            v_RX.unflatten(1, (-1, value_dim)),
+            kept.g[rows],
+            kept.beta[rows],
+            self.recurrent,
+            ops.going_on(slot, count, self.conv.device),
+        )
 
 
 @dataclass(frozen=True)
@@ -149,6 +256,9 @@ class RecurrentState:
     def bytes_per_sequence(self) -> int:
         numbers = (self.width - 1) * self.channels + self.num_heads * self.key_dim * self.value_dim
         return numbers * _STATE.itemsize
+
+    def bytes_per_draft(self) -> int:
+        return 2 * (self.channels + self.num_heads) * _STATE.itemsize
 
     def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> StateCache:  # noqa: ARG002
         conv = _zeros((num_slots, self.width - 1, self.channels), _STATE, device)

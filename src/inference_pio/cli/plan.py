@@ -84,8 +84,6 @@ def _show(planned: Prepared) -> None:
         ["part", "memory", "of"], [(part, size(bytes_), why) for part, bytes_, why in rows], right=["memory"]
     )
     print()
-    if plan.state and planned.options.speculation:
-        print("Nothing is guessed ahead: state cannot be taken back to before a wrong guess.")
     if planned.predicts:
         print(
             "A layer of the model's own guesses ahead (multi-token prediction), with weights and cache that are "
@@ -96,12 +94,22 @@ def _show(planned: Prepared) -> None:
 
 
 def _state(plan: MemoryPlan) -> list[tuple[str, int, str]]:
-    """A line for memory that each sequence takes whatever its length, where the model has such."""
-    if not plan.state:
-        return []
-    return [
-        ("state", plan.state, f"{plan.num_seqs:,} × {size(plan.state_bytes_per_sequence)} for a sequence")
+    """Lines for memory that does not grow with tokens, where the model has such."""
+    each = size(plan.state_bytes_per_sequence)
+    rows = [
+        ("state", plan.state - plan.snapshots - plan.drafts, f"{plan.num_seqs:,} × {each} for a sequence"),
+        (
+            "snapshots",
+            plan.snapshots,
+            f"{plan.num_snapshots:,} × {each}, states for later requests to begin with",
+        ),
+        (
+            "drafts",
+            plan.drafts,
+            f"{plan.num_drafts:,} × {size(plan.state_bytes_per_draft)}, what each adds to a state",
+        ),
     ]
+    return [row for row in rows if row[1]]
 
 
 def _weights(planned: Prepared) -> str:

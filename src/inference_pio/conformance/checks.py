@@ -62,6 +62,7 @@ CHECKS = (
     Check("C7", logits.check_chunks),
     Check("C7", logits.check_steps_without_logits),
     Check("C8", logits.check_ragged_batch),
+    Check("C8", logits.check_drafts),
     Check("C9", serving.check_preemption),
     Check("C10", serving.check_prefix_hits),
     Check("C10", serving.check_prefix_policy, needs="not_interchangeable"),

@@ -89,6 +89,38 @@ def check_ragged_batch(subject: Subject) -> None:
             assert_close(part, expected, f"{tiny}: sequence {number} of a ragged batch")
 
 
+def check_drafts(subject: Subject) -> None:
+    """Drafts see those before them and, unless they are accepted, leave nothing behind for the tokens that come.
+
+    One sequence of the step has right drafts and then wrong ones, one only right ones, one only wrong ones, of which
+    nothing is accepted, and one has none.
+    """
+    prompt, right, drafted = (BLOCK_SIZE + 3, 9, BLOCK_SIZE, 2), (2, 3, 0, 0), (4, 3, 5, 0)
+    for tiny, raw in subject.case.tiny.items():
+        path, vocab_size = subject.checkpoint(tiny), raw["vocab_size"]
+        texts = [token_ids(LENGTH, vocab_size, seed) for seed in range(len(prompt))]
+        alone = [BareModel(subject.plugin(), path).prefill(text) for text in texts]
+        model = BareModel(subject.plugin(), path, sequences=len(prompt))
+        model.reserve(sum(drafted))
+        model.run([(number, text[: prompt[number]]) for number, text in enumerate(texts)])
+        pieces = []
+        for number, text in enumerate(texts):
+            known = prompt[number] + 1 + right[number]
+            wrong = [
+                (token_id + 1) % vocab_size for token_id in text[known:][: drafted[number] - right[number]]
+            ]
+            pieces.append((number, [*text[prompt[number] : known], *wrong]))
+        for number, part in enumerate(model.run(pieces, drafted)):
+            first = prompt[number]
+            expected = alone[number][first : first + 1 + right[number]]
+            assert_close(part[: len(expected)], expected, f"{tiny}: drafts of sequence {number}")
+        model.accept(right)
+        begun = [length + 1 + count for length, count in zip(prompt, right, strict=True)]
+        rest = model.run([(number, text[begun[number] :]) for number, text in enumerate(texts)])
+        for number, part in enumerate(rest):
+            assert_close(part, alone[number][begun[number] :], f"{tiny}: behind drafts of sequence {number}")
+
+
 def check_cache_bytes(subject: Subject) -> None:
     """What cache specs state is what they allocate, byte for byte."""
     blocks, slots = 3, 5

@@ -59,7 +59,7 @@ def check_prefix_hits(subject: Subject) -> None:
             first = _answer(llm, prompts[0], params)
             assert _hits(llm) == 0, "the first request of all hits the prefix cache"
             again = [_answer(llm, prompt, params) for prompt in prompts[:2]]
-            expected = 2 * len(shared) if _reusable(subject) else 0
+            expected = 2 * len(shared)
             assert _hits(llm) == expected, f"{_hits(llm)} tokens come from the prefix cache, not {expected}"
             before = _hits(llm)
             other = _answer(llm, prompts[2], params)
@@ -124,12 +124,6 @@ def _answer(llm: LLM, prompt: list[int], params: SamplingParams) -> list[int]:
 
 def _hits(llm: LLM) -> float:
     return llm.plugin.get_compute_stats()["prefix_cache_hit_tokens"]
-
-
-def _reusable(subject: Subject) -> bool:
-    plugin = subject.plugin()
-    config = plugin.read_config(subject.case.tiny[subject.case.typical], "")
-    return plugin.prefix_policy(config).reusable
 
 
 def _bytes_per_token(subject: Subject) -> int:

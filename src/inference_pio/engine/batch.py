@@ -27,14 +27,13 @@ def build_batch(
     """All scheduled tokens and drafts, flattened, and the sequences that get new tokens, in the order of their logits.
 
     A sequence gets a token when this step computes the last of its known ones. One with drafts has a row of logits
-    for each of them besides, and is not computed beyond them. `tables` is `BlockManager.tables`.
-    A short step is all overhead, and the model has driven everything else out of the caches: lists and their ranges,
-    which Python uses anyway, and few arrays.
+    for each of them besides, and is not computed beyond them. `tables` is `BlockManager.tables`. A short step is all
+    overhead, and the model has driven everything else out of the caches: lists, which Python uses anyway, few arrays.
     """
     flat: list[int] = []
     positions: list[int] = []
     rows: list[int] = []  # of the cache, that the tokens write
-    query_start, seq_lens, slots = [0], [], []
+    query_start, seq_lens, slots, drafted = [0], [], [], []
     sampled: list[Sequence] = []
     last: list[int] = []
     for sequence, num_scheduled_tokens in scheduled.items():
@@ -54,9 +53,9 @@ def build_batch(
         query_start.append(len(flat))
         seq_lens.append(end)
         slots.append(sequence.slot)
+        drafted.append(end - start - num_scheduled_tokens)
     token_ids, position_of_token, row_of_token = np.array((flat, positions, rows), dtype=np.int64)
     max_seq_len = max(seq_lens)
-    num_columns = -(-max_seq_len // block_size)
 
     def tensor(values: NDArray[Any]) -> Tensor:
         made = torch.from_numpy(values)  # of a step's milliseconds even a `to` without effect takes some
@@ -67,12 +66,13 @@ def build_batch(
         positions=tensor(position_of_token),
         query_start=tensor(np.array(query_start, dtype=np.int32)),
         seq_lens=tensor(np.array(seq_lens, dtype=np.int32)),
-        block_tables=tensor(tables[slots, :num_columns]),
+        block_tables=tensor(tables[slots, : -(-max_seq_len // block_size)]),
         slot_mapping=tensor(row_of_token),
         state_slots=tensor(np.array(slots, dtype=np.int64)) if with_state else None,
         last_token=tensor(np.array(last, dtype=np.int64)),
         max_query_len=max(end - start for start, end in pairwise(query_start)),
         max_seq_len=max_seq_len,
+        drafts=tensor(np.array(drafted, dtype=np.int32)) if with_state and any(drafted) else None,
     )
     return batch, sampled
 

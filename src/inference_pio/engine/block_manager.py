@@ -9,8 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_pio.cache.prefix_index import PrefixIndex
+from inference_pio.engine.checks import ensure
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.sequence import Sequence
+from inference_pio.engine.state_slots import StateSlots
 
 
 class BlockManager:
@@ -23,12 +25,13 @@ class BlockManager:
     `tables` [max_num_seqs, blocks_per_sequence] int32 has the block table of each slot's sequence, 0 behind its end.
     """
 
-    def __init__(self, config: EngineConfig, index: PrefixIndex | None) -> None:
-        """`index` is None where prefixes must not be reused."""
+    def __init__(self, config: EngineConfig, index: PrefixIndex | None, states: StateSlots | None) -> None:
+        """`index` is None where prefixes must not be reused, `states` where no layer keeps state."""
         self.block_size = config.block_size
         self.num_blocks = config.num_blocks
         self.tables: NDArray[np.int32] = np.zeros((config.max_num_seqs, config.blocks_per_sequence), np.int32)
         self._index = index
+        self._states = states
         self._max_idle = config.num_blocks
         if config.prefix_cache_max_blocks is not None:
             self._max_idle = config.prefix_cache_max_blocks
@@ -53,7 +56,10 @@ class BlockManager:
         """
         if not self._slots:
             return False
-        cached = self._find_prefix(sequence)
+        found = self._find_prefix(sequence)
+        cached = found
+        if self._states is not None:
+            cached = found[: self._states.longest(sequence.block_digests[: len(found)])]
         idle = sum(1 for block in cached if self._holders[block] == 0)
         if self._blocks_for(sequence.num_tokens) - len(cached) > self.num_free_blocks - idle:
             return False
@@ -64,6 +70,8 @@ class BlockManager:
             self._hold(sequence, block)
         sequence.num_shared_blocks = len(cached)
         sequence.num_computed_tokens = len(cached) * self.block_size
+        if self._states is not None:
+            self._states.begin(sequence, len(found))
         return True
 
     def grow(self, sequence: Sequence, num_tokens: int) -> bool:
@@ -81,6 +89,14 @@ class BlockManager:
             return num_drafts
         return min(num_drafts, len(sequence.block_table) * self.block_size - sequence.num_tokens)
 
+    def accept(self, sequence: Sequence, num_drafts: int) -> None:
+        """Its first `num_drafts` drafts, tokens by now, count as computed; of the others nothing stays."""
+        moves = (num_drafts,) if self._states is None else self._states.commit(sequence, num_drafts)
+        for count in moves:
+            sequence.num_computed_tokens += count
+            self.publish(sequence)
+        self.trim(sequence)
+
     def trim(self, sequence: Sequence) -> None:
         """Take back the blocks behind its computed tokens, which only drafts that were not accepted had needed."""
         table = sequence.block_table
@@ -89,7 +105,7 @@ class BlockManager:
             self.tables[sequence.slot, len(table)] = 0
 
     def publish(self, sequence: Sequence) -> None:
-        """Let later sequences find the blocks that have become full."""
+        """Let later sequences find the blocks that have become full, and the state behind them if it is kept."""
         full = sequence.num_computed_tokens // self.block_size
         if self._index is None or full <= sequence.num_shared_blocks:
             return
@@ -97,6 +113,8 @@ class BlockManager:
         for i in range(sequence.num_shared_blocks, full):
             self._index.insert(sequence.block_digests[i], sequence.block_table[i])
         sequence.num_shared_blocks = full
+        if self._states is not None:
+            self._states.keep(sequence)
 
     def release(self, sequence: Sequence) -> None:
         """Take back slot and blocks; its tokens stay, so that it can be computed again."""
@@ -118,6 +136,8 @@ class BlockManager:
             return 0
         known = len(self._index)
         self._index.clear()
+        if self._states is not None:
+            self._states.clear()
         self._blank.extend(self._idle)
         self._idle.clear()
         return known
@@ -125,39 +145,41 @@ class BlockManager:
     def check_integrity(self, running: Collection[Sequence]) -> None:
         """Raise AssertionError unless every block and slot is accounted for exactly once."""
         held = Counter(block for sequence in running for block in sequence.block_table)
-        _ensure(all(self._holders[b] == held[b] for b in range(self.num_blocks)), "holders miscounted")
+        ensure(all(self._holders[b] == held[b] for b in range(self.num_blocks)), "holders miscounted")
         free = [*self._blank, *self._idle, *held]
-        _ensure(sorted(free) == list(range(self.num_blocks)), "a block is lost or in two places")
+        ensure(sorted(free) == list(range(self.num_blocks)), "a block is lost or in two places")
         slots = [*self._slots, *(sequence.slot for sequence in running)]
-        _ensure(sorted(s for s in slots if s is not None) == list(range(len(self.tables))), "slot lost")
-        _ensure(len(self._idle) <= self._max_idle, "too many idle blocks")
+        ensure(sorted(s for s in slots if s is not None) == list(range(len(self.tables))), "slot lost")
+        ensure(len(self._idle) <= self._max_idle, "too many idle blocks")
         if self._index is not None:
-            _ensure(all(block in self._index for block in self._idle), "an idle block cannot be found")
-            _ensure(not any(block in self._index for block in self._blank), "a blank block can be found")
+            ensure(all(block in self._index for block in self._idle), "an idle block cannot be found")
+            ensure(not any(block in self._index for block in self._blank), "a blank block can be found")
+        if self._states is not None:
+            self._states.check_integrity(self._index.digests if self._index is not None else ())
         free_slots = self.tables[self._slots]
-        _ensure(not free_slots.any(), "a free slot has blocks")
+        ensure(not free_slots.any(), "a free slot has blocks")
         for sequence in running:
             self._check_sequence(sequence, held)
 
     def _check_sequence(self, sequence: Sequence, held: Counter[int]) -> None:
         table, full = sequence.block_table, sequence.num_computed_tokens // self.block_size
         row = self.tables[sequence.slot]
-        _ensure(row[: len(table)].tolist() == table and not row[len(table) :].any(), "block table differs")
-        _ensure(self._blocks_for(sequence.num_computed_tokens) == len(table), "blocks do not fit the tokens")
-        _ensure(all(held[block] == 1 for block in table[full:]), "a block that can be written to is shared")
+        ensure(row[: len(table)].tolist() == table and not row[len(table) :].any(), "block table differs")
+        ensure(self._blocks_for(sequence.num_computed_tokens) == len(table), "blocks do not fit the tokens")
+        ensure(all(held[block] == 1 for block in table[full:]), "a block that can be written to is shared")
         if self._index is None:
             return
-        _ensure(
+        ensure(
             not any(block in self._index for block in table[full:]), "a block is published before it is full"
         )
         parent = sequence.block_digests[0] if sequence.block_digests else b""
         for i, digest in enumerate(sequence.block_digests[1:], 1):
             tokens = sequence.token_ids[i * self.block_size : (i + 1) * self.block_size]
             parent = self._index.digest(parent, tokens)
-            _ensure(parent == digest, "a digest is not that of its tokens")
+            ensure(parent == digest, "a digest is not that of its tokens")
         for block, digest in zip(table, sequence.block_digests, strict=False):
             if block in self._index:
-                _ensure(self._index.digest_of(block) == digest, "a block is known under another prefix")
+                ensure(self._index.digest_of(block) == digest, "a block is known under another prefix")
 
     def _blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
@@ -206,10 +228,7 @@ class BlockManager:
     def _forget_oldest(self) -> int:
         block, _ = self._idle.popitem(last=False)
         assert self._index is not None
+        if self._states is not None:
+            self._states.drop(self._index.digest_of(block))
         self._index.remove(block)
         return block
-
-
-def _ensure(condition: bool, complaint: str) -> None:
-    if not condition:
-        raise AssertionError(complaint)

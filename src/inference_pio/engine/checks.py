@@ -10,6 +10,12 @@ from inference_pio.errors import ContextLengthError, SamplingError
 from inference_pio.sampling_params import SamplingParams
 
 
+def ensure(condition: bool, complaint: str) -> None:
+    """For what can only be false if the engine is wrong."""
+    if not condition:
+        raise AssertionError(complaint)
+
+
 def check_request(
     prompt_token_ids: Sequence[int], params: SamplingParams, *, vocab_size: int, max_model_len: int
 ) -> list[int]:

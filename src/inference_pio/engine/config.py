@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ConfigError, ResourceError
 
 
@@ -18,6 +19,8 @@ class EngineConfig:
         block_size: tokens per cache block.
         num_blocks: cache blocks in all.
         enable_prefix_caching: reuse blocks of equal prefixes, if the model's prefix policy allows it.
+        num_snapshots: copies of state kept for later requests, where a layer keeps state; without any such a model's
+            prefixes are not reused.
         prefix_cache_max_blocks: blocks that may be kept for later requests only; None for all that are free.
         speculation: tokens that are drafted for one sequence in one step at most; 0 drafts none.
 
@@ -32,6 +35,7 @@ class EngineConfig:
     block_size: int = 32
     num_blocks: int
     enable_prefix_caching: bool = True
+    num_snapshots: int = 0
     prefix_cache_max_blocks: int | None = None
     speculation: int = 0
 
@@ -42,6 +46,8 @@ class EngineConfig:
             ("max_num_batched_tokens", 1),
             ("block_size", 1),
             ("num_blocks", 1),
+            ("num_snapshots", 0),
+            ("speculation", 0),
         ):
             if getattr(self, name) < low:
                 raise ConfigError(f"{name} must be at least {low}, got {getattr(self, name)}")
@@ -49,14 +55,17 @@ class EngineConfig:
             raise ConfigError(
                 f"prefix_cache_max_blocks must be at least 0, got {self.prefix_cache_max_blocks}"
             )
-        if self.speculation < 0:
-            raise ConfigError(f"speculation must be at least 0, got {self.speculation}")
         capacity = self.num_blocks * self.block_size
         if capacity < self.max_model_len:
             raise ResourceError(
                 f"the cache does not hold one sequence: {self.num_blocks} blocks × {self.block_size} tokens = "
                 f"{capacity} < max_model_len {self.max_model_len}; give it more blocks or max_model_len {capacity}"
             )
+
+    @property
+    def max_drafts(self) -> int:
+        """Drafts of one step, of all its sequences, at most."""
+        return min(self.max_num_seqs * self.speculation, DRAFT_COUNTS[-1])
 
     @property
     def blocks_per_sequence(self) -> int:

@@ -21,8 +21,9 @@ from inference_pio.engine.sampler import Sample, is_plain_greedy, sample
 from inference_pio.engine.scheduler import Scheduler
 from inference_pio.engine.sequence import Drafts, Request, Sequence
 from inference_pio.engine.speculation import Speculation
+from inference_pio.engine.state_slots import StateSlots
 from inference_pio.engine.updates import EngineStats, SequenceUpdate
-from inference_pio.errors import GenerationError, InferencePIOError, UsageError
+from inference_pio.errors import GenerationError, InferencePIOError, PluginError, UsageError
 from inference_pio.outputs import FinishReason
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
@@ -46,7 +47,7 @@ class EngineCore:
 
     Synchronous and single-threaded: `add_request`, then `step` while `has_work`. `EngineLoop` runs it for many
     threads. A sequence whose first scheduled position is 0 starts anew: models with recurrent state begin there
-    from zero, whatever its slot held before.
+    from zero, whatever its slot held before. At any other position they go on from what its slot holds.
     """
 
     def __init__(
@@ -63,16 +64,24 @@ class EngineCore:
         self.config = config
         self.vocab_size = vocab_size
         self._eos_token_ids = frozenset(eos_token_ids)
-        self._reuses_prefixes = config.enable_prefix_caching and prefix_policy.reusable
-        self._blocks = BlockManager(
-            config, PrefixIndex(prefix_policy.seed) if self._reuses_prefixes else None
-        )
-        self._scheduler = Scheduler(config, self._blocks)
         self._runner = ModelRunner(model, specs, config, vocab_size, device)
-        # State cannot be rolled back to before a draft that was wrong.
-        drafts = config.speculation > 0 and not self._runner.keeps_state
+        by_snapshots = prefix_policy.reuse == "snapshots"
+        if self._runner.keeps_state and not by_snapshots:
+            raise PluginError(
+                'a layer keeps state, which cannot be cut: the prefix policy needs reuse="snapshots"'
+            )
+        self._reuses_prefixes = config.enable_prefix_caching and (
+            not by_snapshots or config.num_snapshots > 0
+        )
+        self._states: StateSlots | None = None
+        if self._runner.keeps_state:
+            places = prefix_policy.snapshots_at if self._reuses_prefixes else ()
+            self._states = StateSlots(self._runner.states, config, places)
+        index = PrefixIndex(prefix_policy.seed) if self._reuses_prefixes else None
+        self._blocks = BlockManager(config, index, self._states)
+        self._scheduler = Scheduler(config, self._blocks)
         self._predictor = self._runner.predictor
-        self._speculation = Speculation(config, self._blocks, self._predictor) if drafts else None
+        self._speculation = Speculation(config, self._blocks, self._predictor) if config.speculation else None
         self._requests: dict[str, Request] = {}
         self._pending: list[SequenceUpdate] = []
         self._arrivals = 0
@@ -140,15 +149,18 @@ class EngineCore:
                 self._runner.device,
                 with_state=self._runner.keeps_state,
             )
+            if self._states:
+                self._states.expect(scheduled, drafts)
             samples = sample(self._runner.run(batch), sampled, drafts)
             if self._predictor is not None:
                 self._predictor.remember(scheduled, batch, dict(zip(sampled, samples, strict=True)))
         except _MODEL_ERRORS as error:
             return updates + self._fail(scheduled, error)
+        self._scheduler.advance(scheduled)
+        updates += self._update(sampled, samples, drafts)
         if self._speculation:
             self._speculation.record(perf_counter() - started)
-        self._scheduler.advance(scheduled)
-        return updates + self._update(sampled, samples, drafts)
+        return updates
 
     def stats(self) -> EngineStats:
         scheduler, total = self._scheduler, self.config.num_blocks
@@ -249,6 +261,8 @@ class EngineCore:
 
     def _retire(self, sequence: Sequence) -> None:
         self._scheduler.remove(sequence)
+        if self._states:
+            self._states.end(sequence)
         if all(other.finish_reason is not None for other in sequence.request.sequences):
             del self._requests[sequence.request.request_id]
 

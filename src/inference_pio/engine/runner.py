@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from inference_pio.cache.specs import CacheSpec
+from inference_pio.cache.specs import CacheSpec, StateMemory, state_specs
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.mtp import Predictor
 from inference_pio.engine.replay import StepReplay
@@ -28,13 +28,16 @@ class ModelRunner:
         vocab_size: int,
         device: torch.device,
     ) -> None:
-        self.keeps_state = any(spec.bytes_per_sequence() for spec in specs)
-        num_slots = config.max_num_seqs if self.keeps_state else 0
+        self.keeps_state = bool(state_specs(specs))
+        num_slots = config.max_num_seqs + config.num_snapshots if self.keeps_state else 0
         self.device = device
         self._model = model
         self._vocab_size = vocab_size
         self._caches: list[Any] = [
             spec.allocate(config.num_blocks, config.block_size, num_slots, device) for spec in specs
+        ]
+        self.states: list[StateMemory] = [
+            cache for spec, cache in zip(specs, self._caches, strict=True) if spec.bytes_per_sequence()
         ]
         self._replay = StepReplay(self._forward, config)
         # Recurrent state lives in slots that a recording would not know to be inputs.

@@ -69,9 +69,7 @@ class Scheduler:
 
     def accept(self, sequence: Sequence, num_drafts: int) -> None:
         """The first `num_drafts` of its drafts have become its tokens; of the others nothing stays."""
-        sequence.num_computed_tokens += num_drafts
-        self._blocks.publish(sequence)
-        self._blocks.trim(sequence)
+        self._blocks.accept(sequence, num_drafts)
 
     def remove(self, sequence: Sequence) -> None:
         """The sequence is finished, aborted or failed: give back what it holds, whatever state it is in."""
@@ -92,7 +90,7 @@ class Scheduler:
 
     def _keep_running(self, sequence: Sequence, budget: int, scheduled: dict[Sequence, int]) -> int:
         """Schedule a running sequence, at the cost of newer ones if need be; returns for how many tokens."""
-        num_tokens = min(sequence.num_tokens - sequence.num_computed_tokens, budget)
+        num_tokens = _next_tokens(sequence, budget)
         while not self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens):
             victim = self.running[-1]
             scheduled.pop(victim, None)
@@ -115,8 +113,15 @@ class Scheduler:
                 sequence.num_cached_tokens = sequence.num_computed_tokens
                 self.num_cached_tokens += sequence.num_computed_tokens
                 self.num_prompt_tokens += sequence.request.prompt_len
-            num_tokens = min(sequence.num_tokens - sequence.num_computed_tokens, budget)
+            num_tokens = _next_tokens(sequence, budget)
             self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens)
             insort(self.running, sequence, key=_ARRIVAL)
             scheduled[sequence] = num_tokens
             budget -= num_tokens
+
+
+def _next_tokens(sequence: Sequence, budget: int) -> int:
+    """How many of its known tokens to compute: what the budget allows, no further than where a snapshot is due."""
+    start = sequence.num_computed_tokens
+    ends = (sequence.num_tokens, start + budget, *(cut for cut in sequence.cuts if cut > start))
+    return min(ends) - start

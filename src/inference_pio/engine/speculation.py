@@ -12,7 +12,7 @@ drafted is no part of it. (Speculative sampling, Leviathan et al. 2023, needs a 
 numbers are not fixed to positions.) As everywhere, rounding of the matrix products may differ with the batch's size.
 
 Drafts are no part of the sequence. What they left in the cache counts once they are accepted; else it is overwritten.
-Recurrent state cannot be overwritten, so models that keep any get no drafts.
+Recurrent state cannot be overwritten: it stays in front of the drafts until they are accepted (`state_slots.py`).
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class Speculation:
     def draft(self, scheduled: dict[Sequence, int]) -> Drafts:
         """Drafts for a step, where its budget and the blocks leave room for them."""
         self._step, self._predictions = None, {}
-        decoding = [s for s, count in scheduled.items() if count == 1 and s.num_generated_tokens]
+        decoding = [s for s, count in scheduled.items() if s.num_generated_tokens and _is_last(s, count)]
         if not decoding:
             return {}
         costs = self._costs.get(len(decoding))
@@ -188,6 +188,11 @@ class Speculation:
     def _room_for_answer(self, sequence: Sequence) -> int:
         """A step gives one token more than it accepts, so the last one of an answer needs no draft."""
         return min(self._most, sequence.request.max_len - sequence.num_tokens - 1)
+
+
+def _is_last(sequence: Sequence, count: int) -> bool:
+    """Whether what is computed of it is its last token and no other: a step may also end where a snapshot is due."""
+    return count == 1 and sequence.num_computed_tokens + 1 == sequence.num_tokens
 
 
 def best_count(costs: StepCosts, num_sequences: int, chances: list[float]) -> tuple[float, int]:

@@ -18,6 +18,7 @@ from inference_pio.ops.delta_rule import (
     decay_and_rate,
     gated_delta_rule,
     gated_rms_norm,
+    going_on,
     spans,
 )
 from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
@@ -81,6 +82,7 @@ __all__ = [
     "gated_linear",
     "gated_rms_norm",
     "gelu_tanh_and_mul",
+    "going_on",
     "inverse_frequencies",
     "linear",
     "pack_quantized",

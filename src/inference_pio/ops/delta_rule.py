@@ -3,7 +3,9 @@
 Shape letters: T tokens, S sequences, C channels, W taps of the convolution, L tokens of one sequence, c tokens of a
 chunk, A sequences with one token each, N value heads, M key heads, K key size, V value size.
 
-A state is read and written by slot. A sequence that begins (`Spans`) starts from zeros, whatever its slot holds.
+A state is read and written by slot. A sequence that begins (`Spans`) starts from zeros, whatever its slot holds. The
+last rows of a sequence may be drafts: they are computed from the state that the rows before them leave, and change
+nothing that is kept.
 """
 
 from __future__ import annotations
@@ -34,44 +36,64 @@ class _Inputs(NamedTuple):
 
 
 class Longer(NamedTuple):
-    """Rows start to end belong to one sequence."""
+    """Rows start to end belong to one sequence; those from `kept` on are drafts."""
 
     start: int
     end: int
     slot: int
     begins: bool
+    kept: int
 
 
 class Spans(NamedTuple):
     """Which rows of a step belong to which state; made once per step, for all layers.
 
     Sequences with a single token are computed at once: `rows`, `slots` and whether each goes on from a state, all [A].
+    `drafts` names the rows that are drafts, in order; None where none is.
     """
 
     rows: Tensor
     slots: Tensor
     goes_on: Tensor
     longer: tuple[Longer, ...]
+    drafts: Tensor | None = None
 
 
-def spans(query_start_S1: Tensor, positions_T: Tensor, state_slots_S: Tensor) -> Spans:
-    """A sequence whose first row has position 0 begins."""
+def spans(
+    query_start_S1: Tensor, positions_T: Tensor, state_slots_S: Tensor, drafts_S: Tensor | None = None
+) -> Spans:
+    """A sequence whose first row has position 0 begins; of each the last `drafts_S` rows, never all, are drafts."""
     bounds = query_start_S1.tolist()
     slots = state_slots_S.tolist()
     first_S = positions_T[query_start_S1[:-1].long()]
     begins = (first_S == 0).tolist()
-    every = [Longer(*rows, *rest) for rows, *rest in zip(pairwise(bounds), slots, begins, strict=True)]
+    drafts = [0] * len(slots) if drafts_S is None else drafts_S.tolist()
+    every = [
+        Longer(start, end, slot, fresh, end - guessed)
+        for (start, end), slot, fresh, guessed in zip(pairwise(bounds), slots, begins, drafts, strict=True)
+    ]
     single = [index for index, span in enumerate(every) if span.end - span.start == 1]
     at_A = torch.tensor(single, dtype=torch.int64, device=positions_T.device)
     longer = tuple(span for span in every if span.end - span.start > 1)
-    return Spans(query_start_S1[at_A].long(), state_slots_S[at_A], first_S[at_A] > 0, longer)
+    guesses = None
+    if drafts_S is not None:
+        at = [row for span in every for row in range(span.kept, span.end)]
+        guesses = torch.tensor(at, dtype=torch.int64, device=positions_T.device)
+    return Spans(query_start_S1[at_A].long(), state_slots_S[at_A], first_S[at_A] > 0, longer, guesses)
+
+
+def going_on(slot: int, count: int, device: torch.device) -> Spans:
+    """All of a step's `count` rows belong to one sequence that has begun before."""
+    bounds = torch.tensor((0, count), dtype=torch.int32, device=device)
+    later = torch.ones(count, dtype=torch.int64, device=device)
+    return spans(bounds, later, torch.tensor((slot,), device=device))
 
 
 def causal_conv(x_TC: Tensor, weight_CW: Tensor, state: Tensor, where: Spans) -> Tensor:
     """silu(Σ_w weight[c, w] · x[t - W + 1 + w, c]), [T, C] in x's dtype: each channel sees its own last W inputs.
 
     state is float32 [slots, W - 1, C]: the inputs before the first one of this step, which it replaces by the last
-    ones. Computed in float32, summed in the order of w.
+    ones that are no drafts. Computed in float32, summed in the order of w.
     """
     out_TC = torch.empty_like(x_TC)
     taps = weight_CW.float().unbind(dim=1)
@@ -81,11 +103,11 @@ def causal_conv(x_TC: Tensor, weight_CW: Tensor, state: Tensor, where: Spans) ->
         window = torch.cat((before, x_TC[where.rows, None].float()), dim=1)
         out_TC[where.rows] = _convolve(window, taps, 1)[:, 0].to(x_TC.dtype)
         state[where.slots] = window[:, 1:]
-    for start, end, slot, begins in where.longer:
+    for start, end, slot, begins, last in where.longer:
         before = torch.zeros_like(state[slot]) if begins else state[slot]
         window = torch.cat((before, x_TC[start:end].float()))
         out_TC[start:end] = _convolve(window, taps, end - start).to(x_TC.dtype)
-        state[slot] = window[len(window) - kept :]
+        state[slot] = window[last - start : last - start + kept]
     return out_TC
 
 
@@ -111,8 +133,9 @@ def gated_delta_rule(
     """o_t = S_tᵀ q_t with S_t = e^g (I - beta k kᵀ) S_(t-1) + beta k vᵀ, [T, N, V] float32 (Yang et al. 2025, eq. 10).
 
     q and k are brought to length 1 first, q then divided by √K. Each key head serves N / M value heads in a row. state
-    is float32 [slots, N, K, V], read before and written after. Sequences with one token take the rule as it stands;
-    longer ones are computed by chunks, in matrix products: the same up to rounding, for any chunk.
+    is float32 [slots, N, K, V], read before and written after the last row that is no draft. Sequences with one token
+    take the rule as it stands; longer ones are computed by chunks, in matrix products: the same up to rounding, for any
+    chunk.
     """
     out_TNV = v_TNV.new_empty(v_TNV.shape, dtype=torch.float32)
     q_TMK, k_TMK = _normalised(q_TMK) * q_TMK.shape[-1] ** -0.5, _normalised(k_TMK)
@@ -122,12 +145,13 @@ def gated_delta_rule(
     if len(rows := where.rows):
         before = state[where.slots].where(where.goes_on[:, None, None, None], 0.0)
         out_TNV[rows], state[where.slots] = _one_token(inputs.at(rows), before)
-    for start, end, slot, begins in where.longer:
+    for start, end, slot, begins, kept in where.longer:
         matrix_NKV = torch.zeros_like(state[slot]) if begins else state[slot]
-        for piece in _pieces(start, end, chunk):
+        for piece in (*_pieces(start, kept, chunk), *_pieces(kept, end, chunk)):
             out_NcV, matrix_NKV = _one_chunk(inputs.at(piece), matrix_NKV)
             out_TNV[piece] = out_NcV.transpose(0, 1)
-        state[slot] = matrix_NKV
+            if piece.stop == kept:
+                state[slot] = matrix_NKV
     return out_TNV
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any, Literal
 
+CutPoint = Literal["branch", "prompt", "answer"]
 _NONE: Mapping[str, Any] = MappingProxyType({})
 
 
@@ -84,12 +85,17 @@ class ShardPlan:
 class PrefixPolicy:
     """What may be reused between requests.
 
-    seed      strings that enter every block's hash: whatever changes keys and values for equal token ids
-    reusable  False where a sequence's memory cannot be cut at a block border (recurrent state)
+    seed          strings that enter every block's hash: whatever changes keys and values for equal token ids
+    reuse         "blocks": any full block; "snapshots": blocks up to where a copy of the state was kept. A state cannot
+                  be cut, so where a layer keeps any it must be snapshots
+    snapshots_at  where copies are kept, at the last block's border in front of each: "prompt", its end; "branch", where
+                  a prompt leaves what others have computed; "answer", its end. A chat format that does not repeat
+                  answers as they were need not keep the last
     """
 
     seed: tuple[str, ...]
-    reusable: bool = True
+    reuse: Literal["blocks", "snapshots"] = "blocks"
+    snapshots_at: tuple[CutPoint, ...] = ("branch", "prompt", "answer")
 
 
 @dataclass(frozen=True)

@@ -258,13 +258,15 @@ def engine_config(ready: Prepared, specs: Sequence[CacheSpec]) -> EngineConfig:
     """The engine's numbers out of the plan."""
     plan, options = ready.plan, ready.options
     cache = plan_cache(
-        plan.kv_cache,
+        plan.kv_cache - plan.snapshots - plan.drafts,
         specs,
         block_size=options.block_size,
         max_num_seqs=plan.num_seqs,
         max_model_len=plan.max_model_len,
     )
-    kept = ready.config.prefix_cache_max_size // cache.bytes_per_block if cache.bytes_per_block else None
+    kept = None
+    if cache.bytes_per_block:
+        kept = max(0, ready.config.prefix_cache_max_size - plan.snapshots) // cache.bytes_per_block
     return EngineConfig(
         max_model_len=plan.max_model_len,
         max_num_seqs=cache.num_slots,
@@ -272,6 +274,7 @@ def engine_config(ready: Prepared, specs: Sequence[CacheSpec]) -> EngineConfig:
         block_size=options.block_size,
         num_blocks=cache.num_blocks,
         enable_prefix_caching=ready.config.use_prefix_caching,
+        num_snapshots=plan.num_snapshots,
         prefix_cache_max_blocks=kept,
         speculation=options.speculation,
     )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from inference_pio.cache.specs import state_specs
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ContextLengthError, ResourceError
 
@@ -25,7 +26,8 @@ class MemoryPlan:
     """Bytes of each part. `budget` is what may be used, and `budget_name` where that number comes from.
 
     logit_rows are the positions of one step that need logits at most: one per sequence, and drafts. Where layers keep
-    state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences beside `kv_tokens` tokens.
+    state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences and `num_snapshots` copies
+    beside `kv_tokens` tokens, and what `num_drafts` drafts would add to it.
     """
 
     weights: int
@@ -41,11 +43,24 @@ class MemoryPlan:
     logit_rows: int
     num_seqs: int
     state_bytes_per_sequence: int
+    num_snapshots: int
+    num_drafts: int
+    state_bytes_per_draft: int
 
     @property
     def state(self) -> int:
         """The part of the KV cache that does not grow with tokens."""
-        return self.num_seqs * self.state_bytes_per_sequence
+        return self.num_seqs * self.state_bytes_per_sequence + self.snapshots + self.drafts
+
+    @property
+    def snapshots(self) -> int:
+        """Of the state, what is kept for later requests."""
+        return self.num_snapshots * self.state_bytes_per_sequence
+
+    @property
+    def drafts(self) -> int:
+        """Of the state, what drafts would add to it."""
+        return self.num_drafts * self.state_bytes_per_draft
 
     @property
     def total(self) -> int:
@@ -103,40 +118,40 @@ def plan_memory(
     *,
     weight_bytes: int,
     itemsize: int,
+    reuse: Literal["blocks", "snapshots"],
 ) -> MemoryPlan:
     """The plan for one model.
 
     Args:
         weight_bytes: of all parameters as they will lie in memory, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
+        reuse: of the model's prefix policy.
 
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
     """
-    if (options.max_model_len or 0) > config.max_position_embeddings:
-        raise ContextLengthError(
-            f"max_model_len {options.max_model_len} is more than the {config.max_position_embeddings} positions "
-            f"this model was made for"
-        )
-    tokens_per_step = min(options.max_num_batched_tokens, config.max_position_embeddings)
-    # Hidden states and residual, the merged projection and its product, in and out, with a fifth for what torch keeps.
-    activations = int(
-        1.2 * tokens_per_step * (4 * config.hidden_size + 3 * config.intermediate_size) * itemsize
-    )
+    _check_length(config, options)
+    activations = _activation_bytes(config, options, itemsize)
     per_token = sum(spec.bytes_per_token() for spec in specs)
     per_sequence = sum(spec.bytes_per_sequence() for spec in specs)
-    # State cannot be taken back to before a draft that was wrong, so models that keep any get no drafts.
-    drafts = 0 if per_sequence else min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
+    per_draft = sum(spec.bytes_per_draft() for spec in state_specs(specs))
+    drafts = min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
     logit_rows = options.max_num_seqs + drafts
     logits = 3 * logit_rows * config.vocab_size * 4
     fixed = weight_bytes + activations + logits + RUNTIME_BYTES
-    room = max(0, budget.bytes - fixed)
-    num_seqs = _num_seqs(options, room, per_sequence)
+    room = budget.bytes - fixed - drafts * per_draft
+    num_seqs = _num_seqs(options, max(0, room), per_sequence)
+    room = max(0, room - num_seqs * per_sequence)
+    drafts = min(drafts, num_seqs * options.speculation) if per_draft else 0
     longest = options.max_model_len or config.max_position_embeddings
-    kv_tokens = _kv_tokens(options, max(0, room - num_seqs * per_sequence), longest, per_token)
+    most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
+    least = _kv_tokens(options, 0, longest, per_token) * per_token
+    snapshots = _num_snapshots(most, min(room // 2, room - least), per_sequence)
+    kv_tokens = _kv_tokens(options, max(0, room - snapshots * per_sequence), longest, per_token)
+    snapshots = min(snapshots, kv_tokens // options.block_size)  # each ends with a block of its own
     return MemoryPlan(
         weights=weight_bytes,
-        kv_cache=kv_tokens * per_token + num_seqs * per_sequence,
+        kv_cache=kv_tokens * per_token + (num_seqs + snapshots) * per_sequence + drafts * per_draft,
         activations=activations,
         logits=logits,
         runtime=RUNTIME_BYTES,
@@ -148,7 +163,24 @@ def plan_memory(
         logit_rows=logit_rows,
         num_seqs=num_seqs,
         state_bytes_per_sequence=per_sequence,
+        num_snapshots=snapshots,
+        num_drafts=drafts,
+        state_bytes_per_draft=per_draft,
     )
+
+
+def _check_length(config: BaseModelConfig, options: RuntimeOptions) -> None:
+    if (options.max_model_len or 0) > config.max_position_embeddings:
+        raise ContextLengthError(
+            f"max_model_len {options.max_model_len} is more than the {config.max_position_embeddings} positions "
+            f"this model was made for"
+        )
+
+
+def _activation_bytes(config: BaseModelConfig, options: RuntimeOptions, itemsize: int) -> int:
+    tokens_per_step = min(options.max_num_batched_tokens, config.max_position_embeddings)
+    # Hidden states and residual, the merged projection and its product, in and out, with a fifth for what torch keeps.
+    return int(1.2 * tokens_per_step * (4 * config.hidden_size + 3 * config.intermediate_size) * itemsize)
 
 
 def _num_seqs(options: RuntimeOptions, room: int, per_sequence: int) -> int:
@@ -156,6 +188,17 @@ def _num_seqs(options: RuntimeOptions, room: int, per_sequence: int) -> int:
     if not per_sequence:
         return options.max_num_seqs
     return max(1, min(options.max_num_seqs, room // 2 // per_sequence))
+
+
+def _num_snapshots(most_bytes: int, room: int, per_sequence: int) -> int:
+    """As many as fill half of what the prefix cache may keep, rounded up; blocks have the rest.
+
+    Half, because a snapshot is worth nothing without the blocks before it, which take about as much.
+    """
+    if not per_sequence:
+        return 0
+    wanted = -(-most_bytes // (2 * per_sequence))
+    return max(0, min(wanted, most_bytes // per_sequence, room // per_sequence))
 
 
 def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int) -> int:

@@ -90,6 +90,7 @@ def prepare_model(
         _budget(device, limits),
         weight_bytes=_weight_bytes(model, opened, weights, packing, device, dtype),
         itemsize=dtype.itemsize,
+        reuse=plugin.prefix_policy(stated).reuse,
     )
     return Prepared(
         plugin,

@@ -35,7 +35,7 @@ class Step(NamedTuple):
     def of(cls, batch: ForwardBatch, cos_sin: Tensor) -> Step:
         if batch.state_slots is None:
             return cls(cos_sin, None)
-        return cls(cos_sin, ops.spans(batch.query_start, batch.positions, batch.state_slots))
+        return cls(cos_sin, ops.spans(batch.query_start, batch.positions, batch.state_slots, batch.drafts))
 
 
 class DecoderLayer(nn.Module):

@@ -72,11 +72,12 @@ class GatedDeltaNet(nn.Module):
         self.out_proj = RowParallelLinear(values, config.hidden_size, shard)
 
     def forward(self, x_TD: Tensor, where: ops.Spans, cache: StateCache) -> Tensor:
-        qkv_TC, z_TNV, b_TN, a_TN = self.project(x_TD)
-        qkv_TC = self.conv1d(qkv_TC, cache.conv, where)
+        inputs_TC, z_TNV, b_TN, a_TN = self.project(x_TD)
+        qkv_TC = self.conv1d(inputs_TC, cache.conv, where)
         keys = self.key_heads * self.key_dim
         q_TX, k_TX, v_TX = qkv_TC.split((keys, keys, qkv_TC.shape[1] - 2 * keys), dim=1)
         g_TN, beta_TN = ops.decay_and_rate(a_TN, b_TN, self.A_log, self.dt_bias)
+        cache.remember(where, inputs_TC, qkv_TC, g_TN, beta_TN)
         o_TNV = ops.gated_delta_rule(
             q_TX.unflatten(1, (-1, self.key_dim)),
             k_TX.unflatten(1, (-1, self.key_dim)),

@@ -2,7 +2,8 @@
 
 Qwen3-Coder-Next takes 24,576 bytes a token in bfloat16 (12 layers of 2 KV heads of 256), and for each sequence
 79,036,416 bytes of state (36 layers of 3 × 8,192 inputs of the convolution and 32 matrices of 128 × 128), as much as
-3,216 tokens. So how many sequences run at once is decided by their states.
+3,216 tokens. So how many sequences run at once is decided by their states. A draft takes 2,368,512 bytes until it is
+known whether it counts.
 """
 
 from __future__ import annotations

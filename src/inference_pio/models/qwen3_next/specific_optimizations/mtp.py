@@ -87,6 +87,5 @@ def technique(config: Qwen3NextConfig) -> TechniqueFact:
         exact=True,
         reason="the checkpoint's own layer drafts, where that pays"
         if config.use_mtp
-        else "the checkpoint's layer for drafts (mtp) is not loaded: speculation or mtp is off, its files lack it, or "
-        "states cannot be taken back",
+        else "the checkpoint's layer for drafts (mtp) is not loaded: speculation or mtp is off, or its files lack it",
     )

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from inference_pio import create_plugin
+from inference_pio.cache.specs import state_specs
 from inference_pio.conformance.bare_model import BareModel
 from inference_pio.conformance.numbers import assert_close, token_ids
 from inference_pio.conformance.subject import Subject
@@ -82,11 +83,11 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
     assert {name: entry["status"] for name, entry in report.items() if entry["category"] != "attention"} == {
         "KV-cache compression": "dormant",
         "weight quantisation": "dormant",
-        "prefix caching": "not applicable",
+        "prefix caching": "active",
         "fused layer norm": "active",
         "CUDA kernels": "dormant",
         "tensor parallelism": "dormant",
-        "speculative decoding": "not applicable",
+        "speculative decoding": "active",
         "multi-token prediction": "dormant",
         "bias removal": "active",
     }
@@ -103,3 +104,4 @@ def test_memory_of_coder_next(subject: Subject) -> None:
     part = plugin.cache_specs(config, torch.bfloat16, Shard(0, 4))
     assert sum(spec.bytes_per_token() for spec in part) == 12_288, "two KV heads: each is held by two ranks"
     assert sum(spec.bytes_per_sequence() for spec in part) == 79_036_416 // 4
+    assert sum(spec.bytes_per_draft() for spec in state_specs(specs)) == 2_368_512
