@@ -100,7 +100,8 @@ class Speculation:
         drafts = self._propose(
             [decoding[which] for which in plan.chosen], {decoding[which] for which in predicted}
         )
-        self._forget(decoding)
+        if self._predictor is not None:
+            self._forget(decoding)
         num_drafts = sum(map(len, drafts.values()))
         self.num_drafted += num_drafts
         if len(decoding) == len(scheduled):
