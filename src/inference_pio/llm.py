@@ -47,7 +47,7 @@ class LLM:
         seed: for requests that name none; None draws one per request.
         resource_limits: refuse the model where it needs more; threads and disk use follow it.
         progress: called with bytes done, bytes in total and what is being done.
-        options: further fields of `RuntimeOptions`: max_num_seqs, quantize, kv_cache_dtype, speculation, …
+        options: further fields of `RuntimeOptions`: max_num_seqs, quantize, kv_cache_dtype, speculation, mtp, …
 
     Raises:
         InferencePIOError: the model cannot be found, read or run here; one line says why and what to do.

@@ -2,7 +2,7 @@
 
 Whatever the engine gets wrong (a block table, a slot, a position, a chunk border) changes the history that is read
 back, and with it the tokens. All compute the same function, so they must give the same tokens; one of them through two
-kinds of cache at once. One more model soon repeats itself.
+kinds of cache at once. One more model soon repeats itself, one has a layer that drafts.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from inference_pio.engine.core import EngineCore
 from inference_pio.engine.sequence import Sequence
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
+from support.fake_drafting import DraftingFake
 from support.fake_states import StateSpec, fold, folded
 from support.tiny_model import TinyModel
 
@@ -160,6 +161,7 @@ MODELS = {
     "mixed": MixedModel,
     "repeating": RepeatingModel,
     "qwen3_next": functools.partial(TinyModel, "qwen3_next", VOCAB),
+    "drafting": lambda: DraftingFake(logits_of, VOCAB),
 }
 
 
@@ -189,7 +191,7 @@ class Oracle:
     """Stands in for `Speculation`: drafts what is known to come, now and then with something wrong in it."""
 
     def __init__(self, engine: EngineCore, answer_of: Callable[[Sequence], list[int]], seed: int) -> None:
-        self.num_drafted = 0
+        self.num_drafted = self.num_predicted = self.num_accepted_predictions = 0
         self._engine, self._answer_of, self._random = engine, answer_of, random.Random(seed)
 
     def draft(self, scheduled):
@@ -212,6 +214,10 @@ class Oracle:
                 room -= len(tokens)
                 self.num_drafted += len(tokens)
         return drafts
+
+    def settle(self, sequence: Sequence, accepted: int) -> None:
+        assert 0 <= accepted <= 7
+        assert sequence.num_tokens > accepted
 
     def record(self, seconds: float) -> None:
         assert seconds >= 0

@@ -87,3 +87,8 @@ def test_stop_strings_inside_drafts(drafting: LLM, checkpoint: Path) -> None:
 def test_a_wrong_setting_is_refused(wrong: Any) -> None:
     with pytest.raises(UsageError, match="speculation must be a whole number from 0 up"):
         RuntimeOptions(speculation=wrong)
+
+
+def test_what_is_no_switch_is_refused() -> None:
+    with pytest.raises(UsageError, match="mtp must be True or False, got 'no'"):
+        RuntimeOptions(mtp="no")  # type: ignore[arg-type]

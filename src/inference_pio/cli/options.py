@@ -184,6 +184,10 @@ class EngineOptions:
             value="N",
         ),
     ] = None
+    no_mtp: Annotated[
+        bool,
+        _engine("Do not load a checkpoint's own layer for guesses (multi-token prediction).", "--no-mtp"),
+    ] = False
     no_prefix_caching: Annotated[
         bool, _engine("Compute equal beginnings of prompts again.", "--no-prefix-caching")
     ] = False
@@ -222,6 +226,7 @@ class EngineOptions:
             max_model_len=self.max_model_len,
             max_num_seqs=max_num_seqs,
             speculation=RuntimeOptions.speculation if self.speculation is None else self.speculation,
+            mtp=not self.no_mtp,
             kv_cache_memory_gb=self.kv_cache_memory_gb,
             kv_cache_dtype=RuntimeOptions.kv_cache_dtype
             if self.kv_cache_dtype is None

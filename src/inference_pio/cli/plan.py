@@ -44,6 +44,7 @@ def plan(
                 "device": str(planned.device),
                 "packed_kinds": planned.packing.used_kinds(),
                 "packed_weights": planned.packed_bytes,
+                "mtp": planned.predicts,
                 **planned.plan.as_dict(),
             }
         )
@@ -88,6 +89,11 @@ def _show(planned: Prepared) -> None:
         ["part", "memory", "of"], [(part, size(bytes_), why) for part, bytes_, why in rows], right=["memory"]
     )
     print()
+    if planned.predicts:
+        print(
+            "A layer of the model's own guesses ahead (multi-token prediction), with weights and cache that are "
+            "counted here; --no-mtp leaves it out."
+        )
     print("It fits." if plan.fits else f"It does not fit: {plan.advice()}.")
     sys.stdout.flush()
 

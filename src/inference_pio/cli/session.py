@@ -69,6 +69,7 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             progress=progress,
             max_num_seqs=options.max_num_seqs,
             speculation=options.speculation,
+            mtp=options.mtp,
             kv_cache_memory_gb=options.kv_cache_memory_gb,
             kv_cache_dtype=options.kv_cache_dtype,
             quantize=options.quantize,

@@ -1,7 +1,7 @@
 """Model configuration: the standard's fields, strict reading of config files, and choice by hardware."""
 
-from inference_pio.config.base import BaseModelConfig
+from inference_pio.config.base import BaseModelConfig, set_by_runtime
 from inference_pio.config.dynamic import DynamicConfigManager
 from inference_pio.config.reader import ConfigReader
 
-__all__ = ["BaseModelConfig", "ConfigReader", "DynamicConfigManager"]
+__all__ = ["BaseModelConfig", "ConfigReader", "DynamicConfigManager", "set_by_runtime"]

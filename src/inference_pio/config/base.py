@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, Field, dataclass, fields, replace
-from typing import TYPE_CHECKING, Self
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Self
 
 from inference_pio.errors import ConfigError
 
@@ -20,6 +20,13 @@ _ARCHITECTURE = frozenset(
         "vocab_size",
     }
 )
+
+_SET_BY_RUNTIME = "set by the runtime"
+
+
+def set_by_runtime(default: Any) -> Any:
+    """A field of a model's own class that neither checkpoint nor caller decides, but what runs the model."""
+    return field(default=default, metadata={_SET_BY_RUNTIME: True})
 
 
 @dataclass
@@ -111,13 +118,16 @@ class BaseModelConfig:
         """
         architecture = self.architecture_fields()
         options = {}
-        for field in fields(asked):
-            value = getattr(asked, field.name)
-            if field.name not in architecture:
-                options[field.name] = value
-            elif value != _default(field) and value != getattr(self, field.name):
+        for each in fields(asked):
+            value = getattr(asked, each.name)
+            if each.name not in architecture:
+                options[each.name] = value
+            elif (
+                value not in (_default(each), getattr(self, each.name))
+                and _SET_BY_RUNTIME not in each.metadata
+            ):
                 raise ConfigError(
-                    f"{field.name} is {value!r} in the configuration and {getattr(self, field.name)!r} in the "
+                    f"{each.name} is {value!r} in the configuration and {getattr(self, each.name)!r} in the "
                     f"checkpoint; leave it out, the checkpoint decides"
                 )
         if options["pad_token_id"] is None:

@@ -31,6 +31,17 @@ class ReferenceModel(Protocol):
         """
 
 
+class DraftingReference(ReferenceModel, Protocol):
+    """One with a layer that predicts further tokens, which its checkpoints hold too."""
+
+    def draft_logits(self, token_ids: Sequence[int], guesses: Sequence[int] = ()) -> Tensor:
+        """[tokens and guesses, vocab_size]: what the layer predicts behind each of them.
+
+        It takes each token together with the model's hidden state of the one before (zeros before the first), and each
+        guess with what it made of the one before itself.
+        """
+
+
 @dataclass(frozen=True)
 class HeaderFacts:
     """Names and shapes of a checkpoint that exists, and what it says about its architecture.
@@ -61,6 +72,7 @@ class PluginCase:
     not_interchangeable  pairs of configuration fields under which keys and values must never be shared
     chat              chat templates of this architecture's models by name
     render_chat       somebody else's renderer: (template, messages, variables) -> text
+    drafting          config.json -> reference model with a layer that drafts, where the architecture has one
     """
 
     name: str
@@ -76,6 +88,7 @@ class PluginCase:
     gguf: frozenset[str] = frozenset()
     rope_keys: tuple[str, ...] = ()
     chat: Mapping[str, str] = field(default_factory=lambda: _NONE)
+    drafting: Callable[[Raw], DraftingReference] | None = None
 
     @property
     def typical(self) -> str:

@@ -16,7 +16,16 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from inference_pio.conformance import checkpoint, configuration, logits, ranks, serving, talking, wording
+from inference_pio.conformance import (
+    checkpoint,
+    configuration,
+    drafting,
+    logits,
+    ranks,
+    serving,
+    talking,
+    wording,
+)
 from inference_pio.conformance.subject import Subject
 
 
@@ -30,7 +39,7 @@ class Check:
     number: str
     run: Callable[[Subject], None]
     needs: Literal[
-        "", "checkpoints", "shards", "refused_ranks", "not_interchangeable", "chat", "collected"
+        "", "checkpoints", "shards", "refused_ranks", "not_interchangeable", "chat", "drafting", "collected"
     ] = ""
 
     @property
@@ -76,4 +85,5 @@ CHECKS = (
     Check("C14", talking.check_answers_are_read, needs="chat"),
     Check("C14", talking.check_earlier_turns, needs="chat"),
     Check("C14", talking.check_system_role, needs="chat"),
+    Check("C16", drafting.check_drafts, needs="drafting"),
 )

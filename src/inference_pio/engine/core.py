@@ -83,7 +83,8 @@ class EngineCore:
         index = PrefixIndex(prefix_policy.seed) if self._reuses_prefixes else None
         self._blocks = BlockManager(config, index, self._states)
         self._scheduler = Scheduler(config, self._blocks)
-        self._speculation = Speculation(config, self._blocks) if config.speculation else None
+        self._predictor = self._runner.predictor
+        self._speculation = Speculation(config, self._blocks, self._predictor) if config.speculation else None
         self._media = media
         self._requests: dict[str, Request] = {}
         self._pending: list[SequenceUpdate] = []
@@ -151,8 +152,8 @@ class EngineCore:
         if not scheduled:
             return updates
         self._steps += 1
-        drafts = self._speculation.draft(scheduled) if self._speculation else {}
         try:
+            drafts = self._speculation.draft(scheduled) if self._speculation else {}
             batch, sampled = build_batch(
                 scheduled,
                 drafts,
@@ -166,6 +167,8 @@ class EngineCore:
             if self._media:
                 batch = self._media.extend(batch, scheduled, drafts)
             samples = sample(self._runner.run(batch), sampled, drafts)
+            if self._predictor is not None:
+                self._predictor.remember(scheduled, batch, dict(zip(sampled, samples, strict=True)))
         except _MODEL_ERRORS as error:
             return updates + self._fail(scheduled, error)
         self._scheduler.advance(scheduled)
@@ -189,6 +192,8 @@ class EngineCore:
             prefix_hit_tokens=scheduler.num_cached_tokens,
             draft_tokens=self._speculation.num_drafted if self._speculation else 0,
             accepted_draft_tokens=self._accepted_drafts,
+            predicted_draft_tokens=self._speculation.num_predicted if self._speculation else 0,
+            accepted_predicted_tokens=self._speculation.num_accepted_predictions if self._speculation else 0,
         )
 
     def reset_prefix_cache(self) -> int:
@@ -210,10 +215,11 @@ class EngineCore:
                 continue
             error = drawn[-1].error
             taken = _append(sequence, drawn if error is None else drawn[:-1])
-            if sequence in drafts:
+            if self._speculation is not None and sequence in drafts:
                 # All that was drawn but the last are drafts that were right.
                 accepted = min(len(taken), len(drawn) - 1)
                 self._accepted_drafts += accepted
+                self._speculation.settle(sequence, accepted)
                 self._scheduler.accept(sequence, accepted)
             if taken:
                 updates.append(self._report(sequence, taken))

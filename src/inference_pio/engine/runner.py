@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from inference_pio.cache.specs import CacheSpec, StateMemory, state_specs
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.mtp import Predictor
 from inference_pio.engine.replay import StepReplay
 from inference_pio.errors import PluginError
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.drafting import DraftingModel
 
 
 class ModelRunner:
@@ -39,6 +41,11 @@ class ModelRunner:
         ]
         self._replay = StepReplay(self._forward, config)
         self._step = self._replay.run if device.type == "cpu" else self._forward
+        self.predictor: Predictor | None = None
+        if config.speculation and isinstance(model, DraftingModel) and model.can_draft:
+            self.predictor = Predictor(model, self._caches, config.block_size, config.max_num_seqs)
+            # What draws h of every row out of a step, and takes it in, is no recording of native operations.
+            self._step = self.predictor.forward
 
     @torch.inference_mode()
     def run(self, batch: ForwardBatch) -> Tensor:

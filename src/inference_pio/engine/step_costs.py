@@ -6,8 +6,9 @@ from collections import deque
 
 # Together with one sequence's own token: 2, 4, 8, … rows, which is what kernels are cut for, and few different shapes.
 DRAFT_COUNTS = (1, 3, 7, 15, 31, 63)
-# What is not measured is guessed to cost this share of a plain step per draft: low, so that it gets measured.
-_GUESSED_SHARE = 0.03
+# What is not measured is guessed to cost this share of a plain step per draft: low, so that it gets measured. One that
+# the model's own layer makes costs a pass of that layer and the head besides.
+GUESSED_SHARE, GUESSED_SHARE_OF_PASSES = 0.03, 0.1
 _KEPT = 5
 # Contexts grow and machines get busy: after so many steps a number is not trusted any more. For plain steps it is
 # less, because all others are compared with them and they cost least to measure.
@@ -20,7 +21,8 @@ class StepCosts:
     The first step of each kind is not counted: memory is touched and shapes are seen for the first time in it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, guessed_share: float = GUESSED_SHARE) -> None:
+        self._guessed_share = guessed_share
         self._steps = 0
         self._last: dict[int, int] = {}
         self._seconds: dict[int, deque[float]] = {}
@@ -53,7 +55,7 @@ class StepCosts:
         The step from none to any does not count for that, since it may change to other kernels.
         """
         plain, result = self._medians[0], []
-        known, ratio, slope = 0, 1.0, _GUESSED_SHARE
+        known, ratio, slope = 0, 1.0, self._guessed_share
         for count in DRAFT_COUNTS:
             if count > most:
                 break
@@ -63,7 +65,7 @@ class StepCosts:
             measured = self._medians[count] / plain
             result.append((count, measured))
             if known:
-                slope = max(_GUESSED_SHARE, (measured - ratio) / (count - known))
+                slope = max(self._guessed_share, (measured - ratio) / (count - known))
             known, ratio = count, max(1.0, measured)
         return result
 

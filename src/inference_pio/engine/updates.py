@@ -50,7 +50,8 @@ class EngineStats:
     """Sequences and blocks now; steps, preemptions and tokens since the engine was made.
 
     prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found;
-    draft_tokens were guessed by speculation, of which accepted_draft_tokens became tokens of an answer.
+    draft_tokens were guessed by speculation, of which accepted_draft_tokens became tokens of an answer; of these the
+    model's own layer for drafts made predicted_draft_tokens and accepted_predicted_tokens.
     """
 
     num_running: int
@@ -65,3 +66,5 @@ class EngineStats:
     prefix_hit_tokens: int
     draft_tokens: int
     accepted_draft_tokens: int
+    predicted_draft_tokens: int
+    accepted_predicted_tokens: int

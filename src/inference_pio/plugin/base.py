@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inference_pio.errors import InferencePIOError, PluginError, ResourceError, UsageError
@@ -60,6 +60,15 @@ class ModelPlugin(TextModelPluginInterface):
             raw: config.json, or a GGUF file's metadata plus "gguf.tensor_names".
             path: named in errors.
         """
+
+    def with_drafting(self, config: Any, tensor_names: Collection[str]) -> BaseModelConfig | None:  # noqa: ARG002
+        """`config` changed so that the model has the checkpoint's own layer for drafts (`plugin/drafting.py`), the
+        weight map that layer's weights, and the last of the cache specs that layer's cache. None where the checkpoint,
+        whose tensors these are, has no such layer, or the plugin does not use it.
+
+        The field that says so is `set_by_runtime`.
+        """
+        return None
 
     @abstractmethod
     def build_model(self, config: Any, shard: Shard) -> nn.Module:

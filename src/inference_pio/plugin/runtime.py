@@ -74,6 +74,8 @@ class RuntimeOptions:
                             and what lies between two operations stays in its caches; a GPU may want more
     block_size              tokens of one KV block
     speculation             tokens of one sequence that are guessed ahead in one step at most; 0: none
+    mtp                     where the checkpoint has a layer that predicts further tokens and speculation is on, that
+                            layer is loaded and guesses too (multi-token prediction)
     kv_cache_memory_gb      KV memory in GB, beside the state of sequences where a model keeps any; None: from the
                             memory that is free, at most 4 GiB
     kv_cache_dtype          "float32", "bfloat16", "int8" (whole numbers, one scale per token and head; beside float32
@@ -93,6 +95,7 @@ class RuntimeOptions:
     max_num_batched_tokens: int = 512
     block_size: int = 32
     speculation: int = 15
+    mtp: bool = True
     kv_cache_memory_gb: float | None = None
     kv_cache_dtype: str = "auto"
     quantize: str | None = None
@@ -109,6 +112,8 @@ class RuntimeOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
+        if not isinstance(self.mtp, bool):
+            raise UsageError(f"mtp must be True or False, got {self.mtp!r}")
         if self.kv_cache_dtype not in KV_DTYPES:
             raise UsageError(
                 f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_cache_dtype!r}"

@@ -19,12 +19,14 @@ from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
 from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
+from inference_pio.plugin.drafting import DraftingModel
 from inference_pio.plugin.facts import WeightMap
 from inference_pio.plugin.media import MediaProcessor
 from inference_pio.plugin.quantization import Quantization
 from inference_pio.plugin.registry import claims_checkpoint
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve_kv_dtype
+from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import OpenedModel
 from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
 from inference_pio.security import ResourceLimits
@@ -57,6 +59,11 @@ class Prepared:
     mapped: list[int]
     stack_key: str
 
+    @property
+    def predicts(self) -> bool:
+        """Whether a layer of the model's own drafts."""
+        return isinstance(self.model, DraftingModel) and self.model.can_draft
+
 
 def prepare_model(
     plugin: ModelPlugin,
@@ -71,7 +78,8 @@ def prepare_model(
     if not plugin.manifest.fallback and not claims_checkpoint(plugin.manifest, opened.raw):
         raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
     device = resolve_device(config.device)
-    stated = plugin.read_config(opened.raw, path).with_options_of(config)
+    stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.checkpoint)
+    stated = stated.with_options_of(config)
     stated.model_name = stated.model_name or opened.source.name
     with torch.device("meta"):
         model = plugin.build_model(stated, Shard())

@@ -56,6 +56,8 @@ def compute_stats(engine: EngineStats | None) -> dict[str, float]:
             "prefix_cache_query_tokens": engine.prefix_query_tokens,
             "draft_tokens": engine.draft_tokens,
             "accepted_draft_tokens": engine.accepted_draft_tokens,
+            "predicted_draft_tokens": engine.predicted_draft_tokens,
+            "accepted_predicted_tokens": engine.accepted_predicted_tokens,
         }
     return stats
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inference_pio.config import BaseModelConfig, ConfigReader
+from inference_pio.config import BaseModelConfig, ConfigReader, set_by_runtime
 from inference_pio.config.decoder import IGNORED, sizes
 from inference_pio.config.rope import rope_kind, rope_reader, stated_rope
 
@@ -40,6 +40,7 @@ class Glm4MoeLiteConfig(BaseModelConfig):
     mlp_layer_types       "dense" or "sparse" for each layer
     n_group, topk_group   experts lie in so many groups, and are chosen from the best so many of them
     num_nextn_predict_layers  layers behind the last that predict further tokens
+    use_mtp               the model has the first of these and can draft (`specific_optimizations/mtp.py`)
     """
 
     model_path: str = "zai-org/GLM-4.7-Flash"
@@ -69,6 +70,7 @@ class Glm4MoeLiteConfig(BaseModelConfig):
     norm_topk_prob: bool = True
     routed_scaling_factor: float = 1.8
     num_nextn_predict_layers: int = 1
+    use_mtp: bool = set_by_runtime(False)
     tie_word_embeddings: bool = False
 
     @property

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from inference_pio.models.glm4_moe_lite import MANIFEST
 from inference_pio.models.glm4_moe_lite.attention import (
     flash_attention,
@@ -18,6 +21,7 @@ from inference_pio.models.glm4_moe_lite.linear_optimizations import weight_layou
 from inference_pio.models.glm4_moe_lite.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.glm4_moe_lite.model import Glm4MoeLiteForCausalLM
 from inference_pio.models.glm4_moe_lite.prefix_caching import prefix_cache_manager
+from inference_pio.models.glm4_moe_lite.specific_optimizations import mtp
 from inference_pio.models.glm4_moe_lite.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
@@ -35,6 +39,11 @@ class Glm4MoeLitePlugin(ModelPlugin):
     cache_specs = staticmethod(compression_techniques.cache_specs)
     shard_plan = staticmethod(tensor_parallel_layers.shard_plan)
     prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
+
+    def with_drafting(
+        self, config: Glm4MoeLiteConfig, tensor_names: Collection[str]
+    ) -> Glm4MoeLiteConfig | None:
+        return replace(config, use_mtp=True) if mtp.is_in(config, tensor_names) else None
 
     def chat_format(self, config: Glm4MoeLiteConfig) -> ChatFormat:  # noqa: ARG002
         """An answer ends where the next turn would begin: the user's, or (after a tool call) what the tool says.
@@ -65,4 +74,5 @@ class Glm4MoeLitePlugin(ModelPlugin):
             fused_layer_norm.technique(config),
             optimizations.technique(),
             techniques.tensor_parallelism(self.shard_plan(config)),
+            mtp.technique(config),
         )

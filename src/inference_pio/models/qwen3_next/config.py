@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from inference_pio.config import BaseModelConfig, ConfigReader
+from inference_pio.config import BaseModelConfig, ConfigReader, set_by_runtime
 from inference_pio.config.decoder import IGNORED, check_heads, sizes
 from inference_pio.config.rope import rope_kind, rope_reader, stated_rope
 
@@ -26,6 +26,7 @@ class Qwen3NextConfig(BaseModelConfig):
     layer_types       of each layer "linear_attention" (gated DeltaNet) or "full_attention"
     dense_layers      numbers of the layers whose feed-forward block is one SwiGLU instead of a mixture
     rotary_dim        of a head's dimensions the first ones, which turn with the position
+    use_mtp           the model has the checkpoint's layer that predicts further tokens, and can draft
     num_experts       0: no mixture anywhere, and the fields of experts mean nothing
     """
 
@@ -56,6 +57,7 @@ class Qwen3NextConfig(BaseModelConfig):
     moe_intermediate_size: int = 512
     shared_expert_intermediate_size: int = 512
     tie_word_embeddings: bool = False
+    use_mtp: bool = set_by_runtime(False)
 
     @property
     def key_width(self) -> int:
@@ -73,7 +75,7 @@ class Qwen3NextConfig(BaseModelConfig):
 
     @property
     def has_experts(self) -> bool:
-        """Whether any layer has a mixture."""
+        """Whether any layer of the model has a mixture; that which drafts has none if the first has none."""
         return len(self.dense_layers) < self.num_hidden_layers
 
     @classmethod

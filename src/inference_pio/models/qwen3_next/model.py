@@ -16,6 +16,7 @@ from inference_pio.models.qwen3_next.config import ATTENTION, Qwen3NextConfig
 from inference_pio.models.qwen3_next.fused_layers.fused_layer_norm import zero_centred_norm
 from inference_pio.models.qwen3_next.fused_layers.moe import Mixture
 from inference_pio.models.qwen3_next.rotary_embeddings.rotary_embedding import RotaryEmbedding
+from inference_pio.models.qwen3_next.specific_optimizations.mtp import MultiTokenPredictor
 from inference_pio.models.qwen3_next.specific_optimizations.needed_rows import only_needed
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
@@ -78,30 +79,53 @@ class Qwen3NextModel(nn.Module):
         self.layers = nn.ModuleList([DecoderLayer(config, index, shard) for index in layers])
         self.norm = zero_centred_norm(config)
 
-    def forward(self, batch: ForwardBatch, caches: Sequence[KVCache | StateCache]) -> Tensor:
-        """[R, D]: final hidden states of the rows that need logits."""
+    def forward(
+        self, batch: ForwardBatch, caches: Sequence[KVCache | StateCache], rows_R: Tensor | None
+    ) -> Tensor:
+        """[R, D]: final hidden states of these rows, or of all."""
         step = Step.of(batch, self.rotary_emb.cos_sin)
         residual_TD = self.embed_tokens(batch.token_ids)
         x_TD: Tensor | None = None
-        for index, cache in enumerate(caches):
+        last = len(self.layers) - 1
+        for index, cache in enumerate(caches[: last + 1]):
             layer = cast("DecoderLayer", self.layers[index])
             x_TD, residual_TD = layer.input_layernorm.add(x_TD, residual_TD)
             x_TD = layer.mix(x_TD, batch, step, cache)
-            if index == len(caches) - 1:
-                x_TD, residual_TD = only_needed(batch.last_token, x_TD, residual_TD)
+            if index == last:
+                x_TD, residual_TD = only_needed(rows_R, x_TD, residual_TD)
             x_TD, residual_TD = layer.post_attention_layernorm.add(x_TD, residual_TD)
             x_TD = layer.mlp(x_TD)
         return self.norm.add(x_TD, residual_TD)[0]
 
 
 class Qwen3NextForCausalLM(nn.Module):
-    """Logits [R, V] in float32."""
+    """Logits [R, V] in float32. Implements `DraftingModel`."""
 
     def __init__(self, config: Qwen3NextConfig, shard: Shard) -> None:
         super().__init__()
         self.model = Qwen3NextModel(config, shard)
         self.lm_head = VocabParallelHead(config.hidden_size, config.vocab_size, shard)
+        self.can_draft = config.use_mtp
+        if config.use_mtp:
+            self.mtp = MultiTokenPredictor(config, shard)
 
     def forward(self, batch: ForwardBatch, caches: Sequence[KVCache | StateCache]) -> Tensor:
-        logits_RV: Tensor = self.lm_head(self.model(batch, caches))
+        logits_RV: Tensor = self.lm_head(self.model(batch, caches, batch.last_token))
         return logits_RV.float()
+
+    def forward_all(
+        self, batch: ForwardBatch, caches: Sequence[KVCache | StateCache]
+    ) -> tuple[Tensor, Tensor]:
+        hidden_TD: Tensor = self.model(batch, caches, None)
+        logits_RV: Tensor = self.lm_head(hidden_TD[batch.last_token])
+        return logits_RV.float(), hidden_TD
+
+    def remember(self, hidden_TD: Tensor, batch: ForwardBatch, caches: Sequence[Any]) -> None:
+        x_TD = self.model.embed_tokens(batch.token_ids)
+        self.mtp.remember(x_TD, hidden_TD, batch, self.model.rotary_emb.cos_sin, caches[-1])
+
+    def draft(self, hidden_SD: Tensor, batch: ForwardBatch, caches: Sequence[Any]) -> tuple[Tensor, Tensor]:
+        x_SD = self.model.embed_tokens(batch.token_ids)
+        hidden_SD = self.mtp(x_SD, hidden_SD, batch, self.model.rotary_emb.cos_sin, caches[-1])
+        logits_SV: Tensor = self.lm_head(hidden_SD)
+        return logits_SV.float(), hidden_SD

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+from dataclasses import replace
+
 from inference_pio.models.qwen3_next import MANIFEST
 from inference_pio.models.qwen3_next.attention import (
     flash_attention,
@@ -19,7 +22,7 @@ from inference_pio.models.qwen3_next.linear_optimizations import weight_layout
 from inference_pio.models.qwen3_next.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.qwen3_next.model import Qwen3NextForCausalLM
 from inference_pio.models.qwen3_next.prefix_caching import prefix_cache_manager
-from inference_pio.models.qwen3_next.specific_optimizations import speculation
+from inference_pio.models.qwen3_next.specific_optimizations import mtp, speculation
 from inference_pio.models.qwen3_next.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
@@ -37,6 +40,9 @@ class Qwen3NextPlugin(ModelPlugin):
     cache_specs = staticmethod(compression_techniques.cache_specs)
     shard_plan = staticmethod(tensor_parallel_layers.shard_plan)
     prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
+
+    def with_drafting(self, config: Qwen3NextConfig, tensor_names: Collection[str]) -> Qwen3NextConfig | None:
+        return replace(config, use_mtp=True) if mtp.is_in(tensor_names) else None
 
     def chat_format(self, config: Qwen3NextConfig) -> ChatFormat:  # noqa: ARG002
         """Qwen3-Coder-Next writes calls in XML and does not think; Qwen3-Next writes JSON, and one of them thinks."""
@@ -64,4 +70,5 @@ class Qwen3NextPlugin(ModelPlugin):
             optimizations.technique(),
             techniques.tensor_parallelism(self.shard_plan(config), "heads and groups of this model"),
             speculation.technique(config),
+            mtp.technique(config),
         )

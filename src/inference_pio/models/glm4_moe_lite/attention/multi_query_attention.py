@@ -38,6 +38,7 @@ class Attention(nn.Module):
         self.latent_width = config.latent_width
         self.scale = config.qk_head_dim**-0.5
         hidden, width, bias = config.hidden_size, self.num_heads * config.qk_head_dim, config.attention_bias
+        self.low_rank = config.q_lora_rank is not None
         if config.q_lora_rank is None:
             self.q_proj = Linear(hidden, width)
             self.kv_a_proj_with_mqa = Linear(hidden, self.latent_width, bias=bias)
@@ -67,6 +68,12 @@ class Attention(nn.Module):
         o_TNV = attend(q_TNH, self.kv_b_proj.parts(), cache, sequences, self.scale)
         y_TD: Tensor = self.o_proj(o_TNV.flatten(1))
         return y_TD
+
+    def remember(self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: LatentCache) -> None:
+        """Write the cache as `forward` does, and compute nothing else."""
+        down = self.qkv_a_proj if self.low_rank else self.kv_a_proj_with_mqa
+        kv_TW = down(x_TD)[:, -self.latent_width :]
+        store_latents(kv_TW, self.kv_a_layernorm, batch, cos_sin, cache, self.pairs)
 
     def _directly(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         return self.q_proj(x_TD), self.kv_a_proj_with_mqa(x_TD)

@@ -19,9 +19,11 @@ def cache_specs(
     dtype: torch.dtype,
     shard: Shard,  # noqa: ARG001
 ) -> tuple[PagedLatent, ...]:
-    """One spec per layer; every rank holds all of it, since all heads read the same latents."""
+    """One spec per layer, that of a layer that drafts last; every rank holds all of it, since all heads read the same
+    latents.
+    """
     spec = PagedLatent(config.kv_lora_rank, config.qk_rope_head_dim, dtype)
-    return (spec,) * config.num_hidden_layers
+    return (spec,) * (config.num_hidden_layers + config.use_mtp)
 
 
 def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:

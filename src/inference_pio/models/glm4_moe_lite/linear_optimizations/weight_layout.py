@@ -1,7 +1,8 @@
 """Checkpoint names to parameters.
 
 Merged, so that each is one matrix product: the projections of a token down to its query's and its cached latent, gate
-and up of dense layers and of experts. Experts are stacked. The layers that predict further tokens are left out.
+and up of dense layers and of experts. Experts are stacked. Of the layers that predict further tokens the first is
+loaded where it drafts, and the others are left out.
 """
 
 from __future__ import annotations
@@ -15,9 +16,10 @@ _ATTENTION = f"{_LAYER}self_attn."
 _EXPERT = f"{_LAYER}mlp.experts.*."
 # A layer of multi-token prediction (DeepSeek-V3, section 2.2): a sparse layer, what joins its two inputs, and copies of
 # the embedding and the head.
+_COPIES = ("embed_tokens.weight", "shared_head.head.weight")
 _PREDICTOR = (
-    *("eh_proj.weight", "enorm.weight", "hnorm.weight", "embed_tokens.weight"),
-    *("shared_head.norm.weight", "shared_head.head.weight"),
+    *_COPIES,
+    *("eh_proj.weight", "enorm.weight", "hnorm.weight", "shared_head.norm.weight"),
     *("input_layernorm.weight", "post_attention_layernorm.weight"),
     *("self_attn.q_proj.weight", "self_attn.q_b_proj.weight", "self_attn.kv_b_proj.weight"),
     *("self_attn.q_a_layernorm.weight", "self_attn.kv_a_layernorm.weight"),
@@ -57,16 +59,15 @@ def weight_map(config: Glm4MoeLiteConfig) -> WeightMap:
 
 
 def _predictors(config: Glm4MoeLiteConfig) -> tuple[str, ...]:
-    """Tensors of the layers behind the last, which the model's own answers do not need.
+    """Tensors of the layers behind the last, which the model's own answers do not need: all but what drafts.
 
-    They guess the token after next, for speculative decoding; the engine's guesses come from the request's own text so
-    far. Every name is stated, so that anything else in such a layer is still found out.
+    Every name is stated, so that anything else in such a layer is still found out.
     """
     first = config.num_hidden_layers
     return tuple(
         f"model.layers.{layer}.{name}"
         for layer in range(first, first + config.num_nextn_predict_layers)
-        for name in _PREDICTOR
+        for name in (_COPIES if config.use_mtp and layer == first else _PREDICTOR)
     )
 
 

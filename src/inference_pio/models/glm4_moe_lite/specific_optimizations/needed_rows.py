@@ -10,8 +10,8 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def keep_needed_rows(x_TD: Tensor, residual_TD: Tensor, last_token_R: Tensor) -> tuple[Tensor, Tensor]:
-    """Both [T, D] reduced to the rows named; untouched where every row is needed, as in decoding."""
-    if last_token_R.shape[0] == x_TD.shape[0]:
+def keep_needed_rows(x_TD: Tensor, residual_TD: Tensor, last_token_R: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Both [T, D] reduced to the rows named; untouched where every row is needed (None), as in decoding."""
+    if last_token_R is None or last_token_R.shape[0] == x_TD.shape[0]:
         return x_TD, residual_TD
     return x_TD.index_select(0, last_token_R), residual_TD.index_select(0, last_token_R)

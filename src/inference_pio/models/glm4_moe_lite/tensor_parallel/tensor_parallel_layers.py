@@ -40,6 +40,8 @@ def _attention(heads: int) -> dict[str, ShardRule]:
         *("self_attn.kv_a_proj_with_mqa.weight", "self_attn.kv_a_proj_with_mqa.bias"),
         *("self_attn.kv_a_layernorm.weight", "mlp.gate.weight", "mlp.gate.e_score_correction_bias"),
         *("input_layernorm.weight", "post_attention_layernorm.weight"),
+        # of the layer that drafts
+        *("eh_proj.weight", "enorm.weight", "hnorm.weight", "shared_head.norm.weight"),
     )
     rules.update(dict.fromkeys(replicated, replicate))
     return {f"{sharding.LAYER}{name}": rule for name, rule in rules.items()}

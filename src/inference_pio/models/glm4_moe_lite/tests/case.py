@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from inference_pio.conformance.case import HeaderFacts, PluginCase, Raw, ReferenceModel
+from inference_pio.conformance.case import DraftingReference, HeaderFacts, PluginCase, Raw, ReferenceModel
 from inference_pio.conformance.tiny_tokenizer import CHAT_TEMPLATE, VOCAB_SIZE
 
 # Between their two parts a head's keys are as wide as its values, as in GLM-4.7-Flash.
@@ -98,6 +98,13 @@ def reference(raw: Raw) -> ReferenceModel:
     return TransformersGlm(raw)
 
 
+def drafting(raw: Raw) -> DraftingReference:
+    """The same with the layer that predicts further tokens."""
+    from inference_pio.models.glm4_moe_lite.tests.reference import TransformersGlmWithMtp
+
+    return TransformersGlmWithMtp({**raw, "num_nextn_predict_layers": 1})
+
+
 def render_chat(template: str, messages: Sequence[Mapping[str, str]], variables: Mapping[str, Any]) -> str:
     """What Transformers makes of a template."""
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -173,4 +180,5 @@ CASE = PluginCase(
     render_chat=render_chat,
     rope_keys=("rope_parameters",),
     chat={"GLM-4.7-Flash": TEMPLATE, "ChatML": CHAT_TEMPLATE},
+    drafting=drafting,
 )

@@ -134,6 +134,7 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
         "fused layer norm": "active",
         "CUDA kernels": "dormant",
         "tensor parallelism": "dormant",
+        "multi-token prediction": "not applicable",
         "bias removal": "active",
     }
     assert report["tensor parallelism"]["reason"].endswith("divided over 1, 2, 4")

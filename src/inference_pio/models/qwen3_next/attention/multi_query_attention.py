@@ -42,13 +42,19 @@ class GatedAttention(nn.Module):
         self.attend = PagedAttention(prefill, decode, config.head_dim**-0.5)
 
     def forward(self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache) -> Tensor:
-        qkv_TE, gate_TX = split_gate(self.qkv_proj(x_TD), self.num_heads, self.head_dim)
-        norms = ops.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, self.q_norm.offset)
-        heads = (self.num_heads, self.num_kv_heads)
-        q_TNH = rotate_and_store(qkv_TE, batch, cos_sin, cache, heads, norms)
+        q_TNH, gate_TX = self.project(x_TD, batch, cos_sin, cache)
         o_TX = self.attend(q_TNH, batch, cache)
         y_TD: Tensor = self.o_proj(ops.sigmoid_gate(o_TX, gate_TX))
         return y_TD
+
+    def project(
+        self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache
+    ) -> tuple[Tensor, Tensor]:
+        """Turned queries [T, N, H] and gates [T, N·H]; keys and values lie in the cache then."""
+        qkv_TE, gate_TX = split_gate(self.qkv_proj(x_TD), self.num_heads, self.head_dim)
+        norms = ops.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, self.q_norm.offset)
+        heads = (self.num_heads, self.num_kv_heads)
+        return rotate_and_store(qkv_TE, batch, cos_sin, cache, heads, norms), gate_TX
 
 
 def technique(config: Qwen3NextConfig) -> TechniqueFact:

@@ -19,7 +19,9 @@ from inference_pio.plugin.facts import TechniqueFact
 def cache_specs(
     config: Qwen3NextConfig, dtype: torch.dtype, shard: Shard
 ) -> tuple[PagedKV | RecurrentState, ...]:
-    """One spec per layer; a rank holds the KV heads, and the state of the key heads, that are its own."""
+    """One spec per layer, that of the layer that drafts last; a rank holds the KV heads, and the state of the key
+    heads, that are its own.
+    """
     attention = PagedKV(shard.part(config.num_key_value_heads), config.head_dim, dtype)
     state = RecurrentState(
         channels=shard.part(config.linear_num_key_heads)
@@ -30,7 +32,8 @@ def cache_specs(
         key_dim=config.linear_key_head_dim,
         value_dim=config.linear_value_head_dim,
     )
-    return tuple(attention if kind == ATTENTION else state for kind in config.layer_types)
+    drafting = (attention,) if config.use_mtp else ()
+    return (*(attention if kind == ATTENTION else state for kind in config.layer_types), *drafting)
 
 
 def technique() -> TechniqueFact:

@@ -1,6 +1,7 @@
 """Checkpoint names to parameters, and which maps are kept out of blocks.
 
-Merged: q with its gates, k and v; gate and up of every SwiGLU. Stacked: the experts of a layer. Left out: `mtp.*`.
+Merged: q with its gates, k and v; gate and up of every SwiGLU. Stacked: the experts of a layer. Left out where it does
+not draft: `mtp.*`.
 """
 
 from __future__ import annotations
@@ -15,8 +16,7 @@ from inference_pio.plugin.facts import TechniqueFact, WeightMap
 
 _LAYER = "model.layers.*."
 _SWIGLU = ("gate_proj", "up_proj")
-# The layer that predicts the token after the next one: a model of its own, which would draft for this one. Drafts come
-# from a request's own text, so its weights are not loaded.
+# The layer that predicts the token after the next one, and drafts (`specific_optimizations/mtp.py`).
 _MTP_LAYER = (
     "input_layernorm",
     "post_attention_layernorm",
@@ -31,6 +31,7 @@ _MTP_TOP = ("fc", "norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")
 MTP = (
     *(f"mtp.{name}.weight" for name in _MTP_TOP),
     *(f"mtp.layers.*.{name}.weight" for name in _MTP_LAYER),
+    *(f"mtp.layers.*.self_attn.{name}_proj.bias" for name in "qkvo"),
 )
 
 
@@ -49,20 +50,21 @@ class DenseMap(nn.Module):
 
 
 def weight_map(config: Qwen3NextConfig) -> WeightMap:
-    attention, mlp = f"{_LAYER}self_attn.", f"{_LAYER}mlp."
-    merge = {
-        f"{attention}qkv_proj.{kind}": tuple(f"{attention}{part}_proj.{kind}" for part in "qkv")
-        for kind in ("weight", "bias")
-    }
-    for place in (mlp, f"{mlp}shared_expert.", f"{mlp}experts.*."):
-        merge[f"{place}gate_up_proj.weight"] = tuple(f"{place}{part}.weight" for part in _SWIGLU)
+    merge: dict[str, tuple[str, ...]] = {}
+    stack: dict[str, str] = {}
+    for layer in (_LAYER, "mtp.layers.*."):
+        attention, mlp = f"{layer}self_attn.", f"{layer}mlp."
+        for kind in ("weight", "bias"):
+            merge[f"{attention}qkv_proj.{kind}"] = tuple(f"{attention}{part}_proj.{kind}" for part in "qkv")
+        for place in (mlp, f"{mlp}shared_expert.", f"{mlp}experts.*."):
+            merge[f"{place}gate_up_proj.weight"] = tuple(f"{place}{part}.weight" for part in _SWIGLU)
+        for name in ("gate_up_proj", "down_proj"):
+            stack[f"{mlp}experts.{name}"] = f"{mlp}experts.*.{name}.weight"
     return WeightMap(
         merge=merge,
-        stack={
-            f"{mlp}experts.{name}": f"{mlp}experts.*.{name}.weight" for name in ("gate_up_proj", "down_proj")
-        },
+        stack=stack,
         tie={"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {},
-        drop=MTP,
+        drop=() if config.use_mtp else MTP,
     )
 
 

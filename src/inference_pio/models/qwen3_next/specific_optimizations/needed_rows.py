@@ -9,8 +9,8 @@ from __future__ import annotations
 from torch import Tensor
 
 
-def only_needed(rows_R: Tensor, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
-    """Rows of both that are named; both as they are where that is all of them."""
-    if len(rows_R) == len(x_TD):
+def only_needed(rows_R: Tensor | None, x_TD: Tensor, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
+    """Rows of both that are named; both as they are where that is all of them (None)."""
+    if rows_R is None or len(rows_R) == len(x_TD):
         return x_TD, residual_TD
     return x_TD[rows_R], residual_TD[rows_R]

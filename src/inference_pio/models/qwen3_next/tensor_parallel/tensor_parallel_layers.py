@@ -11,6 +11,9 @@ from inference_pio.models.qwen3_next.config import ATTENTION, DELTA_NET, Qwen3Ne
 from inference_pio.plugin import sharding
 from inference_pio.plugin.facts import ShardPlan, ShardRule
 
+_DRAFTING = "mtp.layers.*."  # the layer that drafts, cut like the model's
+_AROUND_IT = ("fc", "norm", "pre_fc_norm_embedding", "pre_fc_norm_hidden")
+
 
 def shard_plan(config: Qwen3NextConfig) -> ShardPlan:
     rules = {
@@ -22,7 +25,10 @@ def shard_plan(config: Qwen3NextConfig) -> ShardPlan:
         **sharding.gated("mlp.shared_expert", config.shared_expert_intermediate_size),
         **sharding.whole("input_layernorm", "post_attention_layernorm", "mlp.gate", "mlp.shared_expert_gate"),
     }
-    kv_heads = config.num_key_value_heads if ATTENTION in config.layer_types else None
+    in_a_layer = {name: rule for name, rule in rules.items() if name.startswith(sharding.LAYER)}
+    rules |= {name.replace(sharding.LAYER, _DRAFTING): rule for name, rule in in_a_layer.items()}
+    rules |= {f"mtp.{name}.weight": sharding.WHOLE for name in _AROUND_IT}
+    kv_heads = config.num_key_value_heads if _attends(config) else None
     return ShardPlan(rules, sharding.legal_sizes(_divided(config), kv_heads))
 
 
@@ -50,10 +56,15 @@ def _delta_net(config: Qwen3NextConfig) -> dict[str, ShardRule]:
     }
 
 
+def _attends(config: Qwen3NextConfig) -> bool:
+    """Whether any layer does, that which drafts included."""
+    return ATTENTION in config.layer_types or config.use_mtp
+
+
 def _divided(config: Qwen3NextConfig) -> list[int]:
     """Totals of everything that the model has and that is divided, but KV heads."""
     whole = [config.vocab_size]
-    if ATTENTION in config.layer_types:
+    if _attends(config):
         whole.append(config.num_attention_heads)
     if DELTA_NET in config.layer_types:
         whole.append(config.linear_num_key_heads)

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from inference_pio.conformance.case import HeaderFacts, PluginCase, Raw, ReferenceModel
+from inference_pio.conformance.case import DraftingReference, HeaderFacts, PluginCase, Raw, ReferenceModel
 from inference_pio.conformance.tiny_tokenizer import CHAT_TEMPLATE, VOCAB_SIZE
 
 _SMALL: Raw = {
@@ -115,6 +115,13 @@ def reference(raw: Raw) -> ReferenceModel:
     return TransformersQwen3Next(raw)
 
 
+def drafting(raw: Raw) -> DraftingReference:
+    """The same with the layer that predicts further tokens."""
+    from inference_pio.models.qwen3_next.tests.reference import TransformersQwen3NextWithMtp
+
+    return TransformersQwen3NextWithMtp(raw)
+
+
 def render_chat(template: str, messages: Sequence[Mapping[str, str]], variables: Mapping[str, Any]) -> str:
     """What Transformers makes of a template."""
     from transformers.utils.chat_template_utils import render_jinja_template
@@ -160,4 +167,5 @@ CASE = PluginCase(
     render_chat=render_chat,
     rope_keys=("rope_parameters", "rope_scaling"),
     chat={"Qwen3-Coder": CODER_TEMPLATE, "ChatML": CHAT_TEMPLATE},
+    drafting=drafting,
 )

@@ -7,9 +7,11 @@ from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
 import transformers
-from torch import Tensor
+from torch import Tensor, nn
+from transformers.models.qwen3_next import modeling_qwen3_next as theirs
 
 from inference_pio.conformance.case import CheckpointKind, Raw
 
@@ -21,11 +23,7 @@ class TransformersQwen3Next:
 
     def __init__(self, raw: Raw) -> None:
         self.model = transformers.Qwen3NextForCausalLM(reference_config(raw)).float().eval()
-        generator = torch.Generator().manual_seed(1)
-        with torch.no_grad():
-            for name, parameter in self.model.named_parameters():
-                noise = torch.randn(parameter.shape, generator=generator)
-                parameter.copy_(_scaled(name, noise))
+        _fill(self.model, 1)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         with torch.inference_mode():
@@ -45,6 +43,74 @@ class TransformersQwen3Next:
         shards = len(list(directory.glob("*.safetensors")))
         assert (shards > 1) == (kind == "sharded"), f"{shards} files for a {kind} checkpoint"
         return directory
+
+
+class _Mtp(nn.Module):
+    """Named as in a checkpoint; Transformers has no module for the whole, its parts are Transformers' and torch's."""
+
+    def __init__(self, config: Any) -> None:
+        super().__init__()
+        width, eps = config.hidden_size, config.rms_norm_eps
+        self.pre_fc_norm_embedding = theirs.Qwen3NextRMSNorm(width, eps)
+        self.pre_fc_norm_hidden = theirs.Qwen3NextRMSNorm(width, eps)
+        self.fc = nn.Linear(2 * width, width, bias=False)
+        self.layers = nn.ModuleList([theirs.Qwen3NextDecoderLayer(config, 0)])
+        self.norm = theirs.Qwen3NextRMSNorm(width, eps)
+
+
+class TransformersQwen3NextWithMtp(TransformersQwen3Next):
+    """Implements `DraftingReference`: the same weights, and the layer that predicts further tokens."""
+
+    def __init__(self, raw: Raw) -> None:
+        super().__init__(raw)
+        config = reference_config(raw)
+        config.layer_types = ["full_attention", *config.layer_types[1:]]
+        config._attn_implementation = config._experts_implementation = "eager"
+        self.mtp = _Mtp(config).float().eval()
+        _fill(self.mtp, 2)
+
+    def draft_logits(self, token_ids: Sequence[int], guesses: Sequence[int] = ()) -> Tensor:
+        ids = [*token_ids, *guesses]
+        with torch.inference_mode():
+            known = self.model.model(torch.tensor([list(token_ids)]), use_cache=False).last_hidden_state[0]
+            before = [torch.zeros_like(known[0]), *known[:-1]]
+            made = self.hidden(torch.stack(before), token_ids)
+            while len(before) < len(ids):
+                before.append(made[-1])
+                made = self.hidden(torch.stack(before), ids[: len(before)])
+            logits: Tensor = self.model.lm_head(made)
+        return logits
+
+    def hidden(self, before_TD: Tensor, token_ids: Sequence[int]) -> Tensor:
+        """[T, D] of the layer's own, from those of the tokens before."""
+        mtp, count = self.mtp, len(token_ids)
+        x_TD = mtp.pre_fc_norm_embedding(self.model.model.embed_tokens(torch.tensor(list(token_ids))))
+        u_TD = mtp.fc(torch.cat((x_TD, mtp.pre_fc_norm_hidden(before_TD)), dim=-1))
+        turned = self.model.model.rotary_emb(u_TD[None], torch.arange(count)[None])
+        future = torch.full((1, 1, count, count), float("-inf")).triu(1)
+        made: Tensor = mtp.layers[0](u_TD[None], position_embeddings=turned, attention_mask=future)
+        out_TD: Tensor = mtp.norm(made)[0]
+        return out_TD
+
+    def save(self, directory: Path, kind: CheckpointKind) -> Path:
+        super().save(directory, kind)
+        path = directory / "model.safetensors"
+        tensors = safetensors.torch.load_file(path)
+        for name, tensor in self.mtp.state_dict().items():
+            shapes = _one_by_one(f"mtp.{name}", tuple(tensor.shape))
+            rows = tensor.flatten(0, 1) if tensor.ndim == 3 else tensor
+            parts = rows.split([shape[0] for shape in shapes.values()])
+            tensors.update(zip(shapes, (part.contiguous() for part in parts), strict=True))
+        safetensors.torch.save_file(tensors, path)
+        return directory
+
+
+def _fill(model: nn.Module, seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(_scaled(name, noise))
 
 
 def _scaled(name: str, noise: Tensor) -> Tensor:

@@ -90,6 +90,7 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
         "CUDA kernels": "dormant",
         "tensor parallelism": "dormant",
         "speculative decoding": "active",
+        "multi-token prediction": "dormant",
         "bias removal": "active",
     }
     assert report["tensor parallelism"]["reason"].endswith("divided over 1, 2, 4")
