@@ -17,11 +17,10 @@ import torch
 from torch import Tensor, nn
 
 from inference_pio.cache.specs import KVCache
-from inference_pio.layers import Linear
+from inference_pio.layers import GatedMLP, Linear
 from inference_pio.models.qwen3_next.attention.multi_query_attention import GatedAttention
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
 from inference_pio.models.qwen3_next.fused_layers.fused_layer_norm import zero_centred_norm
-from inference_pio.models.qwen3_next.fused_layers.mlp import MLP
 from inference_pio.models.qwen3_next.fused_layers.moe import Mixture
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
@@ -37,7 +36,7 @@ class PredictionLayer(nn.Module):
         self.input_layernorm = zero_centred_norm(config)
         self.self_attn = GatedAttention(config, shard)
         self.post_attention_layernorm = zero_centred_norm(config)
-        self.mlp = MLP(hidden, config.intermediate_size, shard) if dense else Mixture(config, shard)
+        self.mlp = GatedMLP(hidden, config.intermediate_size, shard) if dense else Mixture(config, shard)
 
 
 class MultiTokenPredictor(nn.Module):

@@ -120,7 +120,9 @@ def test_snapshots_of_coder_next(subject: Subject) -> None:
         Budget(60 * 10**9, "memory"),
         weight_bytes=45 * 10**9,
         itemsize=4,
+        mapped_bytes=0,
         reuse=plugin.prefix_policy(config).reuse,
+        images=None,
     )
     assert (plan.num_snapshots, plan.snapshots) == (2, 158_072_832)
     assert (2**28 - plan.snapshots) // (32 * plan.kv_bytes_per_token) * 32 == 4480
