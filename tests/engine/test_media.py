@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from typing import Any
 
 import pytest
 import torch
 
+from inference_pio import ops
+from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.media import prefix_part
+from inference_pio.engine.replay import StepReplay
 from inference_pio.errors import GenerationError
-from inference_pio.plugin.media import PromptMedia
+from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.media import MediaRows, PromptMedia
 from inference_pio.sampling_params import SamplingParams
 from support.seeing import UNSEEN, answer_of, make_engine, picture, prompt_of
 
@@ -222,3 +227,27 @@ def test_an_encoder_that_gives_another_number_of_features_is_told() -> None:
     engine.add_request("r", ids, GREEDY, media)
     (update,) = engine.step()
     assert "encode_media gave features of shape (19, 1) for an image of 20 tokens" in str(update.error)
+
+
+def test_a_step_with_an_image_is_never_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not even where each row gets logits and its positions are one number: features would be those of the first."""
+    monkeypatch.setattr(ops, "RecordedStep", lambda _: pytest.fail("recorded"))
+    one = torch.zeros(1, dtype=torch.int64)
+    short = one.int()
+    batch = ForwardBatch(
+        token_ids=one,
+        positions=one,
+        query_start=torch.tensor([0, 1], dtype=torch.int32),
+        seq_lens=short + 1,
+        block_tables=short[None],
+        slot_mapping=one,
+        state_slots=None,
+        last_token=one,
+        max_query_len=1,
+        max_seq_len=1,
+    )
+    config = EngineConfig(max_model_len=8, num_blocks=8, block_size=4)
+    replay = StepReplay(lambda step: step.token_ids, config)
+    media = MediaRows(one, torch.ones(1, 1))
+    for changes in ({"media": media, "rope_positions": one[None]}, {"rope_positions": one.expand(3, 1)}):
+        assert replay.run(replace(batch, **changes)) is one

@@ -5,9 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import torch
 
 from inference_pio import LLM
 from inference_pio.errors import UsageError
+from inference_pio.plugin.media import PromptMedia
+from inference_pio.plugin.runtime import EncodedPrompt
 
 TEXT = {"type": "text", "text": "What is this?"}
 
@@ -28,6 +31,9 @@ def test_chat(llm: LLM, part: dict[str, Any]) -> None:
 def test_prompts(llm: LLM, prompt: dict[str, Any]) -> None:
     with pytest.raises(UsageError, match=r"^multi_modal_data.image\[0\]: .* takes text only, not images$"):
         llm.generate({**prompt, "multi_modal_data": {"image": "x.png"}})
+    encoded = EncodedPrompt("a", [1], PromptMedia((), torch.zeros(3, 1, dtype=torch.int64), 0))
+    with pytest.raises(UsageError, match="takes text only, and the prompt has images$"):
+        llm.generate(encoded)
     for nothing in (None, {"image": []}):
         assert llm.generate({**prompt, "multi_modal_data": nothing})[0].outputs[0].finish_reason
 

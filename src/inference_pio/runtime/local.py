@@ -175,6 +175,8 @@ class LocalRuntime:
 
     def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
         if isinstance(prompt, EncodedPrompt):
+            if prompt.media is not None and self._ready().images is None:
+                raise UsageError("this model takes text only, and the prompt has images")
             return prompt
         images = prompt.images if isinstance(prompt, (FormattedPrompt, ImagePrompt)) else ()
         written = prompt.prompt if isinstance(prompt, ImagePrompt) else prompt
