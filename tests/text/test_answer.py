@@ -147,6 +147,11 @@ CASES: dict[str, Case] = {
         content=HERMES.removesuffix("\n</tool_call>"),
         calls=[A],
     ),
+    "much space": _case(f"a{' ' * 600}{HERMES}", "hermes_json", content=f"a{' ' * 512}", calls=[A]),
+    "many line breaks in thoughts": _case(
+        "<think>a" + "\n" * 300 + "</think>b", reasoning="a" + "\n" * 256, content="b"
+    ),
+    "much space first": _plain(f"{' ' * 300}<think>a</think>"),
     # Qwen3-Coder
     "coder": _case(f"I look.\n\n{CODER}", "qwen3_coder_xml", "", "I look.", [A]),
     "coder, types": _case(
@@ -190,6 +195,13 @@ CASES: dict[str, Case] = {
             ("write", {"text": "a</parameter></parameter>\n<b></function></tool_call> <tool_call>"}),
         ],
     ),
+    "coder, outer marker left out": _case(
+        f"Hm\n{CODER.removeprefix('<tool_call>')}", "qwen3_coder_xml", content="Hm", calls=[A]
+    ),
+    "coder, outer markers left out": _case(
+        "<function=now>\n</function>", "qwen3_coder_xml", calls=[("now", {})]
+    ),
+    "coder, a tag that is none": _plain("Write <function=f> and </function> so.", "qwen3_coder_xml"),
     "coder, cut off": _plain(CODER[:60], "qwen3_coder_xml"),
     "coder, in JSON": _plain(HERMES, "qwen3_coder_xml"),
     "coder, no function": _plain("<tool_call>\n<function=>\n</function></tool_call>", "qwen3_coder_xml"),

@@ -145,10 +145,9 @@ class AnswerParser:
         if self._syntax is None:
             return len(text), False
         if self._syntax.anywhere:
-            opener = self._syntax.openers[0]
-            found = text.find(opener)
-            kept = overlap(text, opener)
-            return (found, False) if found >= 0 else (len(text) - kept, kept > 0)
+            found = [at for at in map(text.find, self._syntax.openers) if at >= 0]
+            kept = max(overlap(text, opener) for opener in self._syntax.openers)
+            return (min(found), False) if found else (len(text) - kept, kept > 0)
         begins = text.lstrip()
         start = len(text) - len(begins)
         told = not self._called and len(self._space) + start >= _RUN

@@ -65,9 +65,10 @@ def _hermes_json(feed: Feed, _schemas: Schemas) -> Reader[list[Call]]:
 
 
 def _qwen3_coder_xml(feed: Feed, schemas: Schemas) -> Reader[list[Call]]:
-    yield from expect(feed, "<tool_call>")
-    yield from space(feed)
-    yield from expect(feed, "<function=")
+    # Qwen3-Coder sometimes leaves the outer marker out where it writes nothing before the call.
+    if (yield from expect(feed, "<tool_call>", "<function=")) == "<tool_call>":
+        yield from space(feed)
+        yield from expect(feed, "<function=")
     tool = yield from name(feed)
     yield from expect(feed, ">")
     yield from space(feed)
@@ -170,7 +171,7 @@ def _read(text: str) -> Any:
 _TOOL_CALL = ("<tool_call>", "</tool_call>")
 SYNTAXES: Mapping[CallSyntax, Syntax] = {
     "hermes_json": Syntax("<tool_call>", _TOOL_CALL[:1], _TOOL_CALL, _hermes_json),
-    "qwen3_coder_xml": Syntax("<function=", _TOOL_CALL[:1], _TOOL_CALL, _qwen3_coder_xml),
+    "qwen3_coder_xml": Syntax("<function=", ("<tool_call>", "<function="), _TOOL_CALL, _qwen3_coder_xml),
     "glm_xml": Syntax(
         "<arg_key>",
         _TOOL_CALL[:1],
