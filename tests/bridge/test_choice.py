@@ -124,6 +124,16 @@ def test_the_standard_way_runs_it_too(checkpoint: Callable[[str], Path]) -> None
     assert plugin.cleanup()
 
 
+def test_it_is_no_architecture_to_copy_or_to_verify(tmp_path: Path) -> None:
+    with pytest.raises(
+        PluginError, match="'transformers' is no architecture: there is nothing of one to copy"
+    ):
+        execute(["new-model", "ninth", "--from", "transformers", "--into", str(tmp_path)])
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(PluginError, match="'transformers' brings no case for the contract"):
+        execute(["verify", "transformers"])
+
+
 def _pio(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
     assert execute(arguments) == 0
     return capsys.readouterr().out

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,16 @@ def test_refused_by_name(raw: Mapping[str, Any], named: str) -> None:
         BridgePlugin().read_config(raw, "here")
     assert "\n" not in str(refusal.value)
     assert str(refusal.value).startswith("here: ")
+
+
+def test_transformers_log_keeps_quiet(caplog: pytest.LogCaptureFixture) -> None:
+    """A warning of Transformers beside our error would make two lines of one."""
+    short = {**_ROPE, "rope_type": "longrope", "short_factor": [1.0], "long_factor": [1.0], "factor": 2.0}
+    before = logging.getLogger("transformers").level
+    with pytest.raises(UnsupportedArchitecture):
+        BridgePlugin().read_config(tiny("phi3", rope_parameters=short), "here")
+    assert not caplog.records
+    assert logging.getLogger("transformers").level == before
 
 
 def test_what_mixes_tokens_otherwise_is_found_out(
