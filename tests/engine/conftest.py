@@ -25,6 +25,7 @@ from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
 from support.fake_drafting import DraftingFake
 from support.fake_states import StateSpec, fold, folded
+from support.tiny_model import TinyModel
 
 VOCAB = 50
 EOS = 0
@@ -160,6 +161,7 @@ MODELS = {
     "mixed": MixedModel,
     "repeating": RepeatingModel,
     "drafting": lambda: DraftingFake(logits_of, VOCAB),
+    "qwen3_next": functools.partial(TinyModel, "qwen3_next", VOCAB),
 }
 
 

@@ -67,6 +67,23 @@ def test_the_same_prompt_again_goes_on_at_its_last_border(serve):
     assert [ask(text(4, 2), ONE)[1:] for _ in range(2)] == [(0, 4), (0, 4)]
 
 
+def test_a_snapshot_inside_a_prompt_costs_no_step(serve, fake):
+    """As long as what lies behind is one block at most, of all prompts of a step: here 2 tokens, and 3."""
+    ask = serve()
+    ask(text(14), ONE)
+    assert ask.engine.stats().steps == 1
+    assert ask(text(14), ONE)[1] == 12
+    ask = serve()
+    prompts = {"first": text(14), "second": text(15, 1)}
+    for name, prompt in prompts.items():
+        ask.engine.add_request(name, prompt, ONE)
+    updates = fake.run(ask.engine)
+    for name, prompt in prompts.items():
+        assert fake.tokens_of(updates[name, 0]) == fake.greedy_reference(prompt, 1)
+        assert ask(prompt, ONE)[1] == 12
+    assert ask.engine.stats().steps == 2 + 2, "the second one's end had to wait"
+
+
 def test_a_third_prompt_begins_where_two_have_parted(serve):
     """The second shows how far the first one's beginning is shared."""
     ask, shared = serve(), text(18)
@@ -141,6 +158,8 @@ def test_answers_take_no_snapshots_from_each_other_and_prompts_take_any(serve, f
     for number, history in enumerate(histories):
         histories[number] = [*history, *fake.tokens_of(updates[str(number), 0])]
     assert [ask(history, ONE)[1] for history in histories] == [8, 8, 0]
+    later, _, _ = ask(text(2, 9))
+    assert ask([*text(2, 9), *later], ONE)[1] == 8, "an answer may take what an ended one has left"
     assert ask(text(9, 7), ONE)[1] == 0
     assert ask(text(9, 7), ONE)[1] == 8
 

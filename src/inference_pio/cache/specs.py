@@ -44,9 +44,9 @@ class StateMemory(Protocol):
     """What the cache of a layer with state can do with it between steps.
 
     A step's last rows of a sequence may be drafts (`ForwardBatch.drafts`): tokens of which nobody knows yet whether
-    they count. The layer leaves in the slot the state before the first of them and remembers what each one of them
-    would add; drafts are numbered through the step, from 0, in the order of their rows. What becomes of them is said
-    before the next step, if anything.
+    they count, or in front of which the state is wanted. The layer leaves in the slot the state before the first of
+    them and remembers what each one of them would add; drafts are numbered through the step, from 0, in the order of
+    their rows. What becomes of them is said before the next step, if anything.
     """
 
     def copy(self, source: int, target: int) -> None:

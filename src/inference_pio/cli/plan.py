@@ -97,7 +97,7 @@ def _state(plan: MemoryPlan) -> list[tuple[str, int, str]]:
     """Lines for memory that does not grow with tokens, where the model has such."""
     each = size(plan.state_bytes_per_sequence)
     rows = [
-        ("state", plan.state - plan.snapshots - plan.drafts, f"{plan.num_seqs:,} × {each} for a sequence"),
+        ("state", plan.state - plan.snapshots - plan.held, f"{plan.num_seqs:,} × {each} for a sequence"),
         (
             "snapshots",
             plan.snapshots,
@@ -105,8 +105,8 @@ def _state(plan: MemoryPlan) -> list[tuple[str, int, str]]:
         ),
         (
             "drafts",
-            plan.drafts,
-            f"{plan.num_drafts:,} × {size(plan.state_bytes_per_draft)}, what each adds to a state",
+            plan.held,
+            f"{plan.num_held:,} × {size(plan.state_bytes_per_draft)}, what each adds to a state",
         ),
     ]
     return [row for row in rows if row[1]]

@@ -53,7 +53,7 @@ def build_batch(
         query_start.append(len(flat))
         seq_lens.append(end)
         slots.append(sequence.slot)
-        drafted.append(end - start - num_scheduled_tokens)
+        drafted.append(end - start - num_scheduled_tokens or sequence.num_held)
     token_ids, position_of_token, row_of_token = np.array((flat, positions, rows), dtype=np.int64)
     max_seq_len = max(seq_lens)
 

@@ -68,5 +68,10 @@ class EngineConfig:
         return min(self.max_num_seqs * self.speculation, DRAFT_COUNTS[-1])
 
     @property
+    def max_held(self) -> int:
+        """Tokens of one step that states wait in front of: drafts, and a block's worth behind places of snapshots."""
+        return self.max_drafts + (self.block_size if self.num_snapshots else 0)
+
+    @property
     def blocks_per_sequence(self) -> int:
         return -(-self.max_model_len // self.block_size)

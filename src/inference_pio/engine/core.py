@@ -150,7 +150,7 @@ class EngineCore:
                 with_state=self._runner.keeps_state,
             )
             if self._states:
-                self._states.expect(scheduled, drafts)
+                self._states.expect(list(scheduled), drafts)
             samples = sample(self._runner.run(batch), sampled, drafts)
             if self._predictor is not None:
                 self._predictor.remember(scheduled, batch, dict(zip(sampled, samples, strict=True)))

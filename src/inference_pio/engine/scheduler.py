@@ -25,6 +25,7 @@ class Scheduler:
     def __init__(self, config: EngineConfig, blocks: BlockManager) -> None:
         self._budget = config.max_num_batched_tokens
         self._blocks = blocks
+        self._room_to_hold = 0
         self._followers: dict[Sequence, list[Sequence]] = {}
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -49,6 +50,7 @@ class Scheduler:
     def schedule(self) -> dict[Sequence, int]:
         """Sequences of the next step with the number of tokens to compute for each (`num_scheduled_tokens`)."""
         scheduled: dict[Sequence, int] = {}
+        self._room_to_hold = self._blocks.block_size
         preemptions, budget = self.num_preemptions, self._budget
         decoding = [s for s in self.running if s.num_tokens - s.num_computed_tokens == 1]
         prefilling = [s for s in self.running if s.num_tokens - s.num_computed_tokens > 1]
@@ -62,8 +64,10 @@ class Scheduler:
     def advance(self, scheduled: dict[Sequence, int]) -> None:
         """The step has run: its tokens are in the cache."""
         for sequence, num_tokens in scheduled.items():
-            sequence.num_computed_tokens += num_tokens
+            sequence.num_computed_tokens += num_tokens - sequence.num_held
             self._blocks.publish(sequence)
+            if sequence.num_held:
+                self._blocks.accept(sequence, sequence.num_held)
             if self._followers and sequence.num_computed_tokens >= sequence.request.prompt_len:
                 self._release_followers(sequence)
 
@@ -90,7 +94,7 @@ class Scheduler:
 
     def _keep_running(self, sequence: Sequence, budget: int, scheduled: dict[Sequence, int]) -> int:
         """Schedule a running sequence, at the cost of newer ones if need be; returns for how many tokens."""
-        num_tokens = _next_tokens(sequence, budget)
+        num_tokens = self._next_tokens(sequence, budget)
         while not self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens):
             victim = self.running[-1]
             scheduled.pop(victim, None)
@@ -113,15 +117,24 @@ class Scheduler:
                 sequence.num_cached_tokens = sequence.num_computed_tokens
                 self.num_cached_tokens += sequence.num_computed_tokens
                 self.num_prompt_tokens += sequence.request.prompt_len
-            num_tokens = _next_tokens(sequence, budget)
+            num_tokens = self._next_tokens(sequence, budget)
             self._blocks.grow(sequence, sequence.num_computed_tokens + num_tokens)
             insort(self.running, sequence, key=_ARRIVAL)
             scheduled[sequence] = num_tokens
             budget -= num_tokens
 
+    def _next_tokens(self, sequence: Sequence, budget: int) -> int:
+        """How many of its known tokens to compute: what the budget allows.
 
-def _next_tokens(sequence: Sequence, budget: int) -> int:
-    """How many of its known tokens to compute: what the budget allows, no further than where a snapshot is due."""
-    start = sequence.num_computed_tokens
-    ends = (sequence.num_tokens, start + budget, *(cut for cut in sequence.cuts if cut > start))
-    return min(ends) - start
+        Where a snapshot is due on the way, the state waits there while the step computes what lies behind, if that is
+        no more than one block of all sequences together; else the step ends there. A step less is worth it: each
+        reads the weights again.
+        """
+        start = sequence.num_computed_tokens
+        end = min(sequence.num_tokens, start + budget)
+        cut = min((cut for cut in sequence.cuts if start < cut < end), default=end)
+        sequence.num_held = end - cut
+        if sequence.num_held > self._room_to_hold:
+            sequence.num_held, end = 0, cut
+        self._room_to_hold -= sequence.num_held
+        return end - start

@@ -41,6 +41,7 @@ class Sequence:
     slot                 row of the block tables, and slot of recurrent state, while it runs
     block_table          blocks it holds, in order; block_digests: prefix digests of its full blocks, as far as known
     cuts                 numbers of tokens up to which it is computed exactly, for a snapshot of its state to be taken
+    num_held             of the tokens scheduled last, those behind a cut: its state takes them in after the step
     num_shared_blocks    leading blocks that are published in the prefix index (or have an equal twin there)
     drafter              where its drafts come from, once it has been asked for any
     """
@@ -55,6 +56,7 @@ class Sequence:
     block_table: list[int] = field(default_factory=list)
     block_digests: list[bytes] = field(default_factory=list)
     cuts: tuple[int, ...] = ()
+    num_held: int = 0
     num_shared_blocks: int = 0
     finish_reason: FinishReason | None = None
     drafter: Drafter | None = None

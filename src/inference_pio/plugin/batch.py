@@ -20,9 +20,9 @@ class ForwardBatch:
     block_tables  [S, B] int32, padded with 0 behind each sequence's last block
     slot_mapping  [T] int64, block * block_size + offset of each token
     state_slots   [S] int64, the slot of each sequence's recurrent state; None where no layer keeps state
-    drafts        [S] int32, how many of each sequence's last rows are drafts, never all: they leave no trace in its
-                  state until the engine commits them (`cache/specs.py`, StateMemory); None where no layer keeps state
-                  or nothing is drafted
+    drafts        [S] int32, how many of each sequence's last rows its state must not take in, never all: drafts, and
+                  what lies behind a snapshot's place; the engine commits them afterwards (`cache/specs.py`,
+                  StateMemory); None where no layer keeps state or there are none
     last_token    [R] int64, the rows that need logits, in order; several of a sequence where tokens were guessed
     max_query_len, max_seq_len: largest of each, as numbers, so that no layer has to look into a tensor
     media         rows that images fill; None where the step has none

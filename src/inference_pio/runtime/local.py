@@ -258,7 +258,7 @@ def engine_config(ready: Prepared, specs: Sequence[CacheSpec]) -> EngineConfig:
     """The engine's numbers out of the plan."""
     plan, options = ready.plan, ready.options
     cache = plan_cache(
-        plan.kv_cache - plan.snapshots - plan.drafts,
+        plan.kv_cache - plan.snapshots - plan.held,
         specs,
         block_size=options.block_size,
         max_num_seqs=plan.num_seqs,

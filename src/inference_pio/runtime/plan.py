@@ -27,7 +27,7 @@ class MemoryPlan:
 
     logit_rows are the positions of one step that need logits at most: one per sequence, and drafts. Where layers keep
     state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences and `num_snapshots` copies
-    beside `kv_tokens` tokens, and what `num_drafts` drafts would add to it.
+    beside `kv_tokens` tokens, and what `num_held` tokens of a step would add to it, drafts above all.
     """
 
     weights: int
@@ -44,13 +44,13 @@ class MemoryPlan:
     num_seqs: int
     state_bytes_per_sequence: int
     num_snapshots: int
-    num_drafts: int
+    num_held: int
     state_bytes_per_draft: int
 
     @property
     def state(self) -> int:
         """The part of the KV cache that does not grow with tokens."""
-        return self.num_seqs * self.state_bytes_per_sequence + self.snapshots + self.drafts
+        return self.num_seqs * self.state_bytes_per_sequence + self.snapshots + self.held
 
     @property
     def snapshots(self) -> int:
@@ -58,9 +58,9 @@ class MemoryPlan:
         return self.num_snapshots * self.state_bytes_per_sequence
 
     @property
-    def drafts(self) -> int:
-        """Of the state, what drafts would add to it."""
-        return self.num_drafts * self.state_bytes_per_draft
+    def held(self) -> int:
+        """Of the state, what is not part of it yet."""
+        return self.num_held * self.state_bytes_per_draft
 
     @property
     def total(self) -> int:
@@ -139,19 +139,19 @@ def plan_memory(
     logit_rows = options.max_num_seqs + drafts
     logits = 3 * logit_rows * config.vocab_size * 4
     fixed = weight_bytes + activations + logits + RUNTIME_BYTES
-    room = budget.bytes - fixed - drafts * per_draft
+    most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
+    room = budget.bytes - fixed - (drafts + options.block_size) * per_draft
     num_seqs = _num_seqs(options, max(0, room), per_sequence)
     room = max(0, room - num_seqs * per_sequence)
-    drafts = min(drafts, num_seqs * options.speculation) if per_draft else 0
     longest = options.max_model_len or config.max_position_embeddings
-    most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
     least = _kv_tokens(options, 0, longest, per_token) * per_token
     snapshots = _num_snapshots(most, min(room // 2, room - least), per_sequence)
     kv_tokens = _kv_tokens(options, max(0, room - snapshots * per_sequence), longest, per_token)
     snapshots = min(snapshots, kv_tokens // options.block_size)  # each ends with a block of its own
+    held = min(drafts, num_seqs * options.speculation) + (options.block_size if snapshots else 0)
     return MemoryPlan(
         weights=weight_bytes,
-        kv_cache=kv_tokens * per_token + (num_seqs + snapshots) * per_sequence + drafts * per_draft,
+        kv_cache=kv_tokens * per_token + (num_seqs + snapshots) * per_sequence + held * per_draft,
         activations=activations,
         logits=logits,
         runtime=RUNTIME_BYTES,
@@ -164,7 +164,7 @@ def plan_memory(
         num_seqs=num_seqs,
         state_bytes_per_sequence=per_sequence,
         num_snapshots=snapshots,
-        num_drafts=drafts,
+        num_held=held if per_draft else 0,
         state_bytes_per_draft=per_draft,
     )
 

@@ -59,17 +59,18 @@ def test_the_plan_tells_states_from_tokens(tiny_path: Path, capsys: pytest.Captu
     plan = planned.plan
     assert (plan.num_seqs, plan.state_bytes_per_sequence) == (3, _STATE)
     assert (plan.num_snapshots, plan.snapshots) == (24, 24 * _STATE)
-    assert (plan.num_drafts, plan.drafts) == (45, 45 * _DRAFT)
-    assert plan.state == 27 * _STATE + 45 * _DRAFT
+    # 15 drafts for each, and a block of tokens behind a snapshot's place.
+    assert (plan.num_held, plan.held) == (77, 77 * _DRAFT)
+    assert plan.state == 27 * _STATE + 77 * _DRAFT
     assert plan.kv_cache == plan.state + plan.kv_tokens * plan.kv_bytes_per_token
     assert plan.logit_rows == 3 + 45
     _show(planned)
     shown = capsys.readouterr().out
     assert "3 × 26.5 kB for a sequence" in shown
     assert "24 × 26.5 kB, states for later requests" in shown
-    assert "45 × 5.6 kB, what each adds" in shown
+    assert "77 × 5.6 kB, what each adds" in shown
     _show(_planned(tiny_path, speculation=0))
-    assert "what each adds" not in capsys.readouterr().out
+    assert "32 × 5.6 kB, what each adds" in capsys.readouterr().out
 
 
 def test_snapshots_are_half_of_what_the_prefix_cache_may_keep(tiny_path: Path) -> None:
@@ -105,7 +106,7 @@ def test_scarce_memory_means_fewer_sequences(tiny_path: Path) -> None:
     Of the rest half may be snapshots, as long as one sequence keeps its room.
     """
     fixed = _planned(tiny_path).plan
-    room = 40 * _STATE + 63 * _DRAFT
+    room = 40 * _STATE + (63 + 32) * _DRAFT
     limit = ResourceLimits(memory_gb=(fixed.total - fixed.kv_cache + room + 1000) / 1e9)
     scarce = _planned(tiny_path, limit).plan
     assert (scarce.num_seqs, scarce.num_snapshots, scarce.fits) == (20, 10, True)

@@ -20,6 +20,8 @@ from inference_pio.models.qwen3_next.linear_optimizations.bias_removal import Bi
 from inference_pio.models.qwen3_next.tests.case import TINY
 from inference_pio.models.qwen3_next.tests.reference import TransformersQwen3Next
 from inference_pio.parallel import Shard
+from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.runtime.plan import Budget, plan_memory
 
 _PROMPT = token_ids(80, 272)
 
@@ -105,3 +107,22 @@ def test_memory_of_coder_next(subject: Subject) -> None:
     assert sum(spec.bytes_per_token() for spec in part) == 12_288, "two KV heads: each is held by two ranks"
     assert sum(spec.bytes_per_sequence() for spec in part) == 79_036_416 // 4
     assert sum(spec.bytes_per_draft() for spec in state_specs(specs)) == 2_368_512
+
+
+def test_snapshots_of_coder_next(subject: Subject) -> None:
+    """Of 256 MiB two states take 151, which leaves blocks for 4,480 tokens; 47 tokens a step may wait, in 111 MB."""
+    plugin, config = subject.plugin(), Qwen3NextConfig()
+    specs = plugin.cache_specs(config, torch.bfloat16, Shard())
+    plan = plan_memory(
+        config,
+        specs,
+        RuntimeOptions(max_num_seqs=1, max_model_len=8192),
+        Budget(60 * 10**9, "memory"),
+        weight_bytes=45 * 10**9,
+        itemsize=4,
+        reuse=plugin.prefix_policy(config).reuse,
+    )
+    assert (plan.num_snapshots, plan.snapshots) == (2, 158_072_832)
+    assert (2**28 - plan.snapshots) // (32 * plan.kv_bytes_per_token) * 32 == 4480
+    assert (plan.num_held, plan.held) == (15 + 32, 111_320_064)
+    assert plan.state == 3 * 79_036_416 + plan.held
