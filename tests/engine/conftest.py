@@ -160,8 +160,8 @@ MODELS = {
     "state": StateModel,
     "mixed": MixedModel,
     "repeating": RepeatingModel,
-    "qwen3_next": functools.partial(TinyModel, "qwen3_next", VOCAB),
     "drafting": lambda: DraftingFake(logits_of, VOCAB),
+    "qwen3_next": functools.partial(TinyModel, "qwen3_next", VOCAB),
 }
 
 
