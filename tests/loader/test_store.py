@@ -73,6 +73,21 @@ def test_removing_a_model_frees_its_bytes(filled: ModelStore) -> None:
         filled.remove("tiny")
 
 
+def test_experts_on_the_disk_count_and_go_with_their_model(filled: ModelStore, tmp_path: Path) -> None:
+    path = filled.path_of(MODEL)
+    assert path is not None
+    own, other = filled.stacks_of(path), filled.stacks_of(tmp_path / "tiny.gguf")
+    assert own.name != other.name
+    before = filled.disk_usage_bytes()
+    own.parent.mkdir()
+    own.write_bytes(b"x" * 1000)
+    other.write_bytes(b"x" * 10)
+    assert filled.disk_usage_bytes() == before + 1010
+    assert filled.remove("tiny") == before + 1000
+    assert not own.exists()
+    assert other.exists()
+
+
 def test_an_unfinished_download_counts_and_can_be_removed(store: ModelStore) -> None:
     folder = store.folder("tiny")
     folder.mkdir(parents=True)

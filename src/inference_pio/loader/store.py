@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import sys
@@ -42,7 +43,8 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class ModelStore:
-    """`<home>/models/<name>/` holds one model and its receipt, `<home>/locks/` a lock for each.
+    """`<home>/models/<name>/` holds one model and its receipt, `<home>/locks/` a lock for each,
+    `<home>/stacks/` the experts of models, stored here or not, that are larger than memory.
 
     home         folder of the cache; by default what `default_home` says
     limit_bytes  what all models together may take; None is no limit
@@ -52,6 +54,7 @@ class ModelStore:
         self.home = (home or default_home()).absolute()
         self.limit_bytes = limit_bytes
         self._models = self.home / "models"
+        self._stacks = self.home / "stacks"
 
     def folder(self, name: str) -> Path:
         if not NAME.fullmatch(name):
@@ -92,15 +95,24 @@ class ModelStore:
         if not folder.is_dir():
             raise ModelNotFound(f"{name!r} is not in {self._models}; downloaded: {self._names()}")
         with self.lock(name):
-            freed = sum(file_sizes(folder))
+            stacks = [self.stacks_of(path) for path in (folder, *folder.iterdir())]
+            there = [path for path in stacks if path.is_file()]
+            freed = sum(file_sizes(folder)) + sum(path.stat().st_size for path in there)
+            for path in there:
+                path.unlink()
             # The receipt goes first: whatever is left if this is interrupted is no model.
             (folder / _RECEIPT).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=False)
         return freed
 
+    def stacks_of(self, model: Path) -> Path:
+        """Where the experts of the model at that path lie, if they are on the disk (`loader.stack_file`)."""
+        path = model.absolute()
+        return self._stacks / f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.stacks"
+
     def disk_usage_bytes(self) -> int:
-        """Bytes of all models, unfinished downloads included."""
-        return sum(file_sizes(self._models))
+        """Bytes of all models and of their experts on the disk, unfinished downloads included."""
+        return sum(file_sizes(self._models)) + sum(file_sizes(self._stacks))
 
     def require_room(self, name: str, needed: int) -> None:
         """Refuse, before anything is fetched, `needed` bytes that break the limit or do not fit the disk."""

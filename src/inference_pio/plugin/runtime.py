@@ -82,9 +82,9 @@ class RuntimeOptions:
                             activations on a CPU) or "auto": bfloat16 where weights are packed, else the model's dtype
     quantize                "int8" or "int4" (":64" and the like for the group size): weights with more bits are
                             rounded when they are loaded; None: as the checkpoint has them
-    experts                 where experts in blocks lie: "memory"; "disk", in a mapped file of the model cache, of
-                            which the system keeps in memory what is used, as far as there is room; or "auto": on the
-                            disk where they do not fit into memory
+    experts                 where experts in blocks lie: "memory"; "disk", in a file of the model cache that is mapped,
+                            of which the system keeps in memory what is used, as far as there is room; or "auto": on
+                            the disk where they do not fit into memory
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it
     download                fetch what is not on this machine

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -300,10 +299,8 @@ def _stack_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[St
     """Where experts lie that the plan has on the disk; nothing where they are in memory."""
     if not ready.mapped:
         return nullcontext()
-    path = ready.opened.source.path.absolute()
-    name = f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.stacks"
     return StackFile(
-        store.home / "stacks" / name,
+        store.stacks_of(ready.opened.source.path),
         ready.stack_key,
         ready.mapped,
         lambda needed: store.require_room(f"the file of {ready.config.model_name}'s experts", needed),
