@@ -92,7 +92,7 @@ class LocalRuntime:
             text = (
                 None
                 if ready.options.skip_tokenizer_init
-                else pool.submit(TextSide.of, ready.opened, chat_format)
+                else pool.submit(TextSide.of, ready.files, chat_format)
             )
             self._model = pool.submit(load_model, ready).result()
             self._text = text.result() if text else None
@@ -239,7 +239,7 @@ def load_model(ready: Prepared) -> nn.Module:
     """Weights into the model, then the plugin's optimisations, in order."""
     load_weights(
         ready.model,
-        ready.opened.checkpoint,
+        ready.files.checkpoint,
         ready.weight_map,
         shard_plan=ready.plugin.shard_plan(ready.config),
         shard=Shard(),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -20,12 +20,20 @@ MAX_DEFAULT_KV_BYTES = 4 * 2**30
 _SHORTEST = 256
 
 
+Scratch = Callable[[int, int], int]
+
+
+def _no_scratch(tokens: int, context: int) -> int:  # noqa: ARG001
+    return 0
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """Bytes of each part. `budget` is what may be used, and `budget_name` where that number comes from.
 
     logit_rows are the positions of one step that need logits at most: one per sequence, and drafts. Where layers keep
     state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences beside `kv_tokens` tokens.
+    `positions` are those that the model was made for.
     """
 
     weights: int
@@ -41,6 +49,7 @@ class MemoryPlan:
     logit_rows: int
     num_seqs: int
     state_bytes_per_sequence: int
+    positions: int
 
     @property
     def state(self) -> int:
@@ -54,6 +63,28 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         return self.total <= self.budget
+
+    @property
+    def room(self) -> int:
+        """What the budget leaves for sequences, beside weights and what a step of one of them takes."""
+        return max(0, self.budget - (self.total - self.kv_cache))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest single sequence that fits, whatever was asked for; 0: none."""
+        if not self.kv_bytes_per_token:
+            return self.positions if self.room >= self.state_bytes_per_sequence else 0
+        left = max(0, self.room - self.state_bytes_per_sequence)
+        return min(self.positions, left // self.kv_bytes_per_token)
+
+    @property
+    def longest_at_once(self) -> int:
+        """How many sequences of `longest` tokens fit at once."""
+        if not self.longest:
+            return 0
+        logits = self.logits // self.logit_rows
+        each = self.state_bytes_per_sequence + self.longest * self.kv_bytes_per_token + logits
+        return max(1, (self.room + self.num_seqs * logits) // each)
 
     def sum_text(self) -> str:
         """The arithmetic in one line."""
@@ -83,8 +114,18 @@ class MemoryPlan:
         if not self.fits:
             raise ResourceError(f"{name} does not fit: {self.sum_text()}; {self.advice()}")
 
+    def _most(self) -> dict[str, int]:
+        return {"longest": self.longest, "longest_at_once": self.longest_at_once}
+
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "total": self.total, "fits": self.fits, "advice": self.advice()}
+        return {
+            **asdict(self),
+            "total": self.total,
+            "fits": self.fits,
+            "advice": self.advice(),
+            "longest": self.longest,
+            "longest_at_once": self.longest_at_once,
+        }
 
 
 @dataclass(frozen=True)
@@ -103,28 +144,32 @@ def plan_memory(
     *,
     weight_bytes: int,
     itemsize: int,
+    scratch: Scratch = _no_scratch,
 ) -> MemoryPlan:
     """The plan for one model.
 
     Args:
         weight_bytes: of all parameters as they will lie in memory, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
+        scratch: bytes that a module needs for a moment beside activations, for so many tokens of a step and of a
+            sequence.
 
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
     """
-    if (options.max_model_len or 0) > config.max_position_embeddings:
-        raise ContextLengthError(
-            f"max_model_len {options.max_model_len} is more than the {config.max_position_embeddings} positions "
-            f"this model was made for"
-        )
+    _check_length(config, options)
     tokens_per_step = min(options.max_num_batched_tokens, config.max_position_embeddings)
     # Hidden states and residual, the merged projection and its product, in and out, with a fifth for what torch keeps.
-    activations = int(
-        1.2 * tokens_per_step * (4 * config.hidden_size + 3 * config.intermediate_size) * itemsize
-    )
     per_token = sum(spec.bytes_per_token() for spec in specs)
     per_sequence = sum(spec.bytes_per_sequence() for spec in specs)
+    longest = options.max_model_len or config.max_position_embeddings
+    cached = int((options.kv_cache_memory_gb or 0) * 1e9) or MAX_DEFAULT_KV_BYTES
+    reach = min(longest, cached // per_token) if per_token else longest
+    rows = tokens_per_step * itemsize
+    feed_forward = int(1.2 * rows * 3 * config.intermediate_size)
+    activations = int(1.2 * rows * 4 * config.hidden_size) + max(
+        feed_forward, scratch(tokens_per_step, reach)
+    )
     # State cannot be taken back to before a draft that was wrong, so models that keep any get no drafts.
     drafts = 0 if per_sequence else min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
     logit_rows = options.max_num_seqs + drafts
@@ -132,7 +177,6 @@ def plan_memory(
     fixed = weight_bytes + activations + logits + RUNTIME_BYTES
     room = max(0, budget.bytes - fixed)
     num_seqs = _num_seqs(options, room, per_sequence)
-    longest = options.max_model_len or config.max_position_embeddings
     kv_tokens = _kv_tokens(options, max(0, room - num_seqs * per_sequence), longest, per_token)
     return MemoryPlan(
         weights=weight_bytes,
@@ -148,7 +192,16 @@ def plan_memory(
         logit_rows=logit_rows,
         num_seqs=num_seqs,
         state_bytes_per_sequence=per_sequence,
+        positions=config.max_position_embeddings,
     )
+
+
+def _check_length(config: BaseModelConfig, options: RuntimeOptions) -> None:
+    if (options.max_model_len or 0) > config.max_position_embeddings:
+        raise ContextLengthError(
+            f"max_model_len {options.max_model_len} is more than the {config.max_position_embeddings} positions "
+            f"this model was made for"
+        )
 
 
 def _num_seqs(options: RuntimeOptions, room: int, per_sequence: int) -> int:

@@ -11,7 +11,11 @@ from torch import Tensor, nn
 from inference_pio import ops
 from inference_pio.cache.specs import LatentCache
 from inference_pio.layers import Linear, RMSNorm, RowParallelLinear
-from inference_pio.models.glm4_moe_lite.attention.flash_attention import Pays, prefill_attention
+from inference_pio.models.glm4_moe_lite.attention.flash_attention import (
+    EXPANSION_BYTES,
+    Pays,
+    prefill_attention,
+)
 from inference_pio.models.glm4_moe_lite.attention.paged_attention import decode_attention
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
 from inference_pio.models.glm4_moe_lite.cuda_kernels.optimizations import store_latents
@@ -69,6 +73,18 @@ class Attention(nn.Module):
         o_TNV = attend(q_TNH, self.kv_b_proj.parts(), cache, sequences, self.scale)
         y_TD: Tensor = self.o_proj(o_TNV.flatten(1))
         return y_TD
+
+    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:
+        """Expanded: a sequence's rows, in two types perhaps, and keys and values of as many heads as `EXPANSION_BYTES`
+        hold, of one at least, with what each is copied from. Absorbed: queries and sums as wide as a row. Queries and
+        outputs in both.
+        """
+        value_dim = self.kv_b_proj.value_dim
+        head = 4 * context * max(self.nope_dim + self.rope_dim, value_dim) * itemsize
+        expanded = 3 * context * self.latent_width * itemsize // 2 + max(head, EXPANSION_BYTES)
+        absorbed = 3 * tokens * self.num_heads * self.latent_width * itemsize
+        own = 2 * tokens * self.num_heads * (self.nope_dim + self.rope_dim + value_dim) * itemsize
+        return int(1.25 * (own + max(expanded, absorbed)))
 
     def _directly(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         return self.q_proj(x_TD), self.kv_a_proj_with_mqa(x_TD)

@@ -24,6 +24,9 @@ class MoE(nn.Module):
         y_TD: Tensor = self.experts(x_TD, *self.gate(x_TD)) + self.shared_experts(x_TD)
         return y_TD
 
+    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:  # noqa: ARG002
+        return self.experts.bytes_of_a_call(self.gate.per_token, tokens, itemsize)
+
 
 def feed_forward(config: Glm4MoeLiteConfig, layer: int, shard: Shard) -> GatedMLP | MoE:
     """The block that this layer has."""
