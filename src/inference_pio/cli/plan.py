@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -16,6 +16,7 @@ from inference_pio.errors import ResourceError
 
 if TYPE_CHECKING:
     from inference_pio.runtime.plan import MemoryPlan
+    from inference_pio.runtime.plan_only import Planned
     from inference_pio.runtime.prepared import Prepared
 
 
@@ -27,15 +28,21 @@ def plan(
     ] = 1,
     as_json: AsJson = False,
 ) -> None:
-    """Show the memory that a model takes, from its headers alone; exit code 5 where it does not fit."""
+    """Show the memory that a model takes, from its headers or its configuration alone; exit code 5 where it does not
+    fit.
+    """
     limits, options = engine.limits(), engine.runtime_options(max_num_seqs)
     with importing():
         from inference_pio.runtime.plan_only import plan_only
     with download_bars(quiet=False) as progress:
-        planned = plan_only(model, engine.dtype, engine.device, options, limits, progress, engine.plugin)
+        found = plan_only(model, engine.dtype, engine.device, options, limits, progress, engine.plugin)
+    planned = found.prepared
     if as_json:
         print_json(
             {
+                "from": "configuration" if found.described else "checkpoint",
+                "file_bytes": planned.file_bytes,
+                "smaller": _smaller_facts(found),
                 "model": planned.config.model_name,
                 "plugin": planned.plugin.manifest.name,
                 "fallback": planned.plugin.manifest.fallback,
@@ -49,18 +56,21 @@ def plan(
             }
         )
     else:
-        _show(planned)
+        _show(found)
     if not planned.plan.fits:
         raise typer.Exit(ResourceError.exit_code)
 
 
-def _show(planned: Prepared) -> None:
+def _show(found: Planned) -> None:
+    planned = found.prepared
     plan, config = planned.plan, planned.config
     dtype, kv_dtype = (str(each).removeprefix("torch.") for each in (planned.dtype, planned.kv_dtype))
     print_facts(
         [
             ("model", config.model_name),
             *_plugin(planned),
+            *([("planned from", "the configuration; the files are not here")] if found.described else []),
+            ("checkpoint", f"{size(planned.file_bytes)} of tensors"),
             ("runs in", f"{dtype} on {planned.device}"),
             (
                 "context",
@@ -94,7 +104,7 @@ def _show(planned: Prepared) -> None:
             "A layer of the model's own guesses ahead (multi-token prediction), with weights and cache that are "
             "counted here; --no-mtp leaves it out."
         )
-    print("It fits." if plan.fits else f"It does not fit: {plan.advice()}.")
+    print(f"It fits. {_most(plan)}" if plan.fits else f"It does not fit: {plan.advice()}.{_hint(found)}")
     sys.stdout.flush()
 
 
@@ -102,6 +112,29 @@ def _plugin(planned: Prepared) -> list[tuple[str, str]]:
     """What runs it, where that is no plugin for its architecture."""
     manifest = planned.plugin.manifest
     return [("runs through", manifest.fallback)] if manifest.fallback else []
+
+
+def _most(plan: MemoryPlan) -> str:
+    """What this machine could hold beside the weights."""
+    at_once = f", {plan.longest_at_once:,} such sequences at once" if plan.longest_at_once > 1 else ""
+    return f"The longest sequence that would: {plan.longest:,} tokens{at_once}."
+
+
+def _hint(found: Planned) -> str:
+    if found.smaller is None:
+        return ""
+    asked, prepared = found.smaller
+    weights = size(prepared.plan.weights)
+    if prepared.plan.fits:
+        return f" With --quantize {asked} the weights take {weights}, and it fits. {_most(prepared.plan)}"
+    return f" Even with --quantize {asked} the weights take {weights}."
+
+
+def _smaller_facts(found: Planned) -> dict[str, Any] | None:
+    if found.smaller is None:
+        return None
+    asked, prepared = found.smaller
+    return {"quantize": asked, **prepared.plan.as_dict()}
 
 
 def _state(plan: MemoryPlan) -> list[tuple[str, int, str]]:

@@ -73,7 +73,10 @@ class DecoderConfig(BaseModelConfig):
 
 def sizes(read: ConfigReader) -> dict[str, Any]:
     """The configuration's fields that have the same name, the same meaning and no default in every config.json."""
-    names = ("hidden_size", "num_attention_heads", "intermediate_size", "vocab_size")
+    for key in ("text_config", "vision_config", "audio_config"):
+        if key in read:
+            read.refuse("a model of several parts, of which this architecture is at most one", where=key)
+    names = ("num_attention_heads", "hidden_size", "intermediate_size", "vocab_size")
     return {
         **{name: read.integer(name) for name in names},
         "num_hidden_layers": read.integer("num_hidden_layers", high=10_000),

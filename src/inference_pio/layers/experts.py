@@ -22,6 +22,7 @@ class Experts(nn.Module):
         super().__init__()
         self.shard = shard
         width = shard.part(intermediate_size)
+        self.hidden_size, self.width = hidden_size, width
         self.gate_up_proj: nn.Parameter | None = nn.Parameter(
             torch.empty(num_experts, 2 * width, hidden_size), requires_grad=False
         )
@@ -43,3 +44,12 @@ class Experts(nn.Module):
     def _weights(self, name: str) -> Tensor | ops.QuantizedStack:
         stack = self.stacks.get(name)
         return self.get_parameter(name) if stack is None else stack
+
+    def bytes_of_a_call(self, per_token: int, tokens: int, itemsize: int) -> int:
+        """What it holds for a moment (`NeedsScratch`): what each of a token's experts made, that in float32 and
+        weighted, and the rows and features of one expert that everybody chose; a quarter more for what is lost between
+        blocks of so many sizes.
+        """
+        made = per_token * self.hidden_size * (itemsize + 4 + (4 if itemsize < 4 else 0))
+        one = (2 * self.hidden_size + 3 * self.width) * itemsize + 4 * self.hidden_size
+        return int(1.25 * tokens * (made + one))

@@ -30,6 +30,20 @@ class KeepsDtype(Protocol):
 
 
 @runtime_checkable
+class NeedsScratch(Protocol):
+    """A module that for a moment holds much more than its input and output: the memory plan asks how much."""
+
+    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:
+        """At most, in one call.
+
+        Args:
+            tokens: rows of the step.
+            context: tokens of the longest sequence.
+            itemsize: bytes of an activation.
+        """
+
+
+@runtime_checkable
 class TakesQuantized(Protocol):
     """A module whose `weight` may stay in the blocks of the file."""
 

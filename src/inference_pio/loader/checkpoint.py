@@ -10,19 +10,11 @@ from inference_pio.loader.gguf import GGUFFile
 from inference_pio.loader.regular_file import RegularFile
 from inference_pio.loader.safetensors import SafetensorsFile, ShardedSafetensors
 from inference_pio.loader.tensor_info import Checkpoint, CheckpointHeader, TensorInfo
+from inference_pio.loader.weight_files import INDEX, SINGLE, container_of
 
 __all__ = ["Checkpoint", "CheckpointHeader", "TensorInfo", "open_checkpoint"]
 
 _GGUF_MAGIC = b"GGUF"
-_SINGLE = "model.safetensors"
-_INDEX = "model.safetensors.index.json"
-_REFUSED = {
-    "pickle": (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".mar"),
-    "HDF5": (".h5", ".hdf5", ".keras"),
-    "NumPy": (".npz", ".npy"),
-    "Flax": (".msgpack",),
-    "ONNX": (".onnx",),
-}
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
@@ -42,7 +34,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         return SafetensorsFile(path)
     if path.suffix == ".gguf":
         return GGUFFile(path)
-    if (container := _refused(path.name)) is not None:
+    if (container := container_of(path.name)) is not None:
         raise _unsafe(path, container)
     with RegularFile(path) as file:  # stores that name files by their hash keep no ending
         if file.size >= len(_GGUF_MAGIC) and file.read(0, len(_GGUF_MAGIC)) == _GGUF_MAGIC:
@@ -55,10 +47,10 @@ def _open_directory(path: Path) -> Checkpoint:
         names = sorted(os.listdir(path))
     except OSError as error:
         raise ModelFileError(path, f"cannot be listed: {error.strerror}") from error
-    if _SINGLE in names:
-        return SafetensorsFile(path / _SINGLE)
-    if _INDEX in names:
-        return ShardedSafetensors(path / _INDEX)
+    if SINGLE in names:
+        return SafetensorsFile(path / SINGLE)
+    if INDEX in names:
+        return ShardedSafetensors(path / INDEX)
     gguf = [name for name in names if name.endswith(".gguf")]
     if len(gguf) == 1:
         return GGUFFile(path / gguf[0])
@@ -67,14 +59,9 @@ def _open_directory(path: Path) -> Checkpoint:
             path, f"holds {len(gguf)} GGUF files: {', '.join(gguf[:5])}", hint="name one of them"
         )
     for name in names:
-        if (container := _refused(name)) is not None:
+        if (container := container_of(name)) is not None:
             raise _unsafe(path / name, container)
-    raise ModelFileError(path, f"holds no weights: neither {_SINGLE}, nor {_INDEX}, nor a .gguf file")
-
-
-def _refused(name: str) -> str | None:
-    suffix = os.path.splitext(name)[1].lower()
-    return next((container for container, suffixes in _REFUSED.items() if suffix in suffixes), None)
+    raise ModelFileError(path, f"holds no weights: neither {SINGLE}, nor {INDEX}, nor a .gguf file")
 
 
 def _unsafe(path: Path, container: str) -> UnsafeWeightsError:

@@ -11,9 +11,11 @@ from inference_pio.errors import ModelNotFound
 from inference_pio.loader import catalogue
 from inference_pio.loader.catalogue import Entry
 from inference_pio.loader.download_hub import OWN_SETTINGS, Hub, fetch_hub_gguf, fetch_hub_repo
+from inference_pio.loader.known import find_known
 from inference_pio.loader.progress import Progress, silent
 from inference_pio.loader.pull import pull
 from inference_pio.loader.store import ModelStore
+from inference_pio.loader.weight_files import holds_weights
 
 _LONGEST = 1024
 _HUB_ID = re.compile(
@@ -25,11 +27,13 @@ _HUB_ID = re.compile(
 
 @dataclass(frozen=True)
 class ModelSource:
-    """Where a model is. `name` is what to show and to serve it as; `entry` is set for catalogue models."""
+    """Where a model is. `name` is what to show and to serve it as; `entry` is set for catalogue models. Of a "known"
+    one only a description is here, and `path` is no file.
+    """
 
     name: str
     path: Path
-    origin: Literal["file", "directory", "catalogue", "hub"]
+    origin: Literal["file", "directory", "catalogue", "hub", "known"]
     entry: Entry | None = None
 
 
@@ -42,7 +46,8 @@ def resolve(
     download: bool = True,
     accept_licence: bool = False,
 ) -> ModelSource:
-    """Find `model`: a file or folder on this machine, a catalogue name, or a hub id, in this order.
+    """Find `model`: a file or folder on this machine, a catalogue name, or a hub id, in this order. The names of hub
+    models whose configuration is known (`known.json`) stand for their ids.
 
     A hub id is `organisation/name`, or `organisation/name:file.gguf` for one GGUF file of a repository. With
     `download=False` nothing is fetched: what is not here already is an error. Raises ModelNotFound for a name
@@ -53,6 +58,8 @@ def resolve(
         return local
     if (entry := catalogue.find(model)) is not None:
         return _from_catalogue(entry, store or ModelStore(), progress, download, accept_licence)
+    if (known := find_known(model)) is not None and known.repo:
+        model = known.repo
     if (match := _HUB_ID.fullmatch(model)) is not None and ".." not in model and "--" not in model:
         hub = hub if download else Hub(hub.endpoint, hub.cache, offline=True)
         if match["file"]:
@@ -61,6 +68,19 @@ def resolve(
             path = fetch_hub_repo(match["repo"], hub=hub, progress=progress or silent)
         return ModelSource(model, path, "hub")
     raise ModelNotFound(_unknown(model))
+
+
+def configuration_alone(model: str) -> Path | None:
+    """The config.json that `model` means, where it is one, or a folder that holds one and no weights of any kind."""
+    _require_plain(model)
+    try:
+        path = Path(model).expanduser()
+        if path.suffix == ".json" and path.is_file():
+            return path.resolve()
+        config = path / "config.json"
+        return config.resolve() if config.is_file() and not holds_weights(path) else None
+    except (OSError, RuntimeError):  # `resolve` says why
+        return None
 
 
 def _require_plain(model: str) -> None:

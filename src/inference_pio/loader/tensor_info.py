@@ -59,6 +59,15 @@ class CheckpointHeader(Protocol):
         """By name, in the order of the file."""
 
 
+@dataclass(frozen=True)
+class DescribedCheckpoint:
+    """A header without a file behind it."""
+
+    path: Path
+    format: CheckpointFormat
+    tensors: Mapping[str, TensorInfo]
+
+
 class Checkpoint(CheckpointHeader, Protocol):
     """Open weights: headers read and checked, data read on request. Leaving the `with` block closes the files."""
 

@@ -104,7 +104,7 @@ class LocalRuntime:
             text = (
                 None
                 if ready.options.skip_tokenizer_init
-                else pool.submit(TextSide.of, ready.opened, chat_format, ready.images is not None)
+                else pool.submit(TextSide.of, ready.files, chat_format, ready.images is not None)
             )
             self._model = pool.submit(load_model, ready, self._store).result()
             self._text = text.result() if text else None
@@ -279,7 +279,7 @@ def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
     with _stack_file(ready, store) as stacks:
         load_weights(
             ready.model,
-            ready.opened.checkpoint,
+            ready.files.checkpoint,
             ready.weight_map,
             shard_plan=ready.plugin.shard_plan(ready.config),
             shard=Shard(),

@@ -1,4 +1,4 @@
-"""A model that was found and whose headers were read; nothing of its weights is in memory."""
+"""A model that was found and whose headers were read, or of which there is a description; no weights are in memory."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from inference_pio.loader.checkpoint import Checkpoint, open_checkpoint
-from inference_pio.loader.raw_config import raw_config
-from inference_pio.loader.resolve import ModelSource, resolve
+from inference_pio.errors import UnavailableError
+from inference_pio.loader import catalogue
+from inference_pio.loader.checkpoint import Checkpoint, CheckpointHeader, open_checkpoint
+from inference_pio.loader.described import STORED
+from inference_pio.loader.known import find_known
+from inference_pio.loader.raw_config import raw_config, read_json_object
+from inference_pio.loader.resolve import ModelSource, configuration_alone, resolve
 from inference_pio.loader.store import ModelStore
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.security import ResourceLimits
@@ -22,6 +26,51 @@ class OpenedModel:
     source: ModelSource
     checkpoint: Checkpoint
     raw: Mapping[str, Any]
+
+    @property
+    def header(self) -> CheckpointHeader:
+        """Names, shapes and kinds of its tensors."""
+        return self.checkpoint
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    """A model of which no file is at hand but its configuration.
+
+    header  names, shapes and kinds of its tensors; None: what the model needs, in the type that `raw` states
+    """
+
+    source: ModelSource
+    raw: Mapping[str, Any]
+    header: CheckpointHeader | None
+
+    @property
+    def stored(self) -> str:
+        """The type of the weights, as config.json names it; published models are bfloat16 where it is silent."""
+        stated = self.raw.get("dtype", self.raw.get("torch_dtype"))
+        return stated if isinstance(stated, str) and stated in STORED else "bfloat16"
+
+
+def describe_model(model: str, store: ModelStore) -> DescribedModel | None:
+    """`model` by its configuration alone, where that is all there is: a config.json, a folder that holds one and no
+    weights, a name whose configuration is known and whose files are not on this machine. None: there is more to open.
+    """
+    if (config := configuration_alone(model)) is not None:
+        name = config.parent.name if config.name == "config.json" else config.stem
+        return DescribedModel(ModelSource(name, config, "file"), read_json_object(config), None)
+    entry = catalogue.find(model)
+    known = find_known(entry.name if entry is not None else model)
+    if known is None or _is_here(model, store):
+        return None
+    return DescribedModel(ModelSource(known.name, known.path, "known", entry), known.raw(), known.header())
+
+
+def _is_here(name: str, store: ModelStore) -> bool:
+    try:
+        resolve(name, store=store, download=False)
+    except UnavailableError:
+        return False
+    return True
 
 
 def open_model(

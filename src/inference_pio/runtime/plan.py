@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +23,13 @@ MAX_DEFAULT_KV_BYTES = 4 * 2**30
 _SHORTEST = 256
 
 
+Scratch = Callable[[int, int], int]
+
+
+def _no_scratch(tokens: int, context: int) -> int:  # noqa: ARG001
+    return 0
+
+
 @dataclass(frozen=True)
 class MemoryPlan:
     """Bytes of each part. `budget` is what may be used, and `budget_name` where that number comes from.
@@ -31,6 +38,7 @@ class MemoryPlan:
     state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences and `num_snapshots` copies
     beside `kv_tokens` tokens, and what `num_held` tokens of a step would add to it, drafts above all.
     `mapped` bytes of experts lie on the disk and not among the weights: what memory is free keeps those in use.
+    `positions` are those that the model was made for.
     """
 
     weights: int
@@ -51,6 +59,7 @@ class MemoryPlan:
     num_held: int
     state_bytes_per_draft: int
     mapped: int
+    positions: int
 
     @property
     def state(self) -> int:
@@ -74,6 +83,28 @@ class MemoryPlan:
     @property
     def fits(self) -> bool:
         return self.total <= self.budget
+
+    @property
+    def room(self) -> int:
+        """What the budget leaves for sequences, beside weights and what a step of one of them takes."""
+        return max(0, self.budget - (self.total - self.kv_cache))
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest single sequence that fits, whatever was asked for; 0: none."""
+        if not self.kv_bytes_per_token:
+            return self.positions if self.room >= self.state_bytes_per_sequence else 0
+        left = max(0, self.room - self.state_bytes_per_sequence)
+        return min(self.positions, left // self.kv_bytes_per_token)
+
+    @property
+    def longest_at_once(self) -> int:
+        """How many sequences of `longest` tokens fit at once."""
+        if not self.longest:
+            return 0
+        logits = self.logits // self.logit_rows
+        each = self.state_bytes_per_sequence + self.longest * self.kv_bytes_per_token + logits
+        return max(1, (self.room + self.num_seqs * logits) // each)
 
     def sum_text(self) -> str:
         """The arithmetic in one line."""
@@ -104,8 +135,18 @@ class MemoryPlan:
         if not self.fits:
             raise ResourceError(f"{name} does not fit: {self.sum_text()}; {self.advice()}")
 
+    def _most(self) -> dict[str, int]:
+        return {"longest": self.longest, "longest_at_once": self.longest_at_once}
+
     def as_dict(self) -> dict[str, Any]:
-        return {**asdict(self), "total": self.total, "fits": self.fits, "advice": self.advice()}
+        return {
+            **asdict(self),
+            "total": self.total,
+            "fits": self.fits,
+            "advice": self.advice(),
+            "longest": self.longest,
+            "longest_at_once": self.longest_at_once,
+        }
 
 
 @dataclass(frozen=True)
@@ -127,6 +168,7 @@ def plan_memory(
     mapped_bytes: int,
     reuse: Literal["blocks", "snapshots"],
     images: MediaProcessor | None,
+    scratch: Scratch = _no_scratch,
 ) -> MemoryPlan:
     """The plan for one model.
 
@@ -136,25 +178,27 @@ def plan_memory(
         mapped_bytes: of parameters that lie in a file, and are none of `weight_bytes`.
         reuse: of the model's prefix policy.
         images: of a model that sees: its encoder at work on its largest image, and features that are kept.
+        scratch: bytes that a module needs for a moment beside activations, for so many tokens of a step and of a
+            sequence.
 
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
     """
     _check_length(config, options)
-    activations = _activation_bytes(config, options, itemsize)
     per_token = sum(spec.bytes_per_token() for spec in specs)
     per_sequence = sum(spec.bytes_per_sequence() for spec in specs)
     per_draft = sum(spec.bytes_per_draft() for spec in state_specs(specs))
+    longest = options.max_model_len or config.max_position_embeddings
+    activations = _activation_bytes(config, options, itemsize, per_token, scratch)
     drafts = min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
     logit_rows = options.max_num_seqs + drafts
     logits = 3 * logit_rows * config.vocab_size * 4
-    longest = options.max_model_len or config.max_position_embeddings
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
     fixed = weight_bytes + activations + logits + seen + RUNTIME_BYTES
-    most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
     room = budget.bytes - fixed - (drafts + options.block_size) * per_draft
     num_seqs = _num_seqs(options, max(0, room), per_sequence)
     room = max(0, room - num_seqs * per_sequence)
+    most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
     least = _kv_tokens(options, 0, longest, per_token) * per_token
     snapshots = _num_snapshots(most, min(room // 2, room - least), per_sequence)
     kv_tokens = _kv_tokens(options, max(0, room - snapshots * per_sequence), longest, per_token)
@@ -179,6 +223,7 @@ def plan_memory(
         num_held=held if per_draft else 0,
         state_bytes_per_draft=per_draft,
         mapped=mapped_bytes,
+        positions=config.max_position_embeddings,
     )
 
 
@@ -190,10 +235,20 @@ def _check_length(config: BaseModelConfig, options: RuntimeOptions) -> None:
         )
 
 
-def _activation_bytes(config: BaseModelConfig, options: RuntimeOptions, itemsize: int) -> int:
+def _activation_bytes(
+    config: BaseModelConfig, options: RuntimeOptions, itemsize: int, per_token: int, scratch: Scratch
+) -> int:
+    """Hidden states and residual, the merged projection and its product, in and out, with a fifth for what torch keeps;
+    or what a module needs for a moment, where that is more than the product.
+    """
     tokens_per_step = min(options.max_num_batched_tokens, config.max_position_embeddings)
-    # Hidden states and residual, the merged projection and its product, in and out, with a fifth for what torch keeps.
-    return int(1.2 * tokens_per_step * (4 * config.hidden_size + 3 * config.intermediate_size) * itemsize)
+    reach = options.max_model_len or config.max_position_embeddings
+    if per_token:
+        cached = int((options.kv_cache_memory_gb or 0) * 1e9) or MAX_DEFAULT_KV_BYTES
+        reach = min(reach, cached // per_token)
+    rows = tokens_per_step * itemsize
+    feed_forward = int(1.2 * rows * 3 * config.intermediate_size)
+    return int(1.2 * rows * 4 * config.hidden_size) + max(feed_forward, scratch(tokens_per_step, reach))
 
 
 def _num_seqs(options: RuntimeOptions, room: int, per_sequence: int) -> int:

@@ -2,11 +2,33 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
+
+from inference_pio import ops
+from inference_pio.plugin.base import ModelPlugin
+from inference_pio.plugin.quantization import Quantization
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
-from inference_pio.runtime.opened import model_store, open_model
+from inference_pio.runtime.opened import DescribedModel, OpenedModel, describe_model, model_store, open_model
 from inference_pio.runtime.prepared import Prepared, prepare_model
 from inference_pio.security import ResourceLimits
+
+_SMALLER = ("int8", "int4")
+
+
+@dataclass(frozen=True)
+class Planned:
+    """prepared  of the model as it was asked for
+    smaller   where that does not fit: the first `quantize` that does, and its plan; the smallest one if none does
+    """
+
+    prepared: Prepared
+    smaller: tuple[str, Prepared] | None
+
+    @property
+    def described(self) -> bool:
+        """Whether only the model's configuration is here."""
+        return isinstance(self.prepared.opened, DescribedModel)
 
 
 def plan_only(
@@ -17,16 +39,52 @@ def plan_only(
     limits: ResourceLimits | None,
     progress: Progress | None,
     plugin_name: str | None = None,
-) -> Prepared:
-    """What `LLM` would do, up to the plan; unlike there a plan that does not fit is no error. The files are closed."""
-    opened = open_model(model, options, progress, model_store(limits))
+) -> Planned:
+    """What `LLM` would do, up to the plan; unlike there a plan that does not fit is no error. The files are closed.
+
+    Nothing is downloaded where the configuration is known. `plugin_name` is as in `LLM`: None
+    lets the architecture choose.
+    """
+    store = model_store(limits)
+    opened = describe_model(model, store) or open_model(model, options, progress, store)
     try:
-        path = str(opened.source.path)
-        registry = default_registry()
+        path, registry = str(opened.source.path), default_registry()
         plugin = registry.create(registry.choose(opened.raw, path, plugin_name).name)
-        config = plugin.config_class(
-            model_path=path, model_name=opened.source.name, device=device, torch_dtype=dtype
-        )
-        return prepare_model(plugin, config, options, limits, progress, opened)
+        prepared = _prepare(plugin, opened, dtype, device, options, limits, progress)
+        return Planned(prepared, _smaller(prepared, dtype, limits))
     finally:
-        opened.checkpoint.close()
+        if isinstance(opened, OpenedModel):
+            opened.checkpoint.close()
+
+
+def _prepare(
+    plugin: ModelPlugin,
+    opened: OpenedModel | DescribedModel,
+    dtype: str,
+    device: str,
+    options: RuntimeOptions,
+    limits: ResourceLimits | None,
+    progress: Progress | None,
+) -> Prepared:
+    config = plugin.config_class(
+        model_path=str(opened.source.path), model_name=opened.source.name, device=device, torch_dtype=dtype
+    )
+    return prepare_model(plugin, config, options, limits, progress, opened)
+
+
+def _smaller(prepared: Prepared, dtype: str, limits: ResourceLimits | None) -> tuple[str, Prepared] | None:
+    """The same in fewer bits, where that could help."""
+    options = prepared.options
+    if prepared.plan.fits or prepared.device.type != "cpu" or options.quantize or prepared.packing.kinds:
+        return None
+    found = None
+    for asked in _SMALLER:
+        if ops.can_pack(Quantization.parse(asked).kind):
+            again = replace(options, quantize=asked)
+            found = (
+                asked,
+                _prepare(prepared.plugin, prepared.opened, dtype, str(prepared.device), again, limits, None),
+            )
+            if found[1].plan.fits:
+                break
+    return found

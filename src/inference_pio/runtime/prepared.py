@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 
 from inference_pio import ops
-from inference_pio.errors import ResourceError, UnsupportedArchitecture, UsageError
+from inference_pio.errors import ModelNotFound, ResourceError, UnsupportedArchitecture, UsageError
 from inference_pio.layers import Linear
-from inference_pio.layers.protocol import KeepsDtype
+from inference_pio.layers.protocol import KeepsDtype, NeedsScratch
+from inference_pio.loader.checkpoint import CheckpointHeader
+from inference_pio.loader.described import described_by
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
+from inference_pio.loader.readings import plan_readings
 from inference_pio.loader.stack_file import stack_key
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
@@ -27,7 +31,7 @@ from inference_pio.plugin.registry import claims_checkpoint
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve_kv_dtype
 from inference_pio.runtime.drafting import with_drafting
-from inference_pio.runtime.opened import OpenedModel
+from inference_pio.runtime.opened import DescribedModel, OpenedModel
 from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
 from inference_pio.security import ResourceLimits
 
@@ -36,6 +40,7 @@ from inference_pio.security import ResourceLimits
 class Prepared:
     """`model` is on torch's meta device: shapes without memory.
 
+    file_bytes    of the checkpoint's tensors, as they are stored
     packed_bytes  of the weights that stay in blocks; part of `plan.weights` or, where they are mapped, `plan.mapped`
     images        how the model wants its images; None where it does not see
     mapped        bytes of each parameter that lies in the file of stacks, in its order
@@ -46,7 +51,8 @@ class Prepared:
     config: Any
     options: RuntimeOptions
     progress: Progress | None
-    opened: OpenedModel
+    opened: OpenedModel | DescribedModel
+    file_bytes: int
     model: nn.Module
     weight_map: WeightMap
     packing: Packing
@@ -64,6 +70,17 @@ class Prepared:
         """Whether a layer of the model's own drafts."""
         return isinstance(self.model, DraftingModel) and self.model.can_draft
 
+    @property
+    def files(self) -> OpenedModel:
+        """The open files.
+
+        Raises:
+            ModelNotFound: there are none: only the model's configuration is here.
+        """
+        if isinstance(self.opened, DescribedModel):
+            raise ModelNotFound(f"{self.opened.source.name} cannot be loaded: only its configuration is here")
+        return self.opened
+
 
 def prepare_model(
     plugin: ModelPlugin,
@@ -71,28 +88,25 @@ def prepare_model(
     options: RuntimeOptions,
     limits: ResourceLimits | None,
     progress: Progress | None,
-    opened: OpenedModel,
+    opened: OpenedModel | DescribedModel,
 ) -> Prepared:
     """Read the configuration, hold names and shapes against the model both ways, plan the memory."""
     path = str(opened.source.path)
     if not plugin.manifest.fallback and not claims_checkpoint(plugin.manifest, opened.raw):
         raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
     device = resolve_device(config.device)
-    stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.checkpoint)
+    stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.header)
     stated = stated.with_options_of(config)
     stated.model_name = stated.model_name or opened.source.name
     with torch.device("meta"):
         model = plugin.build_model(stated, Shard())
     weight_map = plugin.weight_map(stated)
-    shapes = {
-        name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)
-    }
-    weights = audit(shapes, opened.checkpoint, weight_map)
-    packing = _packing(model, opened, weights, config, options, device)
+    header, weights = _weights(model, opened, weight_map)
+    packing = _packing(model, header, weights, config, options, device)
     dtype = torch.float32 if packing.kinds else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
     specs, budget = plugin.cache_specs(stated, kv_dtype, Shard()), _budget(device, limits)
-    weight_bytes = _weight_bytes(model, opened, weights, packing, device, dtype)
+    weight_bytes = _weight_bytes(model, header, weights, packing, device, dtype)
     stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
     images = plugin.media_processor(stated)
 
@@ -107,6 +121,7 @@ def prepare_model(
             mapped_bytes=mapped,
             reuse=plugin.prefix_policy(stated).reuse,
             images=images,
+            scratch=partial(scratch_of, model, dtype.itemsize),
         )
 
     plan = planned(sum(stacked) if options.experts == "disk" else 0)
@@ -118,6 +133,7 @@ def prepare_model(
         options,
         progress,
         opened,
+        sum(info.nbytes for info in header.tensors.values()),
         model,
         weight_map,
         packing,
@@ -132,9 +148,22 @@ def prepare_model(
     )
 
 
+def _weights(
+    model: nn.Module, opened: OpenedModel | DescribedModel, weight_map: WeightMap
+) -> tuple[CheckpointHeader, WeightPlan]:
+    """Names and shapes of the checkpoint, held against the model; where none are known, the model's own."""
+    shapes = {
+        name: tuple(parameter.shape) for name, parameter in model.named_parameters(remove_duplicate=False)
+    }
+    if opened.header is not None:
+        return opened.header, audit(shapes, opened.header, weight_map)
+    assert isinstance(opened, DescribedModel)
+    return described_by(shapes, weight_map, opened.source.path, opened.stored)
+
+
 def _packing(
     model: nn.Module,
-    opened: OpenedModel,
+    header: CheckpointHeader,
     weights: WeightPlan,
     config: Any,
     options: RuntimeOptions,
@@ -148,7 +177,7 @@ def _packing(
         )
     if device.type != "cpu" or (quantization is None and config.torch_dtype != "auto"):
         return NOTHING_PACKED
-    packing = plan_packing(model, opened.checkpoint, weights, quantization)
+    packing = plan_packing(model, header, weights, quantization)
     if quantization is not None and not packing.kinds:
         raise UsageError(f"quantize {options.quantize}: no weight of this model can be held in blocks")
     return packing
@@ -156,7 +185,7 @@ def _packing(
 
 def _weight_bytes(
     model: nn.Module,
-    opened: OpenedModel,
+    header: CheckpointHeader,
     weights: WeightPlan,
     packing: Packing,
     device: torch.device,
@@ -182,9 +211,22 @@ def _weight_bytes(
             if name in tied and isinstance(module, Linear)
         )
     if packing.kinds:
-        return total + 2 * max(info.nbytes for info in opened.checkpoint.tensors.values())
-    largest = max((info.num_elements for info in opened.checkpoint.tensors.values()), default=0)
+        # What is read at once: a tensor, or a few matrices of a stack.
+        return total + 2 * max(reading.nbytes for reading in plan_readings(weights, header.tensors))
+    largest = max((info.num_elements for info in header.tensors.values()), default=0)
     return total + largest * dtype.itemsize
+
+
+def scratch_of(model: nn.Module, itemsize: int, tokens: int, context: int) -> int:
+    """The most that one module needs; they run one after the other."""
+    return max(
+        (
+            module.scratch_bytes(tokens, context, itemsize)
+            for module in model.modules()
+            if isinstance(module, NeedsScratch)
+        ),
+        default=0,
+    )
 
 
 def _budget(device: torch.device, limits: ResourceLimits | None) -> Budget:

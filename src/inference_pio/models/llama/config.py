@@ -21,7 +21,6 @@ _IGNORED = {
     **IGNORED,
     "pretraining_tp": "training; slices of one matrix product, the same result",
     "is_llama_config": "no meaning",
-    "rope_interleaved": "checked by the weights' layout; transformers does not read it either",
     "transformers.js_config": "about another runtime",
     "unk_token_id": "the tokenizer's files say it",
 }
@@ -66,6 +65,10 @@ class LlamaConfig(DecoderConfig):
     def from_hf(cls, raw: Mapping[str, Any], path: str) -> Self:
         with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
             refuse_other_forms(read, "llama")
+            if read.flag("rope_interleaved", default=False):
+                read.refuse(
+                    "neighbours of a head that turn together are not supported", where="rope_interleaved"
+                )
             stated = sizes(read)
             heads = stated["num_attention_heads"]
             positions = read.integer("max_position_embeddings", default=2048)

@@ -10,7 +10,11 @@ from torch import Tensor, nn
 from inference_pio import ops
 from inference_pio.cache.specs import LatentCache
 from inference_pio.layers import Linear, RMSNorm, RowParallelLinear
-from inference_pio.models.glm4_moe_lite.attention.flash_attention import Pays, prefill_attention
+from inference_pio.models.glm4_moe_lite.attention.flash_attention import (
+    EXPANSION_BYTES,
+    Pays,
+    prefill_attention,
+)
 from inference_pio.models.glm4_moe_lite.attention.paged_attention import decode_attention
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
 from inference_pio.models.glm4_moe_lite.cuda_kernels.optimizations import store_latents
@@ -35,7 +39,7 @@ class Attention(nn.Module):
     def __init__(self, config: Glm4MoeLiteConfig, shard: Shard, pays: Pays) -> None:
         super().__init__()
         self.num_heads = shard.part(config.num_attention_heads)
-        self.latent_width = config.latent_width
+        self.latent_width, self.qk_dim = config.latent_width, config.qk_head_dim
         self.scale = config.qk_head_dim**-0.5
         hidden, width, bias = config.hidden_size, self.num_heads * config.qk_head_dim, config.attention_bias
         self.low_rank = config.q_lora_rank is not None
@@ -74,6 +78,18 @@ class Attention(nn.Module):
         down = self.qkv_a_proj if self.low_rank else self.kv_a_proj_with_mqa
         kv_TW = down(x_TD)[:, -self.latent_width :]
         store_latents(kv_TW, self.kv_a_layernorm, batch, cos_sin, cache, self.pairs)
+
+    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:
+        """Expanded: a sequence's rows, in two types perhaps, and keys and values of as many heads as `EXPANSION_BYTES`
+        hold, of one at least, with what each is copied from. Absorbed: queries and sums as wide as a row. Queries and
+        outputs in both.
+        """
+        value_dim = self.kv_b_proj.value_dim
+        head = 4 * context * max(self.qk_dim, value_dim) * itemsize
+        expanded = 3 * context * self.latent_width * itemsize // 2 + max(head, EXPANSION_BYTES)
+        absorbed = 3 * tokens * self.num_heads * self.latent_width * itemsize
+        own = 2 * tokens * self.num_heads * (self.qk_dim + value_dim) * itemsize
+        return int(1.25 * (own + max(expanded, absorbed)))
 
     def _directly(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
         return self.q_proj(x_TD), self.kv_a_proj_with_mqa(x_TD)

@@ -175,7 +175,6 @@ CASE = PluginCase(
             "is_llama_config",
             "model_type",
             "pretraining_tp",
-            "rope_interleaved",
             "torch_dtype",
             "transformers.js_config",
             "transformers_version",

@@ -47,6 +47,9 @@ class SparseMoe(nn.Module):
         y_TD: Tensor = self.experts(x_TD, chosen_TK, weights_TK)
         return y_TD
 
+    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:  # noqa: ARG002
+        return self.experts.bytes_of_a_call(self.gate.per_token, tokens, itemsize)
+
 
 def technique(config: Qwen3MoeConfig) -> TechniqueFact:
     layers = sum(config.has_experts(layer) for layer in range(config.num_hidden_layers))

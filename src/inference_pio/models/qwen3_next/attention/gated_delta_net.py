@@ -21,6 +21,8 @@ from inference_pio.plugin.facts import TechniqueFact
 
 # T tokens of the step, D hidden size, M key heads, N value heads, K key size, V value size, C = 2·M·K + N·V channels
 
+WORKSPACE_BYTES = 64 * 2**20  # measured: a prompt's first chunks
+
 
 class ShortConv(nn.Module):
     """Holds the taps of the convolution, [channels, 1, width] as checkpoints have them, in float32."""
@@ -108,6 +110,13 @@ class GatedDeltaNet(nn.Module):
             [number for head in range(self.key_heads) for number in (head * ends[-1] + end - size, size)]
             for size, end in zip(sizes, ends, strict=True)
         ]
+
+    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:  # noqa: ARG002
+        """The convolution: its input and output and z, and in float32 its window, a product and two sums. What the
+        library's products of many small matrices take beside that does not grow with tokens.
+        """
+        channels, values = self.conv1d.weight.shape[0], self.key_heads * self.group * self.value_dim
+        return int(1.25 * tokens * ((2 * channels + values) * itemsize + 4 * channels * 4)) + WORKSPACE_BYTES
 
 
 def technique(config: Qwen3NextConfig) -> TechniqueFact:

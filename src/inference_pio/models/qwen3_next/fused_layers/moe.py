@@ -39,3 +39,6 @@ class Mixture(nn.Module):
     def forward(self, x_TD: Tensor) -> Tensor:
         routed_TD = self.experts(x_TD, *self.gate.choose(x_TD))
         return ops.add_shared(routed_TD, self.shared_expert(x_TD), self.shared_expert_gate(x_TD))
+
+    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:  # noqa: ARG002
+        return self.experts.bytes_of_a_call(self.gate.per_token, tokens, itemsize)
