@@ -132,7 +132,14 @@ def test_plugins_and_their_techniques(cli: Any) -> None:
     assert llama["origin"] == "built-in"
     assert listed["broken"] == {}
     assert "LlamaForCausalLM" in cli("plugins").out
-    techniques = json.loads(cli("plugins", "llama", "--json").out)["techniques"]
+    stated = json.loads(cli("plugins", "llama", "--json").out)
+    techniques = stated["techniques"]
+    for words in (
+        "hermes_json or llama3_json",
+        "<think>…</think>, left out of later turns",
+        "date_string (str)",
+    ):
+        assert words in stated["chat"]
     assert {fact["status"] for fact in techniques} <= {"active", "dormant", "not applicable"}
     shown = cli("plugins", "llama").out
     for fact in techniques:
