@@ -19,9 +19,11 @@ from inference_pio.plugin.batch import ForwardBatch
 _PIECES = ((6, 4), (5, 1), (1, 1), (1, 3))
 _BLOCK = 4
 _BLOCKS = ((5, 1, 3, 6), (2, 7, 4))  # of each sequence; block 0 is nobody's
-# Largest difference of logits, as a share of the largest logit: rounding in either dtype. A mixture may round a token
-# to another expert in 16 bits, so that there the middle row decides.
+# Largest difference of a row's logits, as a share of the largest logit: rounding in either dtype. A mixture may round
+# a token to another expert in 16 bits, so that there a quarter of the rows may differ by more. Whatever the first step
+# leaves out of the cache is missing in half of them.
 _MOST_FLOAT32, _MOST_SHORT = 2e-3, 0.06
+_SHARE_SHORT = 0.75
 
 
 @torch.inference_mode()
@@ -48,7 +50,8 @@ def check_against_eager(
     errors = torch.cat(
         [_errors(one, other) for one, other in zip(got, expected, strict=True)],
     )
-    found, most = (errors.max(), _MOST_FLOAT32) if dtype == torch.float32 else (errors.median(), _MOST_SHORT)
+    exact = dtype == torch.float32
+    found, most = (errors.max(), _MOST_FLOAT32) if exact else (errors.quantile(_SHARE_SHORT), _MOST_SHORT)
     if not found <= most:  # NaN is no match either
         raise refuse(
             path,
