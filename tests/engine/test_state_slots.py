@@ -84,6 +84,15 @@ def test_a_snapshot_inside_a_prompt_costs_no_step(serve, fake):
     assert ask.engine.stats().steps == 2 + 2, "the second one's end had to wait"
 
 
+@pytest.mark.parametrize(("length", "steps"), [(60, 1), (72, 1), (73, 2), (79, 2)])
+def test_of_a_large_block_no_more_than_32_tokens_lie_behind_a_snapshot(serve, length, steps):
+    sizes = {"block_size": 40, "max_model_len": 120, "max_num_batched_tokens": 128}
+    ask = serve(**sizes)
+    ask(text(length), ONE)
+    assert ask.engine.stats().steps == steps
+    assert ask(text(length), ONE)[1] == 40
+
+
 def test_a_third_prompt_begins_where_two_have_parted(serve):
     """The second shows how far the first one's beginning is shared."""
     ask, shared = serve(), text(18)

@@ -7,6 +7,16 @@ from dataclasses import dataclass
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ConfigError, ResourceError
 
+_MOST_BEHIND = 32
+
+
+def most_behind(num_snapshots: int, block_size: int) -> int:
+    """Tokens of one step that may lie behind places of snapshots: what a block holds, unless it is large.
+
+    Where layers keep state, memory is reserved for each of them (2.4 MB for Qwen3-Coder-Next).
+    """
+    return min(block_size, _MOST_BEHIND) if num_snapshots else 0
+
 
 @dataclass(frozen=True, kw_only=True)
 class EngineConfig:
@@ -69,8 +79,12 @@ class EngineConfig:
 
     @property
     def max_held(self) -> int:
-        """Tokens of one step that states wait in front of: drafts, and a block's worth behind places of snapshots."""
-        return self.max_drafts + (self.block_size if self.num_snapshots else 0)
+        """Tokens of one step that states wait in front of: drafts, and what lies behind places of snapshots."""
+        return self.max_drafts + self.max_behind
+
+    @property
+    def max_behind(self) -> int:
+        return most_behind(self.num_snapshots, self.block_size)
 
     @property
     def blocks_per_sequence(self) -> int:

@@ -25,7 +25,7 @@ class Scheduler:
     def __init__(self, config: EngineConfig, blocks: BlockManager) -> None:
         self._budget = config.max_num_batched_tokens
         self._blocks = blocks
-        self._room_to_hold = 0
+        self._most_to_hold = self._room_to_hold = config.max_behind
         self._followers: dict[Sequence, list[Sequence]] = {}
         self.waiting: list[Sequence] = []
         self.running: list[Sequence] = []
@@ -50,7 +50,7 @@ class Scheduler:
     def schedule(self) -> dict[Sequence, int]:
         """Sequences of the next step with the number of tokens to compute for each (`num_scheduled_tokens`)."""
         scheduled: dict[Sequence, int] = {}
-        self._room_to_hold = self._blocks.block_size
+        self._room_to_hold = self._most_to_hold
         preemptions, budget = self.num_preemptions, self._budget
         decoding = [s for s in self.running if s.num_tokens - s.num_computed_tokens == 1]
         prefilling = [s for s in self.running if s.num_tokens - s.num_computed_tokens > 1]
@@ -126,9 +126,9 @@ class Scheduler:
     def _next_tokens(self, sequence: Sequence, budget: int) -> int:
         """How many of its known tokens to compute: what the budget allows.
 
-        Where a snapshot is due on the way, the state waits there while the step computes what lies behind, if that is
-        no more than one block of all sequences together; else the step ends there. A step less is worth it: each
-        reads the weights again.
+        Where a snapshot is due on the way, the state waits there while the step computes what lies behind, as long as
+        that is little (`EngineConfig.max_behind`, of all sequences); else the step ends there. A step less is worth
+        it: each reads the weights again.
         """
         start = sequence.num_computed_tokens
         end = min(sequence.num_tokens, start + budget)

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from inference_pio.cache.specs import state_specs
+from inference_pio.engine.config import most_behind
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ContextLengthError, ResourceError
 
@@ -140,7 +141,7 @@ def plan_memory(
     logits = 3 * logit_rows * config.vocab_size * 4
     fixed = weight_bytes + activations + logits + RUNTIME_BYTES
     most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
-    room = budget.bytes - fixed - (drafts + options.block_size) * per_draft
+    room = budget.bytes - fixed - (drafts + most_behind(1, options.block_size)) * per_draft
     num_seqs = _num_seqs(options, max(0, room), per_sequence)
     room = max(0, room - num_seqs * per_sequence)
     longest = options.max_model_len or config.max_position_embeddings
@@ -148,7 +149,7 @@ def plan_memory(
     snapshots = _num_snapshots(most, min(room // 2, room - least), per_sequence)
     kv_tokens = _kv_tokens(options, max(0, room - snapshots * per_sequence), longest, per_token)
     snapshots = min(snapshots, kv_tokens // options.block_size)  # each ends with a block of its own
-    held = min(drafts, num_seqs * options.speculation) + (options.block_size if snapshots else 0)
+    held = min(drafts, num_seqs * options.speculation) + most_behind(snapshots, options.block_size)
     return MemoryPlan(
         weights=weight_bytes,
         kv_cache=kv_tokens * per_token + (num_seqs + snapshots) * per_sequence + held * per_draft,
