@@ -90,9 +90,8 @@ class Predictor:
         self._model, self._caches, self._block_size = model, caches, block_size
         self._hidden_TD: Tensor | None = None  # of the step that has run last
         self._kept: Tensor | None = None  # [max_num_seqs, D]
-        self._whose: list[tuple[Sequence, int] | None] = [
-            None
-        ] * max_num_seqs  # and the position of that state
+        # Whose state it is, and the position of the token that it is behind.
+        self._whose: list[tuple[Sequence, int] | None] = [None] * max_num_seqs
 
     def forward(self, batch: ForwardBatch) -> Tensor:
         """The model's logits of a step; its hidden states stay for `remember`."""
