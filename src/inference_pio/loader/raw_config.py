@@ -26,6 +26,12 @@ def raw_config(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
     return read_json_object(directory / "config.json")
 
 
+def raw_preprocessor_config(path: Path) -> tuple[Mapping[str, Any], Path]:
+    """(what preprocessor_config.json beside a model says about its images, that file); nothing where there is none."""
+    file = (path if path.is_dir() else path.parent) / "preprocessor_config.json"
+    return (read_json_object(file) if file.exists() else {}), file
+
+
 def read_json_object(file: Path) -> dict[str, Any]:
     """One JSON object out of a small file, strictly."""
     if not file.is_file():

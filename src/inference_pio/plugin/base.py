@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from inference_pio.errors import InferencePIOError, PluginError, ResourceError, UsageError
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
     from inference_pio.plugin.manifest import Manifest
     from inference_pio.plugin.media import MediaProcessor
     from inference_pio.plugin.optimization import OptimizationInterface
+
+_NOTHING: Mapping[str, Any] = MappingProxyType({})
 
 
 class ModelPlugin(TextModelPluginInterface):
@@ -102,8 +105,18 @@ class ModelPlugin(TextModelPluginInterface):
     def techniques(self, config: Any) -> tuple[TechniqueFact, ...]:
         """The standard's techniques: active, dormant or not applicable to this model, and why."""
 
-    def media_processor(self, config: Any) -> MediaProcessor | None:  # noqa: ARG002 - for those that see
-        """How this model wants its images, where it sees; then the model has `encode_media` as well."""
+    def media_processor(
+        self,
+        config: Any,  # noqa: ARG002 - for those that see
+        stated: Mapping[str, Any] = _NOTHING,  # noqa: ARG002
+        path: str = "preprocessor_config.json",  # noqa: ARG002
+    ) -> MediaProcessor | None:
+        """How this model wants its images, where it sees; then the model has `encode_media` as well.
+
+        Args:
+            stated: preprocessor_config.json, where one lies beside the checkpoint; strict, as `read_config` is.
+            path: named in errors.
+        """
         return None
 
     # Lifecycle ---------------------------------------------------------------------------------------------------

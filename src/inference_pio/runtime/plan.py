@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from inference_pio.cache.specs import state_specs
 from inference_pio.engine.config import most_behind
@@ -163,8 +163,8 @@ def plan_memory(
     specs: Sequence[CacheSpec],
     options: RuntimeOptions,
     budget: Budget,
-    *,
     weight_bytes: int,
+    *,
     itemsize: int,
     mapped_bytes: int,
     reuse: Literal["blocks", "snapshots"],
@@ -174,9 +174,9 @@ def plan_memory(
     """The plan for one model.
 
     Args:
-        weight_bytes: of all parameters as they will lie in memory, and of what loading needs beside them at its peak.
+        weight_bytes: of all parameters, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
-        mapped_bytes: of parameters that lie in a file, and are none of `weight_bytes`.
+        mapped_bytes: of those parameters that lie in a file, and not in memory.
         reuse: of the model's prefix policy.
         images: of a model that sees: its encoder at work on its largest image, and features that are kept.
         scratch: bytes that a module needs for a moment beside activations, for so many tokens of a step and of a
@@ -186,46 +186,78 @@ def plan_memory(
         ContextLengthError: `options.max_model_len` is more than the model was made for.
     """
     _check_length(config, options)
-    per_token = sum(spec.bytes_per_token() for spec in specs)
-    per_sequence = sum(spec.bytes_per_sequence() for spec in specs)
-    per_draft = sum(spec.bytes_per_draft() for spec in state_specs(specs))
+    each = _Each(
+        token=sum(spec.bytes_per_token() for spec in specs),
+        sequence=sum(spec.bytes_per_sequence() for spec in specs),
+        draft=sum(spec.bytes_per_draft() for spec in state_specs(specs)),
+    )
     longest = options.max_model_len or config.max_position_embeddings
-    activations = _activation_bytes(config, options, itemsize, per_token, scratch)
+    activations = _activation_bytes(config, options, itemsize, each.token, scratch)
     drafts = min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
     logit_rows = options.max_num_seqs + drafts
     logits = 3 * logit_rows * config.vocab_size * 4
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
-    fixed = weight_bytes + activations + logits + seen + RUNTIME_BYTES
-    room = budget.bytes - fixed - (drafts + most_behind(1, options.block_size)) * per_draft
-    num_seqs = _num_seqs(options, max(0, room), per_sequence)
-    room = max(0, room - num_seqs * per_sequence)
     most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
-    least = _kv_tokens(options, 0, longest, per_token) * per_token
-    snapshots = _num_snapshots(most, min(room // 2, room - least), per_sequence)
-    kv_tokens = _kv_tokens(options, max(0, room - snapshots * per_sequence), longest, per_token)
-    snapshots = min(snapshots, kv_tokens // options.block_size)  # each ends with a block of its own
-    held = min(drafts, num_seqs * options.speculation) + most_behind(snapshots, options.block_size)
+    weights = weight_bytes - mapped_bytes
+    room = budget.bytes - (weights + activations + logits + seen + RUNTIME_BYTES)
+    held = _hold(options, each, room, longest, drafts, most)
     return MemoryPlan(
-        weights=weight_bytes,
-        kv_cache=kv_tokens * per_token + (num_seqs + snapshots) * per_sequence + held * per_draft,
+        weights=weights,
+        kv_cache=held.bytes_of(each),
         activations=activations,
         logits=logits,
         images=seen,
         runtime=RUNTIME_BYTES,
         budget=budget.bytes,
         budget_name=budget.name,
-        max_model_len=longest if options.max_model_len else min(longest, kv_tokens or longest),
-        kv_tokens=kv_tokens,
-        kv_bytes_per_token=per_token,
+        max_model_len=longest if options.max_model_len else min(longest, held.tokens or longest),
+        kv_tokens=held.tokens,
+        kv_bytes_per_token=each.token,
         logit_rows=logit_rows,
-        num_seqs=num_seqs,
-        state_bytes_per_sequence=per_sequence,
-        num_snapshots=snapshots,
-        num_held=held if per_draft else 0,
-        state_bytes_per_draft=per_draft,
+        num_seqs=held.sequences,
+        state_bytes_per_sequence=each.sequence,
+        num_snapshots=held.snapshots,
+        num_held=held.rows if each.draft else 0,
+        state_bytes_per_draft=each.draft,
         mapped=mapped_bytes,
         positions=config.max_position_embeddings,
     )
+
+
+class _Each(NamedTuple):
+    """Bytes that all layers together keep of one."""
+
+    token: int
+    sequence: int
+    draft: int
+
+
+class _Held(NamedTuple):
+    """How many of each the cache holds; rows are those that a state is held in front of."""
+
+    tokens: int
+    sequences: int
+    snapshots: int
+    rows: int
+
+    def bytes_of(self, each: _Each) -> int:
+        states = (self.sequences + self.snapshots) * each.sequence
+        return self.tokens * each.token + states + self.rows * each.draft
+
+
+def _hold(
+    options: RuntimeOptions, each: _Each, room: int, longest: int, drafts: int, snapshot_bytes: int
+) -> _Held:
+    """`room` shared out: states of sequences first, then snapshots within `snapshot_bytes`, then tokens."""
+    room -= (drafts + most_behind(1, options.block_size)) * each.draft
+    num_seqs = _num_seqs(options, max(0, room), each.sequence)
+    room = max(0, room - num_seqs * each.sequence)
+    least = _kv_tokens(options, 0, longest, each.token) * each.token
+    snapshots = _num_snapshots(snapshot_bytes, min(room // 2, room - least), each.sequence)
+    tokens = _kv_tokens(options, max(0, room - snapshots * each.sequence), longest, each.token)
+    snapshots = min(snapshots, tokens // options.block_size)  # each ends with a block of its own
+    rows = min(drafts, num_seqs * options.speculation) + most_behind(snapshots, options.block_size)
+    return _Held(tokens, num_seqs, snapshots, rows)
 
 
 def _check_length(config: BaseModelConfig, options: RuntimeOptions) -> None:

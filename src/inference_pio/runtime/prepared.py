@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -16,6 +17,7 @@ from inference_pio.layers.protocol import KeepsDtype, NeedsScratch
 from inference_pio.loader.checkpoint import CheckpointHeader
 from inference_pio.loader.described import described_by
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
+from inference_pio.loader.raw_config import raw_preprocessor_config
 from inference_pio.loader.readings import plan_readings
 from inference_pio.loader.stack_file import stack_key
 from inference_pio.loader.weight_plan import WeightPlan
@@ -105,28 +107,23 @@ def prepare_model(
     packing = _packing(model, header, weights, config, options, device)
     dtype = torch.float32 if packing.kinds else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
-    specs, budget = plugin.cache_specs(stated, kv_dtype, Shard()), _budget(device, limits)
-    weight_bytes = _weight_bytes(model, header, weights, packing, device, dtype)
     stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
-    images = plugin.media_processor(stated)
-
-    def planned(mapped: int) -> MemoryPlan:
-        return plan_memory(
-            stated,
-            specs,
-            options,
-            budget,
-            weight_bytes=weight_bytes - mapped,
-            itemsize=dtype.itemsize,
-            mapped_bytes=mapped,
-            reuse=plugin.prefix_policy(stated).reuse,
-            images=images,
-            scratch=partial(scratch_of, model, dtype.itemsize),
-        )
-
-    plan = planned(sum(stacked) if options.experts == "disk" else 0)
+    images = media_processor(plugin, stated, opened.source.path)
+    planned = partial(
+        plan_memory,
+        stated,
+        plugin.cache_specs(stated, kv_dtype, Shard()),
+        options,
+        _budget(device, limits),
+        _weight_bytes(model, header, weights, packing, device, dtype),
+        itemsize=dtype.itemsize,
+        reuse=plugin.prefix_policy(stated).reuse,
+        images=images,
+        scratch=partial(scratch_of, model, dtype.itemsize),
+    )
+    plan = planned(mapped_bytes=sum(stacked) if options.experts == "disk" else 0)
     if options.experts == "auto" and stacked and not plan.fits:
-        plan = planned(sum(stacked))
+        plan = planned(mapped_bytes=sum(stacked))
     return Prepared(
         plugin,
         stated,
@@ -146,6 +143,12 @@ def prepare_model(
         stacked if plan.mapped else [],
         stack_key(weights, packing.kinds, opened.source.path) if plan.mapped else "",
     )
+
+
+def media_processor(plugin: ModelPlugin, stated: Any, path: Path) -> MediaProcessor | None:
+    """How the model wants its images, by its configuration and by what lies beside it; None where it does not see."""
+    preprocessor, file = raw_preprocessor_config(path)
+    return plugin.media_processor(stated, preprocessor, str(file))
 
 
 def _weights(

@@ -8,14 +8,16 @@ rows, which torch's in float32 does not.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from inference_pio.config import ConfigReader
 from inference_pio.errors import UnavailableError, UsageError
 from inference_pio.models.qwen3_vl.config import VisionConfig
 from inference_pio.models.qwen3_vl.rotary_embeddings.positions import rope_positions
@@ -25,6 +27,14 @@ from inference_pio.plugin.media import MediaItem
 Grid = tuple[int, int, int]
 _MEAN = _STD = 0.5
 _LONGEST_RATIO = 200
+_BICUBIC = 3  # Pillow's number of the filter
+_MOST_PIXELS = 2**31 - 1
+_IGNORED = {
+    "image_processor_type": "the variants of Qwen2-VL's processor make the same pixels",
+    "processor_class": "about the writer",
+    "data_format": "the order of pixels in a batch of theirs",
+    "default_to_square": "read by processors that crop",
+}
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,36 @@ class ImageLimits:
     temporal_patch_size: int = 2
     min_pixels: int = 256 * 256
     max_pixels: int = 4096 * 4096
+
+    @classmethod
+    def read(cls, raw: Mapping[str, Any], path: str, vision: VisionConfig) -> ImageLimits:
+        """From a parsed preprocessor_config.json, of which what is null counts as not there.
+
+        Raises:
+            ModelFileError: it asks for other pixels than those made here, or contradicts the model's configuration.
+        """
+        stated = {key: value for key, value in raw.items() if value is not None}
+        with ConfigReader(stated, path=path, ignored=_IGNORED) as read:
+            for key, want in (
+                ("patch_size", vision.patch_size),
+                ("merge_size", vision.spatial_merge_size),
+                ("temporal_patch_size", vision.temporal_patch_size),
+            ):
+                if (found := read.integer(key, default=want)) != want:
+                    read.refuse(f"{found} is not the {want} of config.json's vision_config", where=key)
+            _refuse_other_pixels(read)
+            size = read.mapping("size")
+            with ConfigReader(size, path=path, ignored={}) as edges:
+                least = edges.integer("shortest_edge", default=cls.min_pixels)
+                most = edges.integer("longest_edge", default=cls.max_pixels, high=_MOST_PIXELS)
+            least = read.integer("min_pixels", default=least)
+            most = read.integer("max_pixels", default=most, high=_MOST_PIXELS)
+            limits = cls(
+                vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size, least, most
+            )
+            if least > most or most < limits.factor**2:
+                read.refuse(f"from {least} to {most} pixels leaves no image of whole tokens", where="size")
+        return limits
 
     @property
     def factor(self) -> int:
@@ -62,10 +102,11 @@ class ImageProcessor:
     vision: VisionConfig
 
     @classmethod
-    def of(cls, image_token_id: int, vision: VisionConfig) -> ImageProcessor:
-        """With the limits of the published preprocessor_config.json."""
-        limits = ImageLimits(vision.patch_size, vision.spatial_merge_size, vision.temporal_patch_size)
-        return cls(image_token_id, limits, vision)
+    def of(
+        cls, image_token_id: int, vision: VisionConfig, stated: Mapping[str, Any], path: str
+    ) -> ImageProcessor:
+        """With the limits that a preprocessor_config.json states, those of the published models where it is silent."""
+        return cls(image_token_id, ImageLimits.read(stated, path, vision), vision)
 
     def tokens(self, grid: Grid) -> int:
         """Tokens of an image of (time, height, width) patches."""
@@ -85,6 +126,23 @@ class ImageProcessor:
         """
         tokens = min(max_tokens, self.limits.max_pixels // self.limits.factor**2)
         return encoder_bytes(self.vision, tokens * self.limits.merge_size**2, itemsize)
+
+
+def _refuse_other_pixels(read: ConfigReader) -> None:
+    for key in ("do_resize", "do_rescale", "do_normalize", "do_convert_rgb"):
+        if not read.flag(key, default=True):
+            read.refuse("images are resized, scaled, centred and read as RGB", where=key)
+    for key in ("do_center_crop", "do_pad"):
+        if read.flag(key, default=False):
+            read.refuse("images are neither cropped nor padded", where=key)
+    if (found := read.integer("resample", default=_BICUBIC)) != _BICUBIC:
+        read.refuse(f"{found} is another filter than the bicubic one, {_BICUBIC}", where="resample")
+    if not math.isclose(factor := read.number("rescale_factor", default=1 / 255), 1 / 255, rel_tol=1e-6):
+        read.refuse(f"{factor} is not 1/255", where="rescale_factor")
+    for key, want in (("image_mean", _MEAN), ("image_std", _STD)):
+        found = read.optional(key)
+        if found is not None and found != [want] * 3:
+            read.refuse(f"{found!r:.60} is not {want} for each of three colours", where=key)
 
 
 def prepare_image(rgb: Tensor | NDArray[np.uint8], limits: ImageLimits) -> tuple[Tensor, Grid]:

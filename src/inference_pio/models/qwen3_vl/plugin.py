@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from types import MappingProxyType
+from typing import Any
 
 from inference_pio.models.qwen3_vl import MANIFEST
 from inference_pio.models.qwen3_vl.attention import sliding_window_attention, sparse_attention
@@ -18,48 +19,37 @@ from inference_pio.models.qwen3_vl.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen3_vl.tensor_parallel import tensor_parallel_layers
 from inference_pio.plugin import techniques
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
-
-if TYPE_CHECKING:
-    import torch
-
-    from inference_pio.cache.specs import PagedKV
-    from inference_pio.config import BaseModelConfig
-    from inference_pio.parallel import Shard
-    from inference_pio.plugin.manifest import Manifest
+from inference_pio.plugin.facts import ChatFormat, ReasoningFormat, TechniqueFact
 
 
 class Qwen3VLPlugin(ModelPlugin):
     """Qwen3-VL, dense."""
 
-    manifest: ClassVar[Manifest] = MANIFEST
-    config_class: ClassVar[type[BaseModelConfig]] = Qwen3VLConfig
-
-    def read_config(self, raw: Mapping[str, Any], path: str) -> Qwen3VLConfig:
-        return Qwen3VLConfig.read(raw, path)
-
-    def build_model(self, config: Qwen3VLConfig, shard: Shard) -> Qwen3VLForConditionalGeneration:
-        return Qwen3VLForConditionalGeneration(config, shard)
-
-    def weight_map(self, config: Qwen3VLConfig) -> WeightMap:
-        return weight_layout.weight_map(config)
-
-    def cache_specs(self, config: Qwen3VLConfig, dtype: torch.dtype, shard: Shard) -> tuple[PagedKV, ...]:
-        return compression_techniques.cache_specs(config, dtype, shard)
-
-    def shard_plan(self, config: Qwen3VLConfig) -> ShardPlan:
-        return tensor_parallel_layers.shard_plan(config)
-
-    def prefix_policy(self, config: Qwen3VLConfig) -> PrefixPolicy:
-        return prefix_cache_manager.prefix_policy(config)
+    manifest = MANIFEST
+    config_class = Qwen3VLConfig
+    read_config = staticmethod(Qwen3VLConfig.read)
+    build_model = staticmethod(Qwen3VLForConditionalGeneration)
+    weight_map = staticmethod(weight_layout.weight_map)
+    cache_specs = staticmethod(compression_techniques.cache_specs)
+    shard_plan = staticmethod(tensor_parallel_layers.shard_plan)
+    prefix_policy = staticmethod(prefix_cache_manager.prefix_policy)
 
     def chat_format(self, config: Qwen3VLConfig) -> ChatFormat:  # noqa: ARG002
         """Models called Thinking think, those called Instruct do not; their templates take no variable for it."""
-        return ChatFormat(end_of_turn=("<|im_end|>", "<|endoftext|>"))
+        return ChatFormat(
+            end_of_turn=("<|im_end|>", "<|endoftext|>"),
+            reasoning=ReasoningFormat(),
+            tool_calls=("hermes_json",),
+        )
 
-    def media_processor(self, config: Qwen3VLConfig) -> ImageProcessor:
+    def media_processor(
+        self,
+        config: Qwen3VLConfig,
+        stated: Mapping[str, Any] = MappingProxyType({}),
+        path: str = "preprocessor_config.json",
+    ) -> ImageProcessor:
         """What happens to images in front of this model."""
-        return ImageProcessor.of(config.image_token_id, config.vision)
+        return ImageProcessor.of(config.image_token_id, config.vision, stated, path)
 
     def optimizations(self, config: Qwen3VLConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
         return (BiasRemoval(),)

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from inference_pio.conformance.subject import Subject
-from inference_pio.errors import UnavailableError, UsageError
+from inference_pio.errors import ModelFileError, UnavailableError, UsageError
 from inference_pio.models.qwen3_vl.config import Qwen3VLConfig
 from inference_pio.models.qwen3_vl.image_processing import ImageLimits, prepare_image, target_size
 from inference_pio.models.qwen3_vl.tests.case import PUBLISHED, TINY
@@ -113,3 +113,52 @@ def test_the_plugins_processor_cuts_as_its_model_reads(subject: Subject) -> None
     assert subject.plugin().media_processor(published).limits == _PUBLISHED
     fewer = replace(processor, limits=replace(processor.limits, min_pixels=36, max_pixels=3600))
     assert fewer.tokens(fewer.prepare(torch.from_numpy(_picture(100, 90)))[1]) <= 100
+
+
+_FILE = {
+    "size": {"longest_edge": 16777216, "shortest_edge": 65536},
+    "patch_size": 16,
+    "temporal_patch_size": 2,
+    "merge_size": 2,
+    "image_mean": [0.5, 0.5, 0.5],
+    "image_std": [0.5, 0.5, 0.5],
+    "processor_class": "Qwen3VLProcessor",
+    "image_processor_type": "Qwen2VLImageProcessorFast",
+    "do_center_crop": None,
+    "rescale_factor": 0.00392156862745098,
+    "resample": 3,
+}
+
+
+def _limits(**changes: object) -> ImageLimits:
+    published = Qwen3VLConfig.read(PUBLISHED["configs"]["Qwen3-VL-2B-Instruct"], "")
+    return ImageLimits.read({**_FILE, **changes}, "preprocessor_config.json", published.vision)
+
+
+def test_limits_are_those_of_the_file() -> None:
+    assert _limits() == _PUBLISHED
+    smaller = _limits(size={"longest_edge": 1_003_520, "shortest_edge": 3_136})
+    assert (smaller.min_pixels, smaller.max_pixels) == (3_136, 1_003_520)
+    older = _limits(size=None, min_pixels=3_136, max_pixels=1_003_520)
+    assert older == smaller
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        *(("patch_size", 14), ("merge_size", 3), ("temporal_patch_size", 1), ("do_resize", False)),
+        *(
+            ("do_center_crop", True),
+            ("resample", 2),
+            ("rescale_factor", 1.0),
+            ("image_mean", [0.48, 0.46, 0.4]),
+        ),
+        *(("image_std", 0.5), ("size", {"shortest_edge": 9, "longest_edge": 8}), ("do_sharpen", True)),
+        ("size", {"height": 224, "width": 224}),
+    ],
+)
+def test_a_file_that_asks_for_other_pixels_is_refused_by_name(key: str, value: object) -> None:
+    with pytest.raises(
+        ModelFileError, match="height, width" if value == {"height": 224, "width": 224} else key
+    ):
+        _limits(**{key: value})
