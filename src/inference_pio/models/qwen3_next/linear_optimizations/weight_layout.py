@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
+from inference_pio.models.qwen3_next.linear_optimizations import gguf_layout
 from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact, WeightMap
 
@@ -56,19 +57,25 @@ def weight_map(config: Qwen3NextConfig) -> WeightMap:
     }
     for place in (mlp, f"{mlp}shared_expert.", f"{mlp}experts.*."):
         merge[f"{place}gate_up_proj.weight"] = tuple(f"{place}{part}.weight" for part in _SWIGLU)
+    split, grouped = gguf_layout.pieces(config)
     return WeightMap(
-        merge=merge,
+        unstack={
+            f"{mlp}experts.{name}.weight": f"{mlp}experts.*.{name}.weight" for name in (*_SWIGLU, "down_proj")
+        },
+        split=split,
+        merge=merge | grouped,
         stack={
             f"{mlp}experts.{name}": f"{mlp}experts.*.{name}.weight" for name in ("gate_up_proj", "down_proj")
         },
         tie={"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {},
         drop=MTP,
+        gguf=gguf_layout.names(),
     )
 
 
 def technique(config: Qwen3NextConfig) -> TechniqueFact:
     return techniques.packed_weights(
         config,
-        "where asked for, projections become blocks on a CPU; experts, routers, gates, decays, the convolution "
-        "and norms stay dense",
+        "where asked for, and out of GGUF files, projections and experts are in blocks on a CPU; routers, gates, "
+        "decays, the convolution and norms stay dense",
     )

@@ -51,7 +51,7 @@ def _planned(path: Path, limits: ResourceLimits | None = None, **options: int):
 
 def test_the_plan_tells_states_from_tokens(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     planned = _planned(tiny_path, max_num_seqs=3)
-    plan = planned.plan
+    plan = planned.prepared.plan
     assert (plan.num_seqs, plan.state_bytes_per_sequence, plan.state) == (3, _STATE, 3 * _STATE)
     assert plan.kv_cache == plan.state + plan.kv_tokens * plan.kv_bytes_per_token
     assert plan.logit_rows == 3, "no rows for drafts, since there are none"
@@ -78,10 +78,10 @@ def test_memory_is_what_the_plan_says(tiny_path: Path) -> None:
 
 def test_scarce_memory_means_fewer_sequences(tiny_path: Path) -> None:
     """Of what is left half may be states: 64 sequences are asked for, as many run as have room for theirs."""
-    fixed = _planned(tiny_path).plan
+    fixed = _planned(tiny_path).prepared.plan
     room = 40 * _STATE
     limit = ResourceLimits(memory_gb=(fixed.total - fixed.kv_cache + room + 1000) / 1e9)
-    scarce = _planned(tiny_path, limit).plan
+    scarce = _planned(tiny_path, limit).prepared.plan
     assert (scarce.num_seqs, scarce.fits) == (20, True)
     assert scarce.kv_cache <= room
 
