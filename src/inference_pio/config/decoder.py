@@ -31,6 +31,7 @@ IGNORED_WINDOWS = {
     "sliding_window": "use_sliding_window must be false, and then no layer has a window",
     "max_window_layers": "use_sliding_window must be false, and then no layer has a window",
 }
+_SOFTMAX = 1  # of llama.cpp's expert_gating_func
 _NOT_THE_ARCHITECTURES = ("general.", "tokenizer.", "GGUF.", "quantize.", "gguf.")
 
 
@@ -122,17 +123,22 @@ def gguf_reader(raw: Mapping[str, Any], architecture: str, path: str) -> ConfigR
     return ConfigReader(facts, path=path, ignored={})
 
 
-def gguf_sizes(read: ConfigReader, raw: Mapping[str, Any], head_dim: int | None = None) -> dict[str, Any]:
+def gguf_sizes(
+    read: ConfigReader, raw: Mapping[str, Any], head_dim: int | None = None, *, part_turns: bool = False
+) -> dict[str, Any]:
     """The same fields as `sizes`, and those that GGUF files name alike for every architecture.
 
     Args:
         read: of `gguf_reader`.
         raw: all metadata, with "gguf.tensor_names" added.
         head_dim: of heads whose size the file does not state; the hidden size divided by the heads where None.
+        part_turns: whether positions turn a part of a head, which the caller reads as rope.dimension_count.
     """
     heads, hidden_size = read.integer("attention.head_count"), read.integer("embedding_length")
     head_dim = read.integer("attention.key_length", default=head_dim or hidden_size // heads)
-    for key in ("rope.dimension_count", "attention.value_length"):
+    for key in (
+        ("attention.value_length",) if part_turns else ("attention.value_length", "rope.dimension_count")
+    ):
         if (found := read.integer(key, default=head_dim)) != head_dim:
             read.refuse(
                 f"{found} is not the head size {head_dim}", where=f"{raw['general.architecture']}.{key}"
@@ -150,6 +156,14 @@ def gguf_sizes(read: ConfigReader, raw: Mapping[str, Any], head_dim: int | None 
         "tie_word_embeddings": "output.weight" not in raw["gguf.tensor_names"],
         "pad_token_id": pad if isinstance(pad, int) else None,
     }
+
+
+def refuse_gguf_routers(read: ConfigReader, architecture: str) -> None:
+    """Any router but a softmax whose weights are taken as they are, or divided by their sum."""
+    if read.integer("expert_gating_func", default=_SOFTMAX) != _SOFTMAX:
+        read.refuse("the router is a softmax (1)", where=f"{architecture}.expert_gating_func")
+    if read.number("expert_weights_scale", default=1.0) != 1.0:
+        read.refuse("the experts' weights are not scaled", where=f"{architecture}.expert_weights_scale")
 
 
 def check_heads(path: str, heads: int, kv_heads: int, head_dim: int) -> None:

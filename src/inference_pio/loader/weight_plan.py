@@ -64,12 +64,16 @@ class WeightPlan:
     tied     parameter -> the parameter that it shares storage with
     heads    checkpoint tensor -> number of heads whose rows are to be put back in order
     added    checkpoint tensor -> what is to be taken away from every value
+    negated_exp  checkpoint tensors of -exp(x)
+    squeezed     checkpoint tensors that lack their dimension 1
     """
 
     targets: dict[str, Target] = field(default_factory=dict)
     tied: dict[str, str] = field(default_factory=dict)
     heads: dict[str, int] = field(default_factory=dict)
     added: dict[str, float] = field(default_factory=dict)
+    negated_exp: set[str] = field(default_factory=set)
+    squeezed: set[str] = field(default_factory=set)
 
 
 def plan_weights(
@@ -100,6 +104,8 @@ class _Planner:
         self._gguf_drop = PatternTable(dict.fromkeys(self._gguf.drop if self._gguf else ()))
         self._unpermute = PatternTable(self._gguf.unpermute if self._gguf else {})
         self._subtract = PatternTable(self._gguf.subtract if self._gguf else {})
+        self._negated_exp = PatternTable(dict.fromkeys(self._gguf.negated_exp if self._gguf else ()))
+        self._squeezed = PatternTable(dict.fromkeys(self._gguf.squeezed if self._gguf else ()))
         self._rename = PatternTable(weight_map.rename)
         self._drop = PatternTable(dict.fromkeys(weight_map.drop))
         self._unstack = PatternTable(_checked_unstack(weight_map.unstack))
@@ -135,16 +141,10 @@ class _Planner:
         name = self._common_name(source)
         if name is None:
             return
-        if (found := self._unpermute.find(name)) is not None:
-            heads = found[0]
-            if not shape or shape[0] % (2 * heads):
-                self._wrong_shape.append(
-                    f"{source} {list(shape)} does not have 2 × {heads} equal parts of rows"
-                )
-                return
-            self._plan.heads[source] = heads
-        if (added := self._subtract.find(name)) is not None:
-            self._plan.added[source] = added[0]
+        restored = self._restored(source, name, shape)
+        if restored is None:
+            return
+        shape = restored
         name = _mapped(self._rename, name) or name
         if self._drop.find(name) is not None:
             return
@@ -157,6 +157,25 @@ class _Planner:
             return
         for entry in range(shape[0]):
             self._split_up(source, entry, fill_in(pattern, (*numbers, str(entry))), shape[1:])
+
+    def _restored(self, source: str, name: str, shape: Shape) -> Shape | None:
+        """The shape in front of what llama.cpp's converter did, which is noted; None where that cannot have been."""
+        if (found := self._unpermute.find(name)) is not None:
+            heads = found[0]
+            if not shape or shape[0] % (2 * heads):
+                self._wrong_shape.append(
+                    f"{source} {list(shape)} does not have 2 × {heads} equal parts of rows"
+                )
+                return None
+            self._plan.heads[source] = heads
+        if (added := self._subtract.find(name)) is not None:
+            self._plan.added[source] = added[0]
+        if self._negated_exp.find(name) is not None:
+            self._plan.negated_exp.add(source)
+        if shape and self._squeezed.find(name) is not None:
+            self._plan.squeezed.add(source)
+            return (shape[0], 1, *shape[1:])
+        return shape
 
     def _split_up(self, source: str, entry: int | None, name: str, shape: Shape) -> None:
         split = self._split.find(name)

@@ -15,6 +15,7 @@ from inference_pio import ops
 from inference_pio.errors import CheckpointMismatch
 from inference_pio.layers.protocol import FinishesLoading, KeepsDtype, TakesQuantized, TakesStacks
 from inference_pio.loader.assemblies import Assembly, StackAssembly
+from inference_pio.loader.converted import changes_values, restored, unpermuted
 from inference_pio.loader.packing import NOTHING_PACKED, Packing
 from inference_pio.loader.readings import Reading, plan_readings, without
 from inference_pio.loader.sharding import Sharding
@@ -165,18 +166,21 @@ class _Loading:
         for kind in dict.fromkeys(kinds):
             if kind is not None:
                 blocks = self._packing.read(self._checkpoint, reading.source, kind, reading.part)
-                made[kind] = replace(blocks, data=_unpermute(blocks.data, heads)) if heads else blocks
+                made[kind] = replace(blocks, data=unpermuted(blocks.data, heads)) if heads else blocks
                 continue
             dtypes = {
                 self._dtype_of(target.name)
                 for (target, _), k in zip(reading.uses, kinds, strict=True)
                 if k is None
             }
-            added = self._plan.added.get(reading.source)  # by a converter: it goes before anything is rounded
-            dtype = torch.float32 if added is not None or len(dtypes) > 1 else dtypes.pop()
-            tensor = self._checkpoint.read(reading.source, dtype, reading.part)
-            tensor = tensor if added is None else tensor - added
-            made[None] = _unpermute(tensor, heads) if heads else tensor
+            dtype = (
+                torch.float32
+                if changes_values(self._plan, reading.source) or len(dtypes) > 1
+                else dtypes.pop()
+            )
+            made[None] = restored(
+                self._checkpoint.read(reading.source, dtype, reading.part), self._plan, reading.source
+            )
         return [
             _entry(made[kind], piece, reading) for kind, (_, piece) in zip(kinds, reading.uses, strict=True)
         ]
@@ -305,12 +309,3 @@ def _entry(value: Tensor | ops.Blocks, piece: Piece, reading: Reading) -> Tensor
 def _owner(model: nn.Module, name: str) -> tuple[nn.Module, str]:
     path, _, leaf = name.rpartition(".")
     return model.get_submodule(path), leaf
-
-
-def _unpermute(tensor: Tensor, heads: int) -> Tensor:
-    """Undo llama.cpp's reordering of rows, [rows, ...]: (heads, half, 2) back to (heads, 2, half).
-
-    Its rotary kernel turns neighbouring rows; convert_hf_to_gguf.py, LlamaModel.permute, interleaves the two halves.
-    """
-    half = tensor.shape[0] // heads // 2
-    return tensor.view(heads, half, 2, *tensor.shape[1:]).transpose(1, 2).reshape(tensor.shape)

@@ -24,12 +24,17 @@ class GGUFNames:
                (convert_hf_to_gguf.py, LlamaModel.permute); loading puts them back into two halves
     subtract   checkpoint name -> what llama.cpp's converter added to every value (convert_hf_to_gguf.py,
                Gemma3Model.norm_shift); loading takes it away again, in float32
+    negated_exp  checkpoint names of which the file has -exp(x) (convert_hf_to_gguf.py, Qwen3NextModel.modify_tensors);
+               loading takes the logarithm, in float32
+    squeezed   checkpoint names whose dimension 1, of one entry, the file leaves out (the same place)
     drop       GGUF tensors that carry nothing the model needs (precomputed rotary factors, …)
     """
 
     rename: Mapping[str, str]
     unpermute: Mapping[str, int] = field(default_factory=lambda: _NONE)
     subtract: Mapping[str, float] = field(default_factory=lambda: _NONE)
+    negated_exp: tuple[str, ...] = ()
+    squeezed: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
 
 

@@ -14,6 +14,7 @@ from inference_pio.config.decoder import (
     DecoderConfig,
     gguf_reader,
     gguf_sizes,
+    refuse_gguf_routers,
     refuse_other_forms,
     sizes,
 )
@@ -33,7 +34,6 @@ _FIXED = {
     "use_qk_norm": (True, "queries and keys without a norm are those of a qwen2_moe"),
     "use_sliding_window": (False, "attention within a window is not supported for this architecture"),
 }
-_SOFTMAX = 1  # of llama.cpp's expert_gating_func
 
 
 @dataclass
@@ -133,10 +133,7 @@ def _refuse_gguf_relatives(read: ConfigReader) -> None:
     for key in ("expert_shared_feed_forward_length", "expert_shared_count"):
         if read.integer(key, default=0, low=0):
             read.refuse("an expert that every token goes through is not supported", where=f"qwen3moe.{key}")
-    if read.integer("expert_gating_func", default=_SOFTMAX) != _SOFTMAX:
-        read.refuse("the router of a qwen3_moe is a softmax (1)", where="qwen3moe.expert_gating_func")
-    if read.number("expert_weights_scale", default=1.0) != 1.0:
-        read.refuse("the experts' weights are not scaled", where="qwen3moe.expert_weights_scale")
+    refuse_gguf_routers(read, "qwen3moe")
 
 
 def _num_experts(read: ConfigReader) -> int:

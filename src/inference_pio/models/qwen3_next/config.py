@@ -1,14 +1,22 @@
-"""What a qwen3_next checkpoint states, read strictly from config.json."""
+"""What a qwen3_next checkpoint states, read strictly from config.json or from GGUF metadata."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
-from inference_pio.config import BaseModelConfig, ConfigReader, set_by_runtime
-from inference_pio.config.decoder import IGNORED, check_heads, sizes
+from inference_pio.config import ConfigReader, set_by_runtime
+from inference_pio.config.decoder import (
+    IGNORED,
+    DecoderConfig,
+    gguf_reader,
+    gguf_sizes,
+    refuse_gguf_routers,
+    sizes,
+)
 from inference_pio.config.rope import rope_kind, rope_reader, stated_rope
+from inference_pio.errors import ModelFileError
 
 ATTENTION, DELTA_NET = "full_attention", "linear_attention"
 _INTERVAL = 4  # of attention layers, where config.json names neither layers nor an interval
@@ -20,7 +28,7 @@ _IGNORED = {
 
 
 @dataclass
-class Qwen3NextConfig(BaseModelConfig):
+class Qwen3NextConfig(DecoderConfig):
     """A qwen3_next. The defaults are Qwen3-Coder-Next, the plugin's default model.
 
     layer_types       of each layer "linear_attention" (gated DeltaNet) or "full_attention"
@@ -79,8 +87,7 @@ class Qwen3NextConfig(BaseModelConfig):
         return len(self.dense_layers) < self.num_hidden_layers
 
     @classmethod
-    def read(cls, raw: Mapping[str, Any], path: str) -> Qwen3NextConfig:
-        """From a parsed config.json."""
+    def from_hf(cls, raw: Mapping[str, Any], path: str) -> Self:
         with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
             _refuse_others(read)
             stated = sizes(read)
@@ -96,15 +103,45 @@ class Qwen3NextConfig(BaseModelConfig):
                 **_experts(read, layers),
                 **_delta_net(read),
             }
-            config = cls(
+            return cls(
                 max_position_embeddings=read.integer("max_position_embeddings"),
                 num_key_value_heads=read.integer("num_key_value_heads"),
                 attention_bias=read.flag("attention_bias", default=False),
                 rms_norm_eps=read.number("rms_norm_eps", default=1e-6),
                 **fields,
             )
-        check_heads(path, config.num_attention_heads, config.num_key_value_heads, config.head_dim)
-        return config
+
+    @classmethod
+    def from_gguf(cls, raw: Mapping[str, Any], path: str) -> Self:
+        with gguf_reader(raw, "qwen3next", path) as read:
+            refuse_gguf_routers(read, "qwen3next")
+            if (kind := read.text("rope.scaling.type", default="none")) != "none":
+                read.refuse(f"{kind!r} is not supported", where="qwen3next.rope.scaling.type")
+            stated = gguf_sizes(read, raw, part_turns=True)
+            interval = read.integer("full_attention_interval", default=_INTERVAL)
+            return cls(
+                **stated,
+                **_gguf_delta_net(read),
+                max_position_embeddings=read.integer("context_length", high=2**30),
+                rope_theta=read.number("rope.freq_base", default=10_000.0),
+                rotary_dim=_gguf_rotary_dim(read, stated["head_dim"]),
+                layer_types=_by_interval(stated["num_hidden_layers"], interval),
+                num_experts=read.integer("expert_count"),
+                num_experts_per_tok=read.integer("expert_used_count"),
+                # llama.cpp's graph divides them by their sum, whether the file says so or not.
+                norm_topk_prob=read.flag("expert_weights_norm", default=True),
+                moe_intermediate_size=read.integer("expert_feed_forward_length"),
+                shared_expert_intermediate_size=read.integer("expert_shared_feed_forward_length"),
+            )
+
+    def check(self, path: str) -> None:
+        super().check(path)
+        if self.num_experts and self.num_experts_per_tok > self.num_experts:
+            raise ModelFileError(
+                path,
+                f"{self.num_experts_per_tok} of {self.num_experts} experts cannot be chosen",
+                where="num_experts_per_tok",
+            )
 
 
 def _refuse_others(read: ConfigReader) -> None:
@@ -124,7 +161,7 @@ def _refuse_others(read: ConfigReader) -> None:
 def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:
     """What each layer is; an interval, where one is stated too, must say the same."""
     interval = read.integer("full_attention_interval", default=_INTERVAL)
-    by_interval = [DELTA_NET if (layer + 1) % interval else ATTENTION for layer in range(layers)]
+    by_interval = list(_by_interval(layers, interval))
     stated = read.optional("layer_types")
     if stated is None:
         return tuple(by_interval)
@@ -137,6 +174,10 @@ def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:
     return tuple(stated)
 
 
+def _by_interval(layers: int, interval: int) -> tuple[str, ...]:
+    return tuple(DELTA_NET if (layer + 1) % interval else ATTENTION for layer in range(layers))
+
+
 def _experts(read: ConfigReader, layers: int) -> dict[str, Any]:
     """Fields of the mixtures, and which layers have one: every `decoder_sparse_step`-th, unless listed as dense."""
     step = read.integer("decoder_sparse_step", default=1)
@@ -147,8 +188,6 @@ def _experts(read: ConfigReader, layers: int) -> dict[str, Any]:
         read.refuse(f"must list layers from 0 to {layers - 1}, is {listed!r:.80}", where="mlp_only_layers")
     experts = read.integer("num_experts", low=0)
     chosen = read.integer("num_experts_per_tok")
-    if experts and chosen > experts:
-        read.refuse(f"{chosen} of {experts} experts cannot be chosen", where="num_experts_per_tok")
     return {
         "dense_layers": tuple(
             layer for layer in range(layers) if not experts or (layer + 1) % step or layer in listed
@@ -174,6 +213,31 @@ def _delta_net(read: ConfigReader) -> dict[str, int]:
     if values % keys:
         read.refuse(f"{values} value heads cannot share {keys} key heads", where="linear_num_value_heads")
     return numbers
+
+
+def _gguf_delta_net(read: ConfigReader) -> dict[str, Any]:
+    keys, values = read.integer("ssm.group_count"), read.integer("ssm.time_step_rank")
+    width = read.integer("ssm.inner_size")
+    if values % keys:
+        read.refuse(
+            f"{values} value heads cannot share {keys} key heads", where="qwen3next.ssm.time_step_rank"
+        )
+    if width % values:
+        read.refuse(f"{width} channels are not {values} equal heads", where="qwen3next.ssm.inner_size")
+    return {
+        "linear_conv_kernel_dim": read.integer("ssm.conv_kernel", low=2),
+        "linear_key_head_dim": read.integer("ssm.state_size"),
+        "linear_value_head_dim": width // values,
+        "linear_num_key_heads": keys,
+        "linear_num_value_heads": values,
+    }
+
+
+def _gguf_rotary_dim(read: ConfigReader, head_dim: int) -> int:
+    width = read.integer("rope.dimension_count", low=2)
+    if width % 2 or width > head_dim:
+        read.refuse(f"{width} of {head_dim} cannot turn in pairs", where="qwen3next.rope.dimension_count")
+    return width
 
 
 def _rope(read: ConfigReader, head_dim: int) -> tuple[float, int]:

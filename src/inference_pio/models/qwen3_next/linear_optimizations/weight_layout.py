@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from inference_pio import ops
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
+from inference_pio.models.qwen3_next.linear_optimizations import gguf_layout
 from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact, WeightMap
 
@@ -60,17 +61,25 @@ def weight_map(config: Qwen3NextConfig) -> WeightMap:
             merge[f"{place}gate_up_proj.weight"] = tuple(f"{place}{part}.weight" for part in _SWIGLU)
         for name in ("gate_up_proj", "down_proj"):
             stack[f"{mlp}experts.{name}"] = f"{mlp}experts.*.{name}.weight"
+    unstack = {
+        f"{_LAYER}mlp.experts.{name}.weight": f"{_LAYER}mlp.experts.*.{name}.weight"
+        for name in (*_SWIGLU, "down_proj")
+    }
+    split, grouped = gguf_layout.pieces(config)
     return WeightMap(
-        merge=merge,
+        unstack=unstack,
+        split=split,
+        merge=merge | grouped,
         stack=stack,
         tie={"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {},
         drop=() if config.use_mtp else MTP,
+        gguf=gguf_layout.names(),
     )
 
 
 def technique(config: Qwen3NextConfig) -> TechniqueFact:
     return techniques.packed_weights(
         config,
-        "where asked for, projections and experts become blocks on a CPU; routers, gates, decays, the convolution "
-        "and norms stay dense",
+        "where asked for, and out of GGUF files, projections and experts are in blocks on a CPU; routers, gates, "
+        "decays, the convolution and norms stay dense",
     )

@@ -67,6 +67,17 @@ TINY: Mapping[str, Raw] = {
             "partial_rotary_factor": 1.0,
         },
     },
+    # As many values as there are keys in a group, heads of other sizes.
+    "three-to-two": {
+        **_SMALL,
+        "full_attention_interval": 2,
+        "linear_key_head_dim": 32,
+        "linear_num_key_heads": 2,
+        "linear_num_value_heads": 4,
+        "linear_value_head_dim": 16,
+        "num_hidden_layers": 4,
+        "tie_word_embeddings": True,
+    },
     "states only": {**_SMALL, "layer_types": ["linear_attention"] * 2, "num_hidden_layers": 2},
     "attention only": {**_SMALL, "layer_types": ["full_attention"] * 2, "num_hidden_layers": 2},
 }
@@ -155,6 +166,8 @@ CASE = PluginCase(
             "use_cache",
         }
     ),
+    # What llama.cpp's architecture covers: layers by an interval, experts in each of them, no biases.
+    gguf=frozenset({"three-to-one", "three-to-two"}),
     checkpoints={"Qwen3-Coder-Next": HeaderFacts(CODER_NEXT, partial(_shapes, CODER_NEXT))},
     # With 4 ranks "three-to-one" has fewer KV heads than ranks.
     shards={"three-to-one": (2, 4), "mixed": (2,), "two-to-one": (2,)},

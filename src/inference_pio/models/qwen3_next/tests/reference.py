@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
+import gguf
 import safetensors.torch
 import torch
 import transformers
@@ -38,7 +39,8 @@ class TransformersQwen3Next:
         return ids[len(token_ids) :]
 
     def save(self, directory: Path, kind: CheckpointKind) -> Path:
-        assert kind != "gguf", "the case says that GGUF holds none of these"
+        if kind == "gguf":
+            return write_gguf(directory / "model.gguf", self.model)
         self.model.save_pretrained(directory, max_shard_size=_SHARD if kind == "sharded" else "1GB")
         shards = len(list(directory.glob("*.safetensors")))
         assert (shards > 1) == (kind == "sharded"), f"{shards} files for a {kind} checkpoint"
@@ -111,6 +113,89 @@ def _fill(model: nn.Module, seed: int) -> None:
         for name, parameter in model.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator)
             parameter.copy_(_scaled(name, noise))
+
+
+Encode = Callable[[str, Any], tuple[Any, gguf.GGMLQuantizationType | None]]
+
+
+def _plain(_: str, value: Any) -> tuple[Any, gguf.GGMLQuantizationType | None]:
+    return value, None
+
+
+def write_gguf(path: Path, model: Any, encode: Encode = _plain, *, older: bool = False) -> Path:
+    """What llama.cpp's converter makes of a qwen3_next; names are those of the gguf package.
+
+    Args:
+        encode: a tensor by its name in the file as it is stored.
+        older: as files were before the converter took in_proj_qkvz apart.
+    """
+    config = model.config
+    writer = gguf.GGUFWriter(path, "qwen3next")
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_key_value_heads)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    writer.add_key_length(config.head_dim)
+    writer.add_value_length(config.head_dim)
+    writer.add_expert_count(config.num_experts)
+    writer.add_expert_used_count(config.num_experts_per_tok)
+    writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    writer.add_expert_shared_feed_forward_length(config.shared_expert_intermediate_size)
+    writer.add_ssm_conv_kernel(config.linear_conv_kernel_dim)
+    writer.add_ssm_state_size(config.linear_key_head_dim)
+    writer.add_ssm_group_count(config.linear_num_key_heads)
+    writer.add_ssm_time_step_rank(config.linear_num_value_heads)
+    writer.add_ssm_inner_size(config.linear_value_head_dim * config.linear_num_value_heads)
+    writer.add_full_attention_interval(config.layer_types.index("full_attention") + 1)
+    writer.add_rope_dimension_count(int(config.head_dim * config.rope_parameters["partial_rotary_factor"]))
+    names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.QWEN3NEXT, config.num_hidden_layers)
+    for name, value in _converted(model, older=older):
+        found = name if name.startswith("blk.") else names.get_name(name, try_suffixes=(".weight", ".bias"))
+        assert found is not None, f"the gguf package knows no name for {name}"
+        data, kind = encode(found, value.detach().contiguous().numpy())
+        writer.add_tensor(found, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _converted(model: Any, *, older: bool) -> Iterator[tuple[str, Tensor]]:
+    """Parameters by the names and with the values that the converter gives them."""
+    for name, parameter in model.named_parameters():
+        if name.endswith(".A_log"):
+            yield name, -parameter.exp()
+        elif name.endswith(".dt_bias"):
+            yield name.replace(".dt_bias", ".dt_proj.bias"), parameter
+        elif "conv1d" in name:
+            yield name, parameter.squeeze()
+        elif name.endswith("norm.weight") and not name.endswith("linear_attn.norm.weight"):
+            yield name, parameter + 1
+        elif name.endswith("in_proj_qkvz.weight") and not older:
+            yield from _taken_apart(f"blk.{name.split('.')[2]}", parameter, model.config)
+        elif name.endswith("experts.gate_up_proj"):
+            for projection, part in zip(("gate_proj", "up_proj"), parameter.chunk(2, dim=1), strict=True):
+                yield name.replace("gate_up_proj", f"{projection}.weight"), part
+        elif name.endswith("experts.down_proj"):
+            yield f"{name}.weight", parameter
+        else:
+            yield name, parameter
+
+
+def _taken_apart(block: str, weight: Tensor, config: Any) -> Iterator[tuple[str, Tensor]]:
+    """The rows of all queries, keys and values, and those of all z, out of groups of a key head each."""
+    heads, key = config.linear_num_key_heads, config.linear_key_head_dim
+    value = config.linear_num_value_heads // heads * config.linear_value_head_dim
+    parts = weight.unflatten(0, (heads, -1)).split([key, key, value, value], dim=1)
+    *qkv, z = (part.flatten(0, 1) for part in parts)
+    yield f"{block}.attn_qkv.weight", torch.cat(qkv)
+    yield f"{block}.attn_gate.weight", z
 
 
 def _scaled(name: str, noise: Tensor) -> Tensor:

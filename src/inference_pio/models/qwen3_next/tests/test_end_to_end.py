@@ -56,7 +56,7 @@ def _planned(path: Path, limits: ResourceLimits | None = None, **options: int):
 def test_the_plan_tells_states_from_tokens(tiny_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """A snapshot for each of 3 · 256 / 32 blocks: more would not fit 128 MiB, but be of no use."""
     planned = _planned(tiny_path, max_num_seqs=3)
-    plan = planned.plan
+    plan = planned.prepared.plan
     assert (plan.num_seqs, plan.state_bytes_per_sequence) == (3, _STATE)
     assert (plan.num_snapshots, plan.snapshots) == (24, 24 * _STATE)
     # 15 drafts for each, and a block of tokens behind a snapshot's place.
@@ -105,13 +105,13 @@ def test_scarce_memory_means_fewer_sequences(tiny_path: Path) -> None:
 
     Of the rest half may be snapshots, as long as one sequence keeps its room.
     """
-    fixed = _planned(tiny_path).plan
+    fixed = _planned(tiny_path).prepared.plan
     room = 40 * _STATE + (63 + 32) * _DRAFT
     limit = ResourceLimits(memory_gb=(fixed.total - fixed.kv_cache + room + 1000) / 1e9)
-    scarce = _planned(tiny_path, limit).plan
+    scarce = _planned(tiny_path, limit).prepared.plan
     assert (scarce.num_seqs, scarce.num_snapshots, scarce.fits) == (20, 10, True)
     assert scarce.kv_cache <= room
-    whole = _planned(tiny_path, limit, max_model_len=256).plan
+    whole = _planned(tiny_path, limit, max_model_len=256).prepared.plan
     assert (whole.num_seqs, whole.num_snapshots, whole.fits) == (20, 10, True)
 
 

@@ -60,8 +60,9 @@ def test_the_registry_finds_qwen3_next() -> None:
     registry = default_registry()
     assert registry.for_checkpoint({"architectures": ["Qwen3NextForCausalLM"]}, "x").name == "qwen3_next"
     assert registry.for_checkpoint({"model_type": "qwen3_next"}, "x").name == "qwen3_next"
+    assert registry.for_checkpoint({"general.architecture": "qwen3next"}, "x").name == "qwen3_next"
     with pytest.raises(UnsupportedArchitecture):
-        registry.for_checkpoint({"general.architecture": "qwen3next"}, "x")
+        registry.for_checkpoint({"general.architecture": "qwen35moe"}, "x")
     assert registry.get("qwen3_next").manifest.capabilities.recurrent_state
 
 
