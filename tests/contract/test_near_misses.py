@@ -125,8 +125,9 @@ def test_other_rotary_positions_are_refused_by_name(plugin: str, spelling: str, 
         if key not in ("rope_scaling", "rope_parameters")
     }
     stated = ROPES[rope]
-    # Of several things that are wrong, any may be named.
-    _refuses(plugin, {**raw, spelling: stated}, "rope_type", *(key for key in stated if key != "type"))
+    # Of several things that are wrong, any may be named; where settings lie deeper, there is no such key at all.
+    named = ("rope_type", f"unknown keys {spelling}", *(key for key in stated if key != "type"))
+    _refuses(plugin, {**raw, spelling: stated}, *named)
 
 
 def _collected(name: str, architecture: str) -> dict[str, Any]:

@@ -1,7 +1,5 @@
 // Gates, and columns that change places: what stands between the products of gated attention, gated delta rules and
 // shared experts.
-#include <cstring>
-
 #include "each_row.h"
 
 namespace pio {
@@ -66,7 +64,7 @@ struct TakeColumns {
   void row(int64_t t) const {
     char* to = y + t * columns * size;
     for (size_t i = 0; i < runs.size(); i += 2) {
-      std::memcpy(to, x + (t * stride + runs[i]) * size, runs[i + 1] * size);
+      std::copy_n(x + (t * stride + runs[i]) * size, runs[i + 1] * size, to);
       to += runs[i + 1] * size;
     }
   }

@@ -1,7 +1,5 @@
 // Latent attention around the scores: rows for the cache, rotary parts of queries, and the up-projections of keys and
 // values carried over to the queries and behind the weighted sum.
-#include <cstring>
-
 #include "each_row.h"
 
 namespace pio {
@@ -82,7 +80,7 @@ struct TurnTails {
     for (int64_t n = 0; n < N; ++n) {
       const char* from = x + (t * stride + n * H) * size;
       char* to = y + (t * N + n) * H * size;
-      std::memcpy(to, from, P * size);
+      std::copy_n(from, P * size, to);
       turning.turn(to + P * size, from + P * size, t, memory);
     }
   }
