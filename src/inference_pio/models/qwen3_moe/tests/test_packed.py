@@ -150,7 +150,7 @@ def test_experts_go_to_the_disk_where_memory_is_too_small(path: Path) -> None:
     def planned(experts: str, limit: float | None = None) -> MemoryPlan:
         limits = None if limit is None else ResourceLimits(memory_gb=limit / 1e9)
         options = RuntimeOptions(experts=experts, **_OPTIONS)
-        return plan_only(str(path), "auto", "cpu", options, limits, None).plan
+        return plan_only(str(path), "auto", "cpu", options, limits, None).prepared.plan
 
     whole, small = planned("memory"), planned("disk")
     assert small.mapped == whole.total - small.total > 0
