@@ -16,7 +16,7 @@ import pytest
 from inference_pio import create_plugin
 from inference_pio.conformance.subject import load_case
 from inference_pio.errors import ModelFileError, UnsupportedArchitecture
-from inference_pio.plugin.registry import BUILT_IN, default_registry
+from inference_pio.plugin.registry import BUILT_IN, Registry, default_registry
 
 CONFIGS = Path(__file__).parents[1] / "data" / "configs"
 
@@ -172,4 +172,4 @@ def test_a_hybrid_of_the_next_generation_is_refused_by_name() -> None:
 def test_an_architecture_without_a_plugin_is_named(file: str) -> None:
     raw = json.loads((CONFIGS / file).read_text())
     with pytest.raises(UnsupportedArchitecture, match=raw["architectures"][0]):
-        default_registry().for_checkpoint(raw, file)
+        Registry().for_checkpoint(raw, file)  # without the bridge

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -75,7 +76,7 @@ def test_bytes_of_weights_are_those_of_transformers_class(known: KnownModel) -> 
     transformers = pytest.importorskip("transformers")
     if not _runs(known):
         pytest.skip(f"no plugin for {known.name}")
-    config = transformers.AutoConfig.for_model(**known.config)
+    config = transformers.AutoConfig.for_model(**deepcopy(known.config))
     with torch.device("meta"):
         reference = getattr(transformers, known.config["architectures"][0])(config)
     planned = _plan(known.name)

@@ -97,8 +97,8 @@ def check_drafts(subject: Subject) -> None:
     """
     prompt, right, drafted = (BLOCK_SIZE + 3, 9, BLOCK_SIZE, 2), (2, 3, 0, 0), (4, 3, 5, 0)
     for tiny, raw in subject.case.tiny.items():
-        path, vocab_size = subject.checkpoint(tiny), raw["vocab_size"]
-        texts = [token_ids(LENGTH, vocab_size, seed) for seed in range(len(prompt))]
+        path, tokens = subject.checkpoint(tiny), vocab_size(raw)
+        texts = [token_ids(LENGTH, tokens, seed) for seed in range(len(prompt))]
         alone = [BareModel(subject.plugin(), path).prefill(text) for text in texts]
         model = BareModel(subject.plugin(), path, sequences=len(prompt))
         model.reserve(sum(drafted))
@@ -106,9 +106,7 @@ def check_drafts(subject: Subject) -> None:
         pieces = []
         for number, text in enumerate(texts):
             known = prompt[number] + 1 + right[number]
-            wrong = [
-                (token_id + 1) % vocab_size for token_id in text[known:][: drafted[number] - right[number]]
-            ]
+            wrong = [(token_id + 1) % tokens for token_id in text[known:][: drafted[number] - right[number]]]
             pieces.append((number, [*text[prompt[number] : known], *wrong]))
         for number, part in enumerate(model.run(pieces, drafted)):
             first = prompt[number]

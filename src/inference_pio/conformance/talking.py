@@ -128,12 +128,13 @@ def check_system_role(subject: Subject) -> None:
     """
     system = {"role": "system", "content": "Be brief."}
     together = {"role": "user", "content": f"{system['content']}\n\n{_ASKED['content']}"}
-    turns = {}
-    for name, source in subject.case.chat.items():
-        talk = _Talk(subject, name, source)
-        turns[name] = talk.render([system, _ASKED], True) != talk.render([together], True)
-    stated = talk.format.system_role
-    assert stated in turns.values(), f"the format says system_role={stated}, the templates {turns}"
+    talks = {name: _Talk(subject, name, source) for name, source in subject.case.chat.items()}
+    turns = {
+        name: talk.render([system, _ASKED], True) != talk.render([together], True)
+        for name, talk in talks.items()
+    }
+    for stated in {talk.format.system_role for talk in talks.values()}:
+        assert stated in turns.values(), f"the format says system_role={stated}, the templates {turns}"
 
 
 def _check_grows(talk: _Talk, answer: Mapping[str, Any], **options: Any) -> None:

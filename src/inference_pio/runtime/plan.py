@@ -179,18 +179,13 @@ def plan_memory(
         mapped_bytes: of those parameters that lie in a file, and not in memory.
         reuse: of the model's prefix policy.
         images: of a model that sees: its encoder at work on its largest image, and features that are kept.
-        scratch: bytes that a module needs for a moment beside activations, for so many tokens of a step and of a
-            sequence.
+        scratch: bytes that a module needs for a moment, for so many tokens of a step and of a sequence.
 
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
     """
     _check_length(config, options)
-    each = _Each(
-        token=sum(spec.bytes_per_token() for spec in specs),
-        sequence=sum(spec.bytes_per_sequence() for spec in specs),
-        draft=sum(spec.bytes_per_draft() for spec in state_specs(specs)),
-    )
+    each = _Each.of(specs)
     longest = options.max_model_len or config.max_position_embeddings
     activations = _activation_bytes(config, options, itemsize, each.token, scratch)
     drafts = min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
@@ -230,6 +225,14 @@ class _Each(NamedTuple):
     token: int
     sequence: int
     draft: int
+
+    @classmethod
+    def of(cls, specs: Sequence[CacheSpec]) -> _Each:
+        return cls(
+            sum(spec.bytes_per_token() for spec in specs),
+            sum(spec.bytes_per_sequence() for spec in specs),
+            sum(spec.bytes_per_draft() for spec in state_specs(specs)),
+        )
 
 
 class _Held(NamedTuple):

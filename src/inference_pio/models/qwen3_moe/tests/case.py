@@ -172,7 +172,7 @@ CASE = PluginCase(
     shards={"experts": (2, 4), "dense-between": (2,), "every-expert": (2,)},
     refused_ranks={"experts": (3, 8), "dense-between": (3,)},
     not_interchangeable=(
-        ({"rope": RopeConfig()}, {"rope": RopeConfig(theta=10_000.0)}),
+        ({"rope": RopeConfig()}, {"rope": RopeConfig(theta=1_000_000.0)}),
         ({"rope": RopeConfig()}, {"rope": RopeConfig(rope_type="yarn", factor=4.0)}),
         ({"torch_dtype": "float32"}, {"torch_dtype": "bfloat16"}),
     ),
