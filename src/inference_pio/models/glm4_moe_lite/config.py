@@ -32,6 +32,7 @@ _FIXED = {
     "partial_rotary_factor": (1.0, "all of a rotary key turns"),
 }
 _PUBLISHED_LAYERS = 47
+_MOST_HEADS = 4096  # a file may claim any number, and each has names of its own in the weight map
 GGUF = "deepseek2"  # llama.cpp's name of the architecture
 _SOFTMAX, _SIGMOID = 1, 2  # of its expert_gating_func
 
@@ -280,6 +281,10 @@ def _checked(read: ConfigReader, config: Glm4MoeLiteConfig) -> Glm4MoeLiteConfig
             read.refuse(
                 f"{getattr(config, key)} is odd; rotary positions and attention take pairs", where=key
             )
+    if config.num_attention_heads > _MOST_HEADS:
+        read.refuse(
+            f"{config.num_attention_heads} heads are more than {_MOST_HEADS}", where="num_attention_heads"
+        )
     experts, groups = config.n_routed_experts, config.n_group
     if experts % groups or (groups > 1 and experts // groups < 2):
         read.refuse(f"{experts} experts cannot lie in {groups} groups of at least two", where="n_group")

@@ -129,6 +129,7 @@ def test_what_is_computed_alike_is_run() -> None:
         ),
         ({"rope.dimension_count": 63, "attention.key_length": 575}, "qk_rope_head_dim.*63 is odd"),
         ({"attention.kv_lora_rank": None}, "attention.kv_lora_rank.*is missing"),
+        ({"attention.head_count": 2**31 - 1}, "num_attention_heads.*2147483647 heads are more than 4096"),
         ({"nextn_predict_layers": 47}, "nextn_predict_layers.*47 of 47 layers"),
         ({"expert_group_count": 3}, "n_group.*64 experts cannot lie in 3"),
         ({"expert_group_used_count": 2}, "topk_group.*2 of 1 groups"),
