@@ -25,7 +25,7 @@ class TransformersGlm:
 
     def __init__(self, raw: Raw) -> None:
         self.model = transformers.Glm4MoeLiteForCausalLM(reference_config(raw)).float().eval()
-        _fill(self.model, 1)
+        fill(self.model, 1)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         with torch.inference_mode():
@@ -67,7 +67,7 @@ class TransformersGlmWithMtp(TransformersGlm):
         self.layer_modules = nn.ModuleList(
             [self.enorm, self.hnorm, self.norm, self.eh_proj, self.layer]
         ).eval()
-        _fill(self.layer_modules, 2)
+        fill(self.layer_modules, 2)
 
     def draft_logits(self, token_ids: Sequence[int], guesses: Sequence[int] = ()) -> Tensor:
         with torch.inference_mode():
@@ -233,7 +233,7 @@ def _converted(name: str, value: Tensor, config: Any, *, older: bool) -> Iterato
         yield name, value
 
 
-def _fill(model: nn.Module, seed: int) -> None:
+def fill(model: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
+import transformers
 
+from inference_pio.conformance.bare_model import BareModel
+from inference_pio.conformance.numbers import token_ids
+from inference_pio.conformance.subject import Subject
 from inference_pio.errors import ModelFileError
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
-from inference_pio.models.glm4_moe_lite.tests.case import GLM_4_7_FLASH_GGUF
+from inference_pio.models.glm4_moe_lite.tests.case import GLM_4_7_FLASH_GGUF, TINY
+from inference_pio.models.glm4_moe_lite.tests.reference import fill, write_gguf
 
 # Of V3 and what descends from it.
 _BIASED = frozenset({"output.weight", "blk.1.exp_probs_b.bias"})
@@ -143,3 +150,20 @@ def test_what_is_refused(change: dict[str, Any], words: str) -> None:
     facts.pop("general.architecture")
     with pytest.raises(ModelFileError, match=words):
         _read({**facts, **change})
+
+
+def test_a_deepseek_v3_with_plain_positions_answers_as_it_should(subject: Subject, tmp_path: Path) -> None:
+    raw = TINY["no biases"]
+    config = transformers.DeepseekV3Config(
+        **{key: value for key, value in raw.items() if key not in ("architectures", "model_type")}
+    )
+    model = transformers.DeepseekV3ForCausalLM(config).float().eval()
+    fill(model, 5)
+    # As the writer below asks for it.
+    config.mlp_layer_types = ["dense"] * raw["first_k_dense_replace"]
+    path = write_gguf(tmp_path / "x.gguf", model)
+    prompt = token_ids(60, raw["vocab_size"])
+    with torch.inference_mode():
+        wanted = model(torch.tensor([prompt])).logits[0]
+    found = BareModel(subject.plugin(), path).prefill(prompt)
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
