@@ -114,6 +114,22 @@ def test_every_kind_stays_in_its_blocks(tmp_path: Path) -> None:
     assert told[-1] == (total, total, "loading")
 
 
+def test_matrices_that_are_stored_turned_over_become_dense(tmp_path: Path) -> None:
+    """Scales of blocks hold along stored rows, which are the parameter's columns."""
+    stored = random_bytes("Q8_0", 2 * 32, 32)
+    path = write_tensors(tmp_path / "m.gguf", {"p": ("Q8_0", stored.view(2, 32, -1))}, {})
+    weight_map = WeightMap(
+        unstack={"p": "p.*"},
+        merge={"w.weight": ("p.1", "p.0")},
+        gguf=GGUFNames({"p": "p"}, transposed=("p",)),
+    )
+    model = Model(w=linear(64, 32))
+    with open_checkpoint(path) as checkpoint:
+        assert not load(model, checkpoint, weight_map).kinds
+    wanted = decode(stored, "Q8_0").view(2, 32, 32).transpose(1, 2).flip(0).flatten(0, 1)
+    assert torch.equal(model.get_submodule("w").packed.tensor, wanted)
+
+
 def test_rows_of_queries_and_keys_come_back_into_order(tmp_path: Path) -> None:
     """Blocks lie within rows: a file's order of rows is undone without touching them, also of merged weights."""
     rows = {"q": 24, "k": 8, "v": 10}

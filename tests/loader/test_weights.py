@@ -356,6 +356,22 @@ def test_what_a_converter_added_is_taken_away_before_anything_is_rounded(
     assert torch.equal(found["l.0.scale"], wanted)
 
 
+def test_matrices_that_a_converter_turned_over_are_turned_back(tmp_path: Path) -> None:
+    stack = np.arange(24, dtype=np.float32).reshape(3, 4, 2)
+    writer = gguf.GGUFWriter(tmp_path / "model.gguf", "x")
+    writer.add_tensor("blk.0.k.weight", stack)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    stated = GGUFNames(rename={"blk.*.k.weight": "l.*.k"}, transposed=("l.*.k",))
+    with open_checkpoint(tmp_path / "model.gguf") as checkpoint:
+        found = load(Holder({"l.0.k": (3, 2, 4)}), checkpoint, WeightMap(gguf=stated))
+        with pytest.raises(CheckpointMismatch, match=r"l.0.k \[3, 4, 2\]"):
+            audit({"l.0.k": (3, 4, 2)}, checkpoint, WeightMap(gguf=stated))
+    assert torch.equal(found["l.0.k"], torch.from_numpy(stack).transpose(1, 2))
+
+
 # Shards -------------------------------------------------------------------------------------------------------------
 
 PLAN = ShardPlan(
@@ -438,6 +454,22 @@ def test_parts_of_a_tensor_are_divided_each_on_its_own(open_with: Open) -> None:
         audit(
             {"a": (6, 1)}, open_with({"a": numbers(12, 1)}), WeightMap(), shard_plan=plan, shard=Shard(0, 2)
         )
+
+
+@pytest.mark.parametrize("size", [1, 2, 4, 8])
+def test_a_tensor_that_is_one_unit_is_held_where_the_unit_is(size: int, open_with: Open) -> None:
+    """As the rows of one tensor of all units are."""
+    units = [torch.full((3, 2), float(number)) for number in range(4)]
+    parts = {f"w.{number}": unit for number, unit in enumerate(units)}
+    apart = open_with(parts)
+    plan = ShardPlan({f"w.{number}": ShardRule("unit", 4, number) for number in range(4)}, (1, 2, 4, 8))
+    rows = max(1, 4 // size) * 3
+    for rank in range(size):
+        shard = Shard(rank, size)
+        merged = WeightMap(merge={"all": tuple(parts)})
+        found = load(Holder({"all": (rows, 2)}), apart, merged, plan=plan, shard=shard)
+        first = rank * 4 // size
+        assert torch.equal(found["all"], torch.cat(units[first : first + max(1, 4 // size)]))
 
 
 @pytest.mark.parametrize(

@@ -134,7 +134,8 @@ def gguf_sizes(
         head_dim: of heads whose size the file does not state; the hidden size divided by the heads where None.
         part_turns: whether positions turn a part of a head, which the caller reads as rope.dimension_count.
     """
-    heads, hidden_size = read.integer("attention.head_count"), read.integer("embedding_length")
+    common = gguf_common(read, raw)
+    heads, hidden_size = common["num_attention_heads"], common["hidden_size"]
     head_dim = read.integer("attention.key_length", default=head_dim or hidden_size // heads)
     for key in (
         ("attention.value_length",) if part_turns else ("attention.value_length", "rope.dimension_count")
@@ -143,15 +144,22 @@ def gguf_sizes(
             read.refuse(
                 f"{found} is not the head size {head_dim}", where=f"{raw['general.architecture']}.{key}"
             )
+    return {
+        **common,
+        "num_key_value_heads": read.integer("attention.head_count_kv", default=heads),
+        "head_dim": head_dim,
+    }
+
+
+def gguf_common(read: ConfigReader, raw: Mapping[str, Any]) -> dict[str, Any]:
+    """Of the fields of `gguf_sizes` those that say nothing of keys and values."""
     pad = raw.get("tokenizer.ggml.padding_token_id")
     return {
-        "hidden_size": hidden_size,
-        "num_attention_heads": heads,
+        "hidden_size": read.integer("embedding_length"),
+        "num_attention_heads": read.integer("attention.head_count"),
         "num_hidden_layers": read.integer("block_count", high=10_000),
         "intermediate_size": read.integer("feed_forward_length"),
         "vocab_size": read.integer("vocab_size", default=len(raw.get("tokenizer.ggml.tokens", ())) or None),
-        "num_key_value_heads": read.integer("attention.head_count_kv", default=heads),
-        "head_dim": head_dim,
         "rms_norm_eps": read.number("attention.layer_norm_rms_epsilon"),
         "tie_word_embeddings": "output.weight" not in raw["gguf.tensor_names"],
         "pad_token_id": pad if isinstance(pad, int) else None,

@@ -20,6 +20,8 @@ def restored(tensor: Tensor, plan: WeightPlan, source: str) -> Tensor:
         tensor = (-tensor).log()
     if source in plan.squeezed:
         tensor = tensor.unsqueeze(1)
+    if source in plan.transposed:
+        tensor = tensor.transpose(1, 2)
     heads = plan.heads.get(source)
     return unpermuted(tensor, heads) if heads else tensor
 

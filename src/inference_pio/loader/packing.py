@@ -68,7 +68,7 @@ def plan_packing(
     """Everything that can stay in blocks: weights of modules that take them, whole rows, of kinds that can be packed.
 
     A tied parameter shares what the other one has; where the checkpoint holds both they are compared as floats. Of a
-    module of stacks all stay or none.
+    module of stacks all stay or none. Rows of blocks are columns where a matrix is stored turned over.
     """
     twice = {name for name in plan.tied if name in plan.targets}
     twice |= {plan.tied[name] for name in twice}
@@ -77,7 +77,8 @@ def plan_packing(
     for target in plan.targets.values():
         module = target.name.rpartition(".")[0]
         owner = model.get_submodule(module)
-        if target.name in twice or not _takes_blocks(owner, target):
+        turned_over = any(piece.source in plan.transposed for piece in target.pieces)
+        if target.name in twice or turned_over or not _takes_blocks(owner, target):
             continue
         found = _kinds(target, header, quantization)
         if found is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -50,7 +50,8 @@ class Sharding:
         """The part of tensor `name` that this rank holds; None where it is all of it.
 
         "column" and "vocab" divide dimension 0, of biases too. "row" divides the last dimension; a bias of one
-        dimension belongs to the sum of all ranks' results, so that rank 0 holds it and the others hold zeros.
+        dimension belongs to the sum of all ranks' results, so that rank 0 holds it and the others hold zeros. "unit"
+        leaves all rows or none.
 
         Raises:
             PluginError: the plan has no rule for the name, or the rule does not fit the shape.
@@ -65,6 +66,8 @@ class Sharding:
             return None
         if rule.kind == "row" and len(shape) == 1:
             return Cut(0, ((0, shape[0]),), zeros=True) if self._shard.rank else None
+        if rule.kind == "unit":
+            return self._whole_or_nothing(name, rule)
         dim = len(shape) - 1 if rule.kind == "row" else 0
         parts = rule.parts or (shape[dim],)
         if sum(parts) != shape[dim]:
@@ -77,6 +80,10 @@ class Sharding:
             ranges.append((first + start, length))
             first += part
         return Cut(dim, tuple(ranges))
+
+    def _whole_or_nothing(self, name: str, rule: ShardRule) -> Cut | None:
+        first, count = self._range(name, replace(rule, kind="column"), rule.units)
+        return None if first <= rule.unit < first + count else Cut(0, ((0, 0),))
 
     def _range(self, name: str, rule: ShardRule, total: int) -> tuple[int, int]:
         units, size, rank = rule.units, self._shard.size, self._shard.rank

@@ -66,6 +66,7 @@ class WeightPlan:
     added    checkpoint tensor -> what is to be taken away from every value
     negated_exp  checkpoint tensors of -exp(x)
     squeezed     checkpoint tensors that lack their dimension 1
+    transposed   checkpoint tensors whose matrices are turned over
     """
 
     targets: dict[str, Target] = field(default_factory=dict)
@@ -74,6 +75,7 @@ class WeightPlan:
     added: dict[str, float] = field(default_factory=dict)
     negated_exp: set[str] = field(default_factory=set)
     squeezed: set[str] = field(default_factory=set)
+    transposed: set[str] = field(default_factory=set)
 
 
 def plan_weights(
@@ -106,6 +108,7 @@ class _Planner:
         self._subtract = PatternTable(self._gguf.subtract if self._gguf else {})
         self._negated_exp = PatternTable(dict.fromkeys(self._gguf.negated_exp if self._gguf else ()))
         self._squeezed = PatternTable(dict.fromkeys(self._gguf.squeezed if self._gguf else ()))
+        self._transposed = PatternTable(dict.fromkeys(self._gguf.transposed if self._gguf else ()))
         self._rename = PatternTable(weight_map.rename)
         self._drop = PatternTable(dict.fromkeys(weight_map.drop))
         self._unstack = PatternTable(_checked_unstack(weight_map.unstack))
@@ -175,6 +178,12 @@ class _Planner:
         if shape and self._squeezed.find(name) is not None:
             self._plan.squeezed.add(source)
             return (shape[0], 1, *shape[1:])
+        if self._transposed.find(name) is not None:
+            if len(shape) != 3:
+                self._wrong_shape.append(f"{source} {list(shape)} is not a stack of matrices")
+                return None
+            self._plan.transposed.add(source)
+            return (shape[0], shape[2], shape[1])
         return shape
 
     def _split_up(self, source: str, entry: int | None, name: str, shape: Shape) -> None:

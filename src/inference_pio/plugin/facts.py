@@ -27,6 +27,8 @@ class GGUFNames:
     negated_exp  checkpoint names of which the file has -exp(x) (convert_hf_to_gguf.py, Qwen3NextModel.modify_tensors);
                loading takes the logarithm, in float32
     squeezed   checkpoint names whose dimension 1, of one entry, the file leaves out (the same place)
+    transposed  checkpoint names of stacks [entries, rows, columns] of which the file has each matrix turned over
+               (convert_hf_to_gguf.py, DeepseekV2Model.modify_tensors); they become dense, whatever the file's blocks
     drop       GGUF tensors that carry nothing the model needs (precomputed rotary factors, …)
     """
 
@@ -35,6 +37,7 @@ class GGUFNames:
     subtract: Mapping[str, float] = field(default_factory=lambda: _NONE)
     negated_exp: tuple[str, ...] = ()
     squeezed: tuple[str, ...] = ()
+    transposed: tuple[str, ...] = ()
     drop: tuple[str, ...] = ()
 
 
@@ -66,15 +69,18 @@ class ShardRule:
     """How one checkpoint tensor is cut over tensor-parallel ranks.
 
     kind   "column": rows of the weight (its outputs) are divided; "row": its columns (inputs) are divided, and the
-           results are summed; "vocab": rows divided by vocabulary; "replicate": every rank holds all of it
+           results are summed; "vocab": rows divided by vocabulary; "replicate": every rank holds all of it; "unit":
+           the tensor is one of the units that a "column" tensor would consist of, held whole where that unit is held
     units  indivisible pieces along the divided dimension (heads, say). With more ranks than units, and ranks a
            multiple of units, each unit is held by ranks / units ranks.
+    unit   which one it is, where `kind` is "unit"
     parts  lengths of consecutive parts of the divided dimension, each of which is divided into `units` on its own:
            channels of queries, keys and values in one tensor, say. Empty: it is one part
     """
 
-    kind: Literal["column", "row", "vocab", "replicate"]
+    kind: Literal["column", "row", "vocab", "replicate", "unit"]
     units: int = 1
+    unit: int = 0
     parts: tuple[int, ...] = ()
 
 

@@ -1,13 +1,19 @@
-"""What a glm4_moe_lite checkpoint states, read strictly from config.json."""
+"""What a glm4_moe_lite checkpoint states, read strictly from config.json or GGUF metadata.
+
+GGUF files of a GLM-4.7-Flash say that they are a "deepseek2", as those of DeepSeek-V2 and V3 do. What is claimed of
+that name is what is computed alike: sigmoid scores with a correction bias, in groups or not, plain rotary positions. So
+files of DeepSeek-V3's architecture without YaRN (Moonlight) run as well; DeepSeek-V2 (a softmax router), V3 and Kimi K2
+(YaRN), and models without experts are refused, each by the key that says so.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from inference_pio.config import BaseModelConfig, ConfigReader, set_by_runtime
-from inference_pio.config.decoder import IGNORED, sizes
+from inference_pio.config.decoder import IGNORED, gguf_common, gguf_reader, sizes
 from inference_pio.config.rope import rope_kind, rope_reader, stated_rope
 
 DENSE, SPARSE = "dense", "sparse"
@@ -26,6 +32,9 @@ _FIXED = {
     "partial_rotary_factor": (1.0, "all of a rotary key turns"),
 }
 _PUBLISHED_LAYERS = 47
+_MOST_HEADS = 4096  # a file may claim any number, and each has names of its own in the weight map
+GGUF = "deepseek2"  # llama.cpp's name of the architecture
+_SOFTMAX, _SIGMOID = 1, 2  # of its expert_gating_func
 
 
 @dataclass
@@ -84,7 +93,11 @@ class Glm4MoeLiteConfig(BaseModelConfig):
 
     @classmethod
     def read(cls, raw: Mapping[str, Any], path: str) -> Glm4MoeLiteConfig:
-        """From a parsed config.json."""
+        """From a parsed config.json, or from GGUF metadata with "gguf.tensor_names" added."""
+        return cls._from_gguf(raw, path) if "general.architecture" in raw else cls._from_hf(raw, path)
+
+    @classmethod
+    def _from_hf(cls, raw: Mapping[str, Any], path: str) -> Glm4MoeLiteConfig:
         with ConfigReader(raw, path=path, ignored=_IGNORED) as read:
             _refuse_relatives(read, raw)
             stated = sizes(read)
@@ -117,6 +130,90 @@ class Glm4MoeLiteConfig(BaseModelConfig):
                     ),
                 ),
             )
+
+    @classmethod
+    def _from_gguf(cls, raw: Mapping[str, Any], path: str) -> Glm4MoeLiteConfig:
+        """What the file does not say is not free in it: neighbours turn together, and no projection has a bias."""
+        with gguf_reader(raw, GGUF, path) as read:
+            _refuse_gguf_relatives(read, raw["gguf.tensor_names"])
+            stated = gguf_common(read, raw)
+            predictors = read.integer("nextn_predict_layers", default=0, low=0, high=100)
+            layers = stated["num_hidden_layers"] - predictors
+            if layers < 1:
+                read.refuse(
+                    f"{predictors} of {layers + predictors} layers cannot be predictors",
+                    where=f"{GGUF}.nextn_predict_layers",
+                )
+            dense = read.integer("leading_dense_block_count", low=0, default=0)
+            config = cls(
+                **{**stated, "num_hidden_layers": layers},
+                **_gguf_heads(read, stated["num_attention_heads"]),
+                max_position_embeddings=read.integer("context_length", high=2**30),
+                rope_theta=read.number("rope.freq_base", default=10_000.0),
+                q_lora_rank=read.integer("attention.q_lora_rank")
+                if "attention.q_lora_rank" in read
+                else None,
+                mlp_layer_types=_leading(dense, layers),
+                moe_intermediate_size=read.integer("expert_feed_forward_length"),
+                n_routed_experts=read.integer("expert_count"),
+                n_shared_experts=read.integer("expert_shared_count"),
+                num_experts_per_tok=read.integer("expert_used_count"),
+                n_group=read.integer("expert_group_count", default=1),
+                topk_group=read.integer("expert_group_used_count", default=1),
+                norm_topk_prob=read.flag("expert_weights_norm", default=False),
+                routed_scaling_factor=read.number("expert_weights_scale", default=1.0),
+                num_nextn_predict_layers=predictors,
+            )
+            return _checked(read, config)
+
+
+def _refuse_gguf_relatives(read: ConfigReader, tensor_names: Collection[str]) -> None:
+    """Other models of the same name. Files of GLM-4.7-Flash leave out what the scores are: a correction bias, which
+    comes with sigmoids alone, tells them from DeepSeek-V2's, which leave it out too.
+    """
+    if (kind := read.text("rope.scaling.type", default="none")) != "none":
+        read.refuse(
+            f"{kind!r} is not supported: positions are not stretched", where=f"{GGUF}.rope.scaling.type"
+        )
+    biased = any(name.endswith(".exp_probs_b.bias") for name in tensor_names)
+    gating = read.integer("expert_gating_func", default=_SIGMOID if biased else _SOFTMAX)
+    if gating != _SIGMOID:
+        what = "softmax" if gating == _SOFTMAX else "another function"
+        read.refuse(
+            f"{gating} ({what}) is not supported: the router's scores are sigmoids ({_SIGMOID})",
+            where=f"{GGUF}.expert_gating_func",
+        )
+
+
+def _gguf_heads(read: ConfigReader, heads: int) -> dict[str, Any]:
+    """Sizes of latents and heads. `key_length` and `value_length` are those of the cache's rows, and a head's have
+    names of their own (`…_mla`); in older files they are a head's.
+    """
+    latent, turning = read.integer("attention.kv_lora_rank"), read.integer("rope.dimension_count")
+    row, row_value = read.integer("attention.key_length"), read.integer("attention.value_length")
+    key = read.integer("attention.key_length_mla", default=row)
+    value = read.integer("attention.value_length_mla", default=row_value)
+    kv_heads = read.integer("attention.head_count_kv", default=heads)
+    for name, found, possible in (
+        ("key_length", row, (latent + turning, key)),
+        ("value_length", row_value, (latent, value)),
+        ("head_count_kv", kv_heads, (1, heads)),
+    ):
+        if found not in possible:
+            read.refuse(
+                f"{found} contradicts the other sizes, by which it is {possible[0]} or {possible[1]}",
+                where=f"{GGUF}.attention.{name}",
+            )
+    if key <= turning:
+        read.refuse(
+            f"{turning} of a key's {key} entries turn; some must not", where=f"{GGUF}.rope.dimension_count"
+        )
+    return {
+        "kv_lora_rank": latent,
+        "qk_nope_head_dim": key - turning,
+        "qk_rope_head_dim": turning,
+        "v_head_dim": value,
+    }
 
 
 def _refuse_relatives(read: ConfigReader, raw: Mapping[str, Any]) -> None:
@@ -164,7 +261,7 @@ def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:
     """From either key, or both where they agree; the first layer is dense where neither is there."""
     stated = read.optional("mlp_layer_types")
     first = read.integer("first_k_dense_replace", low=0, default=1)
-    counted = tuple(DENSE if layer < first else SPARSE for layer in range(layers))
+    counted = _leading(first, layers)
     if stated is None:
         return counted
     if not isinstance(stated, list) or len(stated) != layers or not set(stated) <= {DENSE, SPARSE}:
@@ -174,12 +271,20 @@ def _layer_types(read: ConfigReader, layers: int) -> tuple[str, ...]:
     return tuple(stated)
 
 
+def _leading(dense: int, layers: int) -> tuple[str, ...]:
+    return tuple(DENSE if layer < dense else SPARSE for layer in range(layers))
+
+
 def _checked(read: ConfigReader, config: Glm4MoeLiteConfig) -> Glm4MoeLiteConfig:
     for key in ("qk_rope_head_dim", "kv_lora_rank"):
         if getattr(config, key) % 2:
             read.refuse(
                 f"{getattr(config, key)} is odd; rotary positions and attention take pairs", where=key
             )
+    if config.num_attention_heads > _MOST_HEADS:
+        read.refuse(
+            f"{config.num_attention_heads} heads are more than {_MOST_HEADS}", where="num_attention_heads"
+        )
     experts, groups = config.n_routed_experts, config.n_group
     if experts % groups or (groups > 1 and experts // groups < 2):
         read.refuse(f"{experts} experts cannot lie in {groups} groups of at least two", where="n_group")

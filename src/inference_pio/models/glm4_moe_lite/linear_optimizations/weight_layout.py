@@ -8,6 +8,7 @@ loaded where it drafts, and the others are left out.
 from __future__ import annotations
 
 from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
+from inference_pio.models.glm4_moe_lite.linear_optimizations import gguf_layout
 from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact, WeightMap
 
@@ -23,6 +24,7 @@ _PREDICTOR = (
     *("input_layernorm.weight", "post_attention_layernorm.weight"),
     *("self_attn.q_proj.weight", "self_attn.q_b_proj.weight", "self_attn.kv_b_proj.weight"),
     *("self_attn.q_a_layernorm.weight", "self_attn.kv_a_layernorm.weight"),
+    *("self_attn.apart_k.weight", "self_attn.apart_v.weight"),
     *(
         f"self_attn.{name}.{kind}"
         for name in ("q_a_proj", "kv_a_proj_with_mqa", "o_proj")
@@ -31,7 +33,7 @@ _PREDICTOR = (
     *("mlp.gate.weight", "mlp.gate.e_score_correction_bias"),
     *(
         f"mlp.{block}.{name}_proj.weight"
-        for block in ("experts.*", "shared_experts")
+        for block in ("experts.*", "experts", "shared_experts")
         for name in ("gate", "up", "down")
     ),
 )
@@ -47,14 +49,17 @@ def weight_map(config: Glm4MoeLiteConfig) -> WeightMap:
         for kind in ("weight", "bias"):
             parts = (f"{_ATTENTION}q_a_proj.{kind}", f"{_ATTENTION}kv_a_proj_with_mqa.{kind}")
             merge[f"{_ATTENTION}qkv_a_proj.{kind}"] = parts
+    unstack, by_head = gguf_layout.pieces(config)
     return WeightMap(
-        merge=merge,
+        unstack=unstack,
+        merge=merge | by_head,
         stack={
             f"{_LAYER}mlp.experts.gate_up_proj": f"{_EXPERT}gate_up_proj",
             f"{_LAYER}mlp.experts.down_proj": f"{_EXPERT}down_proj.weight",
         },
         tie={"lm_head.weight": "model.embed_tokens.weight"} if config.tie_word_embeddings else {},
         drop=_predictors(config),
+        gguf=gguf_layout.names(),
     )
 
 

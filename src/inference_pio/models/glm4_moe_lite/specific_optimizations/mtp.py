@@ -83,8 +83,9 @@ class PredictionLayer(nn.Module):
 
 def is_in(config: Glm4MoeLiteConfig, tensor_names: Collection[str]) -> bool:
     """Whether a checkpoint has the layer: it may state one and leave its tensors out."""
-    stated = config.num_nextn_predict_layers > 0
-    return stated and f"model.layers.{config.num_hidden_layers}.eh_proj.weight" in tensor_names
+    place = config.num_hidden_layers
+    names = (f"model.layers.{place}.eh_proj.weight", f"blk.{place}.nextn.eh_proj.weight")
+    return config.num_nextn_predict_layers > 0 and any(name in tensor_names for name in names)
 
 
 def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:

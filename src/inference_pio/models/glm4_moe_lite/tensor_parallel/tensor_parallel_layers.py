@@ -34,6 +34,12 @@ def _attention(heads: int) -> dict[str, ShardRule]:
         "self_attn.kv_b_proj.weight": column,
         "self_attn.o_proj.weight": row,
         "self_attn.o_proj.bias": row,
+        # of GGUF files: a matrix for each head
+        **{
+            f"self_attn.apart_{part}.{head}.weight": ShardRule("unit", heads, head)
+            for part in "kv"
+            for head in range(heads)
+        },
     }
     replicated = (
         *("self_attn.q_a_proj.weight", "self_attn.q_a_proj.bias", "self_attn.q_a_layernorm.weight"),

@@ -85,9 +85,57 @@ TINY: Mapping[str, Raw] = {
         "rope_scaling": None,
         "v_head_dim": 28,
     },
+    # All that GGUF files can carry of the others: they have no biases, and layers are dense at the front.
+    "no biases": {
+        **_SMALL,
+        "first_k_dense_replace": 2,
+        "n_group": 4,
+        "n_shared_experts": 2,
+        "norm_topk_prob": False,
+        "num_hidden_layers": 4,
+        "q_lora_rank": None,
+        "rope_theta": 10_000.0,
+        "tie_word_embeddings": True,
+        "topk_group": 2,
+        "v_head_dim": 20,
+    },
 }
 _FACTS = json.loads((Path(__file__).parent / "glm-4.7-flash.facts.json").read_text())
 GLM_4_7_FLASH: Raw = _FACTS["config"]
+# What its GGUF files say; they leave out what the router's scores are.
+GLM_4_7_FLASH_GGUF: Raw = {
+    "general.architecture": "deepseek2",
+    **{
+        f"deepseek2.{key}": value
+        for key, value in {
+            "block_count": 47,
+            "context_length": 202752,
+            "embedding_length": 2048,
+            "feed_forward_length": 10240,
+            "attention.head_count": 20,
+            "attention.head_count_kv": 1,
+            "attention.layer_norm_rms_epsilon": 1e-5,
+            "attention.q_lora_rank": 768,
+            "attention.kv_lora_rank": 512,
+            "attention.key_length": 576,
+            "attention.value_length": 512,
+            "attention.key_length_mla": 256,
+            "attention.value_length_mla": 256,
+            "rope.freq_base": 1_000_000.0,
+            "rope.dimension_count": 64,
+            "leading_dense_block_count": 1,
+            "expert_count": 64,
+            "expert_used_count": 4,
+            "expert_group_count": 1,
+            "expert_group_used_count": 1,
+            "expert_feed_forward_length": 1536,
+            "expert_shared_count": 1,
+            "expert_weights_norm": True,
+            "expert_weights_scale": 1.8,
+            "vocab_size": 154880,
+        }.items()
+    },
+}
 TEMPLATE: str = _FACTS["chat_template"]
 
 
@@ -140,6 +188,18 @@ def by_transformers(raw: Raw) -> Mapping[str, tuple[int, ...]]:
     return shapes
 
 
+def by_llama_cpp() -> Mapping[str, tuple[int, ...]]:
+    """Names and shapes of GLM-4.7-Flash as GGUF: 844 tensors, none of them of the layer that drafts."""
+    import torch
+    from transformers import Glm4MoeLiteForCausalLM
+
+    from inference_pio.models.glm4_moe_lite.tests.reference import gguf_tensors, reference_config
+
+    with torch.device("meta"):
+        model = Glm4MoeLiteForCausalLM(reference_config(GLM_4_7_FLASH))
+    return {name: tuple(value.shape) for name, value in gguf_tensors(model)}
+
+
 def _one_by_one(name: str, shape: tuple[int, ...]) -> Mapping[str, tuple[int, ...]]:
     if ".mlp.experts." not in name:
         return {name: shape}
@@ -169,7 +229,11 @@ CASE = PluginCase(
     reference=reference,
     claims=frozenset({"GLM-4.7-Flash.config.json"}),
     ignored=frozenset({"architectures", "attention_dropout", "dtype", "eos_token_id", "model_type"}),
-    checkpoints={"GLM-4.7-Flash": HeaderFacts(GLM_4_7_FLASH, partial(by_transformers, GLM_4_7_FLASH))},
+    gguf=frozenset({"low-rank", "no biases"}),
+    checkpoints={
+        "GLM-4.7-Flash": HeaderFacts(GLM_4_7_FLASH, partial(by_transformers, GLM_4_7_FLASH)),
+        "GLM-4.7-Flash as GGUF": HeaderFacts(GLM_4_7_FLASH_GGUF, by_llama_cpp, "gguf"),
+    },
     shards={"low-rank": (2, 4), "direct": (2,), "groups": (2, 6)},
     refused_ranks={"low-rank": (3, 8), "groups": (4, 5)},
     not_interchangeable=(

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
+import gguf
 import safetensors.torch
 import torch
 import transformers
@@ -23,7 +25,7 @@ class TransformersGlm:
 
     def __init__(self, raw: Raw) -> None:
         self.model = transformers.Glm4MoeLiteForCausalLM(reference_config(raw)).float().eval()
-        _fill(self.model, 1)
+        fill(self.model, 1)
 
     def logits(self, token_ids: Sequence[int]) -> Tensor:
         with torch.inference_mode():
@@ -38,7 +40,8 @@ class TransformersGlm:
         return ids[len(token_ids) :]
 
     def save(self, directory: Path, kind: CheckpointKind) -> Path:
-        assert kind != "gguf", "no GGUF form of this architecture is read"
+        if kind == "gguf":
+            return write_gguf(directory / "model.gguf", self.model)
         self.model.save_pretrained(directory, max_shard_size=_SHARD if kind == "sharded" else "1GB")
         shards = len(list(directory.glob("*.safetensors")))
         assert (shards > 1) == (kind == "sharded"), f"{shards} files for a {kind} checkpoint"
@@ -64,7 +67,7 @@ class TransformersGlmWithMtp(TransformersGlm):
         self.layer_modules = nn.ModuleList(
             [self.enorm, self.hnorm, self.norm, self.eh_proj, self.layer]
         ).eval()
-        _fill(self.layer_modules, 2)
+        fill(self.layer_modules, 2)
 
     def draft_logits(self, token_ids: Sequence[int], guesses: Sequence[int] = ()) -> Tensor:
         with torch.inference_mode():
@@ -120,7 +123,117 @@ class TransformersGlmWithMtp(TransformersGlm):
         }
 
 
-def _fill(model: nn.Module, seed: int) -> None:
+Encode = Callable[[str, Any], tuple[Any, gguf.GGMLQuantizationType | None]]
+
+
+def _plain(_: str, value: Any) -> tuple[Any, gguf.GGMLQuantizationType | None]:
+    return value, None
+
+
+def write_gguf(
+    path: Path,
+    model: Any,
+    encode: Encode = _plain,
+    *,
+    older: bool = False,
+    drafting: Mapping[str, Tensor] | None = None,
+) -> Path:
+    """What llama.cpp's converter makes of a glm4_moe_lite; names are those of the gguf package.
+
+    Args:
+        encode: a tensor by its name in the file as it is stored.
+        older: as files were before latents were attended to: kv_b_proj is whole, sizes are those of heads.
+        drafting: the tensors of one layer behind the last, by their names in a checkpoint without its prefix.
+    """
+    writer = gguf.GGUFWriter(path, "deepseek2")
+    _write_metadata(writer, model.config, older=older, predictors=1 if drafting else 0)
+    for name, value in gguf_tensors(model, older=older, drafting=drafting or {}):
+        data, kind = encode(name, value.detach().contiguous().numpy())
+        writer.add_tensor(name, data, raw_dtype=kind)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    return path
+
+
+def _write_metadata(writer: gguf.GGUFWriter, config: Any, *, older: bool, predictors: int) -> None:
+    latent, turning = config.kv_lora_rank, config.qk_rope_head_dim
+    key, value = config.qk_nope_head_dim + turning, config.v_head_dim
+    writer.add_context_length(config.max_position_embeddings)
+    writer.add_embedding_length(config.hidden_size)
+    writer.add_block_count(config.num_hidden_layers + predictors)
+    writer.add_feed_forward_length(config.intermediate_size)
+    writer.add_head_count(config.num_attention_heads)
+    writer.add_head_count_kv(config.num_attention_heads if older else 1)
+    writer.add_rope_freq_base(config.rope_parameters["rope_theta"])
+    writer.add_layer_norm_rms_eps(config.rms_norm_eps)
+    writer.add_vocab_size(config.vocab_size)
+    if config.q_lora_rank is not None:
+        writer.add_q_lora_rank(config.q_lora_rank)
+    writer.add_kv_lora_rank(latent)
+    writer.add_key_length(key if older else latent + turning)
+    writer.add_value_length(value if older else latent)
+    if not older:
+        writer.add_key_length_mla(key)
+        writer.add_value_length_mla(value)
+    writer.add_rope_dimension_count(turning)
+    writer.add_leading_dense_block_count(list(config.mlp_layer_types).count("dense"))
+    writer.add_expert_count(config.n_routed_experts)
+    writer.add_expert_used_count(config.num_experts_per_tok)
+    writer.add_expert_group_count(config.n_group)
+    writer.add_expert_group_used_count(config.topk_group)
+    writer.add_expert_shared_count(config.n_shared_experts)
+    writer.add_expert_feed_forward_length(config.moe_intermediate_size)
+    writer.add_expert_weights_scale(config.routed_scaling_factor)
+    if config.norm_topk_prob:
+        writer.add_expert_weights_norm(True)
+    if predictors:
+        writer.add_nextn_predict_layers(predictors)
+
+
+def gguf_tensors(
+    model: Any, *, older: bool = False, drafting: Mapping[str, Tensor] = MappingProxyType({})
+) -> Iterator[tuple[str, Tensor]]:
+    """Names and values of a GGUF file."""
+    config, last = model.config, model.config.num_hidden_layers
+    known = gguf.get_tensor_name_map(gguf.MODEL_ARCH.DEEPSEEK2, last + 1)
+    tensors = dict(model.state_dict())
+    if config.tie_word_embeddings:
+        del tensors["lm_head.weight"]
+    tensors |= {f"model.layers.{last}.{name}": value for name, value in drafting.items()}
+    for name, value in tensors.items():
+        for part, stored in _converted(name, value, config, older=older):
+            found = known.get_name(part, try_suffixes=(".weight", ".bias")) or _of_the_drafting_layer(part)
+            yield found, stored
+
+
+def _of_the_drafting_layer(name: str) -> str:
+    """The gguf package's table of this architecture does not have them yet; its names do not depend on it."""
+    _, _, layer, leaf = name.removesuffix(".weight").split(".", 3)
+    kind = gguf.MODEL_TENSOR[f"NEXTN_{leaf.replace('.', '_').upper()}"]
+    return f"{gguf.TENSOR_NAMES[kind].format(bid=layer)}.weight"
+
+
+def _converted(name: str, value: Tensor, config: Any, *, older: bool) -> Iterator[tuple[str, Tensor]]:
+    """A tensor by the names and with the values that the converter gives it."""
+    if name.endswith("e_score_correction_bias"):
+        yield name.replace("correction_bias", "correction.bias"), value
+    elif name.endswith("experts.gate_up_proj"):
+        for projection, part in zip(("gate_proj", "up_proj"), value.chunk(2, dim=1), strict=True):
+            yield name.replace("gate_up_proj", f"{projection}.weight"), part
+    elif name.endswith("experts.down_proj"):
+        yield f"{name}.weight", value
+    elif name.endswith("kv_b_proj.weight") and not older:
+        heads = value.unflatten(0, (config.num_attention_heads, -1))
+        keys, values = heads.split([config.qk_nope_head_dim, config.v_head_dim], dim=1)
+        yield name.replace("kv_b_proj", "k_b_proj"), keys.transpose(1, 2)
+        yield name.replace("kv_b_proj", "v_b_proj"), values
+    else:
+        yield name, value
+
+
+def fill(model: nn.Module, seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         for name, tensor in model.state_dict().items():
