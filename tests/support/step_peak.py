@@ -103,7 +103,16 @@ def measure(
     scratch = partial(scratch_of, model, number_type.itemsize)
     budget = Budget(10**12, "a machine of any size")
     plan = plan_memory(
-        config, specs, options, budget, weight_bytes=0, itemsize=number_type.itemsize, scratch=scratch
+        config,
+        specs,
+        options,
+        budget,
+        weight_bytes=0,
+        itemsize=number_type.itemsize,
+        mapped_bytes=0,
+        reuse=plugin.prefix_policy(config).reuse,
+        images=None,
+        scratch=scratch,
     )
     return {"measured": peak, "planned": plan.activations}
 
