@@ -1,8 +1,8 @@
-"""The suite when a built-in plugin's directory is taken away: a copy of the checkout without it, and pytest there.
+"""The suite when directories of built-in plugins are taken away: a copy of the checkout without them, and pytest there.
 
-    python tests/support/without_plugin.py qwen2 tests/plugin -q
+    python tests/support/without_plugin.py qwen2,qwen3 tests/plugin -q
 
-What belongs to the plugin goes with it: its directory, and the tests of its benchmarks. Everything behind the name is
+What belongs to a plugin goes with it: its directory, and the tests of its benchmarks. Everything behind the names is
 for pytest; without anything the whole suite runs.
 """
 
@@ -24,16 +24,17 @@ _FILES = (
 )
 
 
-def copy_without(plugin: str, target: Path) -> Path:
-    """The checkout at `target`, without the plugin."""
+def copy_without(plugins: Sequence[str], target: Path) -> Path:
+    """The checkout at `target`, without the plugins."""
     unwanted = shutil.ignore_patterns("__pycache__", "*.egg-info", "build", "results")
     for name in _COPIED:
         shutil.copytree(ROOT / name, target / name, ignore=unwanted)
     for name in _FILES:
         shutil.copy2(ROOT / name, target / name)
-    shutil.rmtree(target / "src" / "inference_pio" / "models" / plugin)
+    for plugin in plugins:
+        shutil.rmtree(target / "src" / "inference_pio" / "models" / plugin)
     for path in (target / "tests" / "benchmarks").glob("test_*_benchmarks.py"):
-        if f"inference_pio.models.{plugin}." in path.read_text():
+        if any(f"inference_pio.models.{plugin}." in path.read_text() for plugin in plugins):
             path.unlink()
     return target
 
@@ -56,6 +57,6 @@ def run_pytest(
 
 if __name__ == "__main__":
     with tempfile.TemporaryDirectory() as folder:
-        done = run_pytest(copy_without(sys.argv[1], Path(folder) / "checkout"), sys.argv[2:])
+        done = run_pytest(copy_without(sys.argv[1].split(","), Path(folder) / "checkout"), sys.argv[2:])
     print(done.stdout, done.stderr, sep="\n")
     sys.exit(done.returncode)

@@ -73,15 +73,15 @@ class ShardRule:
            the tensor is one of the units that a "column" tensor would consist of, held whole where that unit is held
     units  indivisible pieces along the divided dimension (heads, say). With more ranks than units, and ranks a
            multiple of units, each unit is held by ranks / units ranks.
-    unit   which one it is, where `kind` is "unit"
     parts  lengths of consecutive parts of the divided dimension, each of which is divided into `units` on its own:
            channels of queries, keys and values in one tensor, say. Empty: it is one part
+    unit   which one it is, where `kind` is "unit"
     """
 
     kind: Literal["column", "row", "vocab", "replicate", "unit"]
     units: int = 1
-    unit: int = 0
     parts: tuple[int, ...] = ()
+    unit: int = 0
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ def _attention(heads: int) -> dict[str, ShardRule]:
         "self_attn.o_proj.bias": row,
         # of GGUF files: a matrix for each head
         **{
-            f"self_attn.apart_{part}.{head}.weight": ShardRule("unit", heads, head)
+            f"self_attn.apart_{part}.{head}.weight": ShardRule("unit", heads, unit=head)
             for part in "kv"
             for head in range(heads)
         },

@@ -48,7 +48,7 @@ def _delta_net(config: Qwen3NextConfig) -> dict[str, ShardRule]:
     return {
         f"{place}in_proj_qkvz.weight": by_group,
         f"{place}in_proj_ba.weight": by_group,
-        f"{place}conv1d.weight": ShardRule("column", groups, channels),
+        f"{place}conv1d.weight": ShardRule("column", groups, parts=channels),
         f"{place}A_log": by_group,
         f"{place}dt_bias": by_group,
         f"{place}norm.weight": sharding.WHOLE,
