@@ -462,7 +462,7 @@ def test_a_tensor_that_is_one_unit_is_held_where_the_unit_is(size: int, open_wit
     units = [torch.full((3, 2), float(number)) for number in range(4)]
     parts = {f"w.{number}": unit for number, unit in enumerate(units)}
     apart = open_with(parts)
-    plan = ShardPlan({f"w.{number}": ShardRule("unit", 4, number) for number in range(4)}, (1, 2, 4, 8))
+    plan = ShardPlan({f"w.{number}": ShardRule("unit", 4, unit=number) for number in range(4)}, (1, 2, 4, 8))
     rows = max(1, 4 // size) * 3
     for rank in range(size):
         shard = Shard(rank, size)

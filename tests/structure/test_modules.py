@@ -25,6 +25,7 @@ ENTRY_POINTS = {
     "inference_pio.cli.main",
     "inference_pio.config.deferred",
     "inference_pio.conformance.checks",
+    "inference_pio.conformance.packed",  # for the tests of plugins that have something to pack
     "inference_pio.conformance.standard",
 }
 _STRING_TARGET = re.compile(r"inference_pio(?:\.\w+)+(?=:\w+$)")
