@@ -70,8 +70,11 @@ def test_it_keeps_the_contract(environment: Mapping[str, str]) -> None:
     assert done.returncode == 0, done.stdout + done.stderr
     verdict = json.loads(done.stdout)
     assert (verdict["origin"], verdict["kept"]) == ("inference-pio-mistral", True)
-    assert set(verdict["counts"]) == {"passed"}, verdict["counts"]
-    assert {check["number"] for check in verdict["checks"]} == {f"C{number}" for number in range(1, 15)}
+    by_outcome: dict[str, set[str]] = {}
+    for check in verdict["checks"]:
+        by_outcome.setdefault(check["verdict"], set()).add(check["number"])
+    # It has no layer of its own for drafts.
+    assert by_outcome == {"passed": {f"C{number}" for number in range(1, 15)}, "not applicable": {"C16"}}
 
 
 @pytest.mark.slow

@@ -14,6 +14,7 @@ from inference_pio.engine.replay import StepReplay
 from inference_pio.ops import native
 from requantize import requantize
 
+pytest.importorskip("inference_pio.models.gemma3_text")
 pytestmark = pytest.mark.skipif(native.MISSING is not None, reason=native.MISSING or "")
 _GREEDY = SamplingParams(temperature=0.0, max_tokens=40, ignore_eos=True)
 _OPTIONS: dict[str, Any] = {

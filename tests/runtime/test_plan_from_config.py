@@ -13,7 +13,7 @@ import torch
 from inference_pio.errors import ModelFileError, ModelNotFound
 from inference_pio.loader import catalogue
 from inference_pio.loader.known import KnownModel, find_known, known_models
-from inference_pio.plugin.registry import default_registry
+from inference_pio.plugin.registry import claims_checkpoint, default_registry
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.runtime.plan_only import Planned, plan_only
 from inference_pio.security import ResourceLimits
@@ -25,8 +25,7 @@ OPTIONS = RuntimeOptions(max_num_seqs=1, download=False)
 
 def _runs(known: KnownModel) -> bool:
     """Whether a plugin that is installed claims it."""
-    claimed = {name for each in default_registry().all() for name in each.manifest.architectures}
-    return bool(claimed & set(known.config["architectures"]))
+    return any(claims_checkpoint(each.manifest, known.raw()) for each in default_registry().all())
 
 
 def _plan(model: str | Path, options: RuntimeOptions = OPTIONS, dtype: str = "bfloat16") -> Planned:
@@ -60,7 +59,7 @@ STATED |= {"glm-4.7-flash": 54_144, "qwen3-coder-next": 24_576}
 def test_bytes_of_a_token(name: str) -> None:
     known = find_known(name)
     assert known is not None
-    if known.repo and not _runs(known):
+    if not _runs(known):
         pytest.skip(f"no plugin for {name}")
     plan = _plan(name).prepared.plan
     assert plan.kv_bytes_per_token == PER_TOKEN[name] == STATED.get(name, PER_TOKEN[name])
