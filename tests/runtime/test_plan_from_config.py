@@ -214,3 +214,17 @@ def test_fewer_bits_are_offered_where_they_help(monkeypatch: pytest.MonkeyPatch)
     none = plan(1.0).smaller
     assert none is not None
     assert (none[0], none[1].plan.fits) == ("int4", False)
+
+
+def test_experts_go_to_the_disk_where_no_bits_are_few_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("inference_pio.models.qwen3_moe")
+    monkeypatch.setattr("inference_pio.runtime.prepared.available_bytes", lambda: 50 * 10**9)
+    found = {}
+    for gigabytes in (40.0, 22.0, 10.0):
+        limits = ResourceLimits(memory_gb=gigabytes)
+        smaller = plan_only("qwen3-coder-30b-a3b-instruct", "auto", "cpu", OPTIONS, limits, None).smaller
+        if smaller is None:
+            pytest.skip("no native kernels")
+        plan = smaller[1].plan
+        found[gigabytes] = (smaller[0], plan.fits, plan.mapped > 0)
+    assert found == {40.0: ("int8", True, False), 22.0: ("int4", True, False), 10.0: ("int4", True, True)}

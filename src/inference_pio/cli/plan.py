@@ -126,7 +126,11 @@ def _hint(found: Planned) -> str:
     asked, prepared = found.smaller
     weights = size(prepared.plan.weights)
     if prepared.plan.fits:
-        return f" With --quantize {asked} the weights take {weights}, and it fits. {_most(prepared.plan)}"
+        mapped = prepared.plan.mapped
+        where = f", with {size(mapped)} of experts on the disk" if mapped else ""
+        return (
+            f" With --quantize {asked} the weights take {weights}, and it fits{where}. {_most(prepared.plan)}"
+        )
     return f" Even with --quantize {asked} the weights take {weights}."
 
 

@@ -19,7 +19,8 @@ _SMALLER = ("int8", "int4")
 @dataclass(frozen=True)
 class Planned:
     """prepared  of the model as it was asked for
-    smaller   where that does not fit: the first `quantize` that does, and its plan; the smallest one if none does
+    smaller   where that does not fit: the first `quantize` that does, and its plan; the smallest, with experts on the
+              disk where that helps, if none does otherwise
     """
 
     prepared: Prepared
@@ -77,14 +78,13 @@ def _smaller(prepared: Prepared, dtype: str, limits: ResourceLimits | None) -> t
     options = prepared.options
     if prepared.plan.fits or prepared.device.type != "cpu" or options.quantize or prepared.packing.kinds:
         return None
-    found = None
+    found: list[tuple[str, Prepared]] = []
     for asked in _SMALLER:
         if ops.can_pack(Quantization.parse(asked).kind):
-            again = replace(options, quantize=asked)
-            found = (
-                asked,
-                _prepare(prepared.plugin, prepared.opened, dtype, str(prepared.device), again, limits, None),
+            again, device = replace(options, quantize=asked), str(prepared.device)
+            found.append(
+                (asked, _prepare(prepared.plugin, prepared.opened, dtype, device, again, limits, None))
             )
-            if found[1].plan.fits:
-                break
-    return found
+    fitting = [each for each in found if each[1].plan.fits]
+    in_memory = [each for each in fitting if not each[1].plan.mapped]
+    return next(iter([*in_memory, *reversed(fitting), *reversed(found)]), None)
