@@ -33,11 +33,12 @@ class KeepsDtype(Protocol):
 class NeedsScratch(Protocol):
     """A module that for a moment holds much more than its input and output: the memory plan asks how much."""
 
-    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:
+    def scratch_bytes(self, tokens: int, sequences: int, context: int, itemsize: int) -> int:
         """At most, in one call.
 
         Args:
             tokens: rows of the step.
+            sequences: that they belong to at most.
             context: tokens of the longest sequence.
             itemsize: bytes of an activation.
         """

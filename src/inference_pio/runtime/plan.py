@@ -24,10 +24,10 @@ MAX_DEFAULT_KV_BYTES = 4 * 2**30
 _SHORTEST = 256
 
 
-Scratch = Callable[[int, int], int]
+Scratch = Callable[[int, int, int], int]
 
 
-def _no_scratch(tokens: int, context: int) -> int:  # noqa: ARG001
+def _no_scratch(tokens: int, sequences: int, context: int) -> int:  # noqa: ARG001
     return 0
 
 
@@ -179,7 +179,7 @@ def plan_memory(
         mapped_bytes: of those parameters that lie in a file, and not in memory.
         reuse: of the model's prefix policy.
         images: of a model that sees: its encoder at work on its largest image, and features that are kept.
-        scratch: bytes that a module needs for a moment, for so many tokens of a step and of a sequence.
+        scratch: bytes that a module needs for a moment, for so many tokens of a step, sequences, and tokens of one.
 
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
@@ -284,7 +284,9 @@ def _activation_bytes(
         reach = min(reach, cached // per_token)
     rows = tokens_per_step * itemsize
     feed_forward = int(1.2 * rows * 3 * config.intermediate_size)
-    return int(1.2 * rows * 4 * config.hidden_size) + max(feed_forward, scratch(tokens_per_step, reach))
+    return int(1.2 * rows * 4 * config.hidden_size) + max(
+        feed_forward, scratch(tokens_per_step, options.max_num_seqs, reach)
+    )
 
 
 def _num_seqs(options: RuntimeOptions, room: int, per_sequence: int) -> int:

@@ -220,11 +220,11 @@ def _weight_bytes(
     return total + largest * dtype.itemsize
 
 
-def scratch_of(model: nn.Module, itemsize: int, tokens: int, context: int) -> int:
+def scratch_of(model: nn.Module, itemsize: int, tokens: int, sequences: int, context: int) -> int:
     """The most that one module needs; they run one after the other."""
     return max(
         (
-            module.scratch_bytes(tokens, context, itemsize)
+            module.scratch_bytes(tokens, sequences, context, itemsize)
             for module in model.modules()
             if isinstance(module, NeedsScratch)
         ),

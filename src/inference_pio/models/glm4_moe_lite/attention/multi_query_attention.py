@@ -5,6 +5,8 @@ Its decoding is multi-query attention: the rows of the cache are the keys and va
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from torch import Tensor, nn
 
 from inference_pio import ops
@@ -58,7 +60,7 @@ class Attention(nn.Module):
             self.num_heads, config.qk_nope_head_dim, config.v_head_dim, config.kv_lora_rank
         )
         self.o_proj = RowParallelLinear(self.num_heads * config.v_head_dim, hidden, shard, bias=bias)
-        self.pairs = config.rope_interleave
+        self.pairs, self.pays = config.rope_interleave, pays
         self.prefill, self.decode = prefill_attention(config, pays), decode_attention(config)
 
     def forward(self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: LatentCache) -> Tensor:
@@ -79,15 +81,20 @@ class Attention(nn.Module):
         kv_TW = down(x_TD)[:, -self.latent_width :]
         store_latents(kv_TW, self.kv_a_layernorm, batch, cos_sin, cache, self.pairs)
 
-    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:
+    def scratch_bytes(self, tokens: int, sequences: int, context: int, itemsize: int) -> int:
         """Expanded: a sequence's rows, in two types perhaps, and keys and values of as many heads as `EXPANSION_BYTES`
-        hold, of one at least, with what each is copied from. Absorbed: queries and sums as wide as a row. Queries and
-        outputs in both.
+        hold, of one at least, with what each is copied from. Absorbed: queries and sums as wide as a row, of sequences
+        with so few new tokens that nothing is expanded for them. Queries and outputs in both.
         """
         value_dim = self.kv_b_proj.value_dim
         head = 4 * context * max(self.qk_dim, value_dim) * itemsize
         expanded = 3 * context * self.latent_width * itemsize // 2 + max(head, EXPANSION_BYTES)
-        absorbed = 3 * tokens * self.num_heads * self.latent_width * itemsize
+        few = bisect_left(
+            range(1, min(tokens, context) + 1), True, key=lambda queries: self.pays(queries, context)
+        )
+        absorbed = (
+            3 * min(tokens, sequences * max(few, FEW_QUERIES)) * self.num_heads * self.latent_width * itemsize
+        )
         own = 2 * tokens * self.num_heads * (self.qk_dim + value_dim) * itemsize
         return int(1.25 * (own + max(expanded, absorbed)))
 

@@ -25,7 +25,7 @@ class MoE(nn.Module):
         routed_TD = self.experts(x_TD, *self.gate(x_TD))
         return ops.add_shared(routed_TD, self.shared_experts(x_TD))
 
-    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:  # noqa: ARG002
+    def scratch_bytes(self, tokens: int, sequences: int, context: int, itemsize: int) -> int:  # noqa: ARG002
         return self.experts.bytes_of_a_call(self.gate.per_token, tokens, itemsize)
 
 

@@ -47,7 +47,7 @@ class SparseMoe(nn.Module):
         y_TD: Tensor = self.experts(x_TD, chosen_TK, weights_TK)
         return y_TD
 
-    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:  # noqa: ARG002
+    def scratch_bytes(self, tokens: int, sequences: int, context: int, itemsize: int) -> int:  # noqa: ARG002
         return self.experts.bytes_of_a_call(self.gate.per_token, tokens, itemsize)
 
 

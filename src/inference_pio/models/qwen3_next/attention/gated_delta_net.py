@@ -111,7 +111,7 @@ class GatedDeltaNet(nn.Module):
             for size, end in zip(sizes, ends, strict=True)
         ]
 
-    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:  # noqa: ARG002
+    def scratch_bytes(self, tokens: int, sequences: int, context: int, itemsize: int) -> int:  # noqa: ARG002
         """The convolution: its input and output and z, and in float32 its window, a product and two sums. What the
         library's products of many small matrices take beside that does not grow with tokens.
         """

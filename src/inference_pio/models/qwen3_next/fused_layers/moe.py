@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from inference_pio import ops
@@ -21,8 +22,17 @@ class Router(DenseMap):
         self.per_token, self.normalises = config.num_experts_per_tok, config.norm_topk_prob
 
     def choose(self, x_TD: Tensor) -> tuple[Tensor, Tensor]:
-        """(experts [T, K] int64, weights [T, K] float32)."""
-        return ops.top_experts(x_TD, self.weight, self.per_token, self.normalises)
+        """(experts [T, K] int64, weights [T, K] float32).
+
+        In 16 bits scores are rounded before softmax, as the model that was trained rounds them: near-ties fall as they
+        do there.
+        """
+        if x_TD.dtype == torch.float32:
+            return ops.top_experts(x_TD, self.weight, self.per_token, self.normalises)
+        weights_TK, chosen_TK = self(x_TD).float().softmax(dim=-1).topk(self.per_token, dim=-1)
+        if self.normalises:
+            weights_TK = weights_TK / weights_TK.sum(dim=-1, keepdim=True)
+        return chosen_TK, weights_TK
 
 
 class Mixture(nn.Module):
@@ -40,5 +50,5 @@ class Mixture(nn.Module):
         routed_TD = self.experts(x_TD, *self.gate.choose(x_TD))
         return ops.add_shared(routed_TD, self.shared_expert(x_TD), self.shared_expert_gate(x_TD))
 
-    def scratch_bytes(self, tokens: int, context: int, itemsize: int) -> int:  # noqa: ARG002
+    def scratch_bytes(self, tokens: int, sequences: int, context: int, itemsize: int) -> int:  # noqa: ARG002
         return self.experts.bytes_of_a_call(self.gate.per_token, tokens, itemsize)

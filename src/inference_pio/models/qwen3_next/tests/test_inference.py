@@ -30,11 +30,7 @@ def test_greedy_continuation(subject: Subject, tiny: str) -> None:
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
 def test_half_precision_stays_near(subject: Subject, dtype: str) -> None:
-    """As near to float32 as Transformers' own model in that type, up to a factor of one and a half.
-
-    Here and there a token of either takes another expert: of 50 positions one such counts as much as 20 others in a
-    mean, and not in a median.
-    """
+    """As near to float32 as Transformers' own model in that type, up to a factor of one and a half."""
     prompt = token_ids(50, 272)
     exact = subject.reference("three-to-one").logits(prompt).log_softmax(-1)
     theirs = deepcopy(subject.reference("three-to-one").model).to(getattr(torch, dtype))
@@ -51,8 +47,7 @@ def test_half_precision_stays_near(subject: Subject, dtype: str) -> None:
         logprobs = torch.tensor([scores[token_id].logprob for token_id in ids])
         ours.append((logprobs - exact[row, ids]).abs().mean())
         reference.append((rounded[row, ids] - exact[row, ids]).abs().mean())
-    assert torch.stack(ours).median() < 1.5 * torch.stack(reference).median()
-    assert torch.stack(ours).mean() < 2 * torch.stack(reference).mean()
+    assert torch.stack(ours).mean() < 1.5 * torch.stack(reference).mean()
 
 
 def test_an_answer_ends_where_the_positions_end(tiny_llm: LLM) -> None:
