@@ -15,6 +15,7 @@ from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.mtp import Predictor
 from inference_pio.engine.replay import StepReplay
 from inference_pio.errors import PluginError
+from inference_pio.parallel import RankedModel
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.drafting import DraftingModel
 
@@ -42,7 +43,9 @@ class ModelRunner:
             cache for spec, cache in zip(specs, self._caches, strict=True) if spec.bytes_per_sequence()
         ]
         self._replay = StepReplay(self._forward, config)
-        self._step = self._replay.run if device.type == "cpu" else self._forward
+        # A recording has the operations of one thread.
+        recorded = device.type == "cpu" and not isinstance(model, RankedModel)
+        self._step = self._replay.run if recorded else self._forward
         self._torch_groups = config.torch_groups
         self.predictor: Predictor | None = None
         if config.speculation and isinstance(model, DraftingModel) and model.can_draft:

@@ -11,6 +11,7 @@ from inference_pio.optimizations.attention.shared_heads import GroupedQueryAtten
 from inference_pio.optimizations.hardware.compiled_step import CompiledStep
 from inference_pio.optimizations.hardware.fused_layers import FusedLayerNorm
 from inference_pio.optimizations.hardware.kernels import CudnnBenchmark, DeviceKernels
+from inference_pio.optimizations.hardware.tensor_parallelism import TensorParallelism
 from inference_pio.optimizations.memory.bounded_activations import BoundedMLP, BoundedScores
 from inference_pio.optimizations.memory.kv_compression import KVInt8
 from inference_pio.optimizations.memory.prefix_caching import PrefixCaching
@@ -31,6 +32,7 @@ _IN_ORDER: tuple[Technique, ...] = (
     Recomputation(),
     PrefixCaching(),
     CompiledStep(),
+    TensorParallelism(),
 )
 
 TECHNIQUES: Mapping[str, Technique] = MappingProxyType({technique.name: technique for technique in _IN_ORDER})

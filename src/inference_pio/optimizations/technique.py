@@ -25,7 +25,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Situation:
     """A model that is about to be planned: `model` is on torch's meta device and carries its `Serving`.
 
-    dtype is that of activations; `packed` says whether weights stay in blocks.
+    dtype is that of activations; `packed` says whether weights stay in blocks; legal_ranks are the numbers of ranks
+    that it can be divided over.
     """
 
     model: nn.Module
@@ -34,6 +35,7 @@ class Situation:
     device: torch.device
     dtype: torch.dtype
     packed: bool
+    legal_ranks: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
