@@ -71,6 +71,7 @@ class Technique(OptimizationInterface):
     on, off    options under which it has something to do, and nothing, where being allowed is not enough
     shows_on   the kind of work on which it shows
     by_layer   it acts in each layer on its own: a receipt may have it leave some of them as they are
+    needs_receipt  without a receipt it cannot act even where a caller asks for it
     stage      "plan": applied to the model's shapes, before memory is planned; "weights": when they are loaded
     by_flag    its flags are its own: switching it off by name switches them off, and a model is built without it
     """
@@ -89,6 +90,7 @@ class Technique(OptimizationInterface):
     stage: ClassVar[Literal["plan", "weights"]] = "plan"
     by_flag: ClassVar[bool] = False
     by_layer: ClassVar[bool] = False
+    needs_receipt: ClassVar[bool] = False
 
     @abstractmethod
     def standing(self, at: Situation) -> Standing:

@@ -13,7 +13,9 @@ from inference_pio.loader.stack_file import StackFile
 from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weights import load_weights
 from inference_pio.optimizations.choice import apply_all
+from inference_pio.optimizations.hardware.merged_projections import separate_all
 from inference_pio.parallel import RankedModel, Shard
+from inference_pio.plugin.serving import serving_of
 from inference_pio.runtime.prepared import Prepared
 
 
@@ -47,6 +49,8 @@ def _load(ready: Prepared, store: ModelStore, model: nn.Module, shard: Shard) ->
     model = model.eval()
     for step in ready.plugin.optimizations(ready.config):
         model = step.apply(model, ready.config)
+    if not serving_of(model).merged:
+        separate_all(model)
     return apply_all(ready.techniques, model, ready.config, "weights")
 
 
@@ -88,5 +92,6 @@ def engine_config(ready: Prepared) -> EngineConfig:
         if ready.device.type == "cpu"
         else frozenset(),
         recompute=serving.recompute,
+        vocabulary=serving.vocabulary,
         speculation=0 if serving.recompute else options.speculation,
     )

@@ -133,7 +133,8 @@ def prepare_model(
     dtype = torch.float32 if packing.kinds or exact else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
     specs = plugin.cache_specs(stated, kv_dtype, Shard())
-    give_serving(model, Serving(specs, asked_ranks=options.tensor_parallel_size))
+    ranks, vocabulary = options.tensor_parallel_size, options.keep_vocabulary or 0
+    give_serving(model, Serving(specs, asked_ranks=ranks, asked_vocabulary=vocabulary))
     legal = plugin.shard_plan(stated).legal_sizes
     at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds), legal_ranks=legal)
     techniques = choose(at, plugin.techniques(stated), grants)
