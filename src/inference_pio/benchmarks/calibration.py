@@ -47,7 +47,7 @@ class Calibration:
         return divergence(self.reference[:count], found.logits, probes), found
 
     def most_sensitive(self, name: str, layers: int) -> list[int]:
-        """Layers by how much a technique that acts in one of them alone moves answers, the worst first; measured once."""
+        """Layers by how far a technique in one of them alone moves answers, the worst first; measured once."""
         if name not in self._ranked:
             spoils = []
             for layer in range(layers):
