@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from inference_pio.config import BaseModelConfig
+from inference_pio.config import PROFILES, BaseModelConfig, Profile, find_profile
 from inference_pio.plugin.runtime import EXPERTS, KV_DTYPES, RuntimeOptions
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
@@ -118,14 +118,14 @@ class EngineOptions:
     """How the model runs, and within which limits."""
 
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
+        Literal["auto", "float32", "bfloat16", "float16"] | None,
         _engine(
             "auto (a GGUF file's blocks as they are where the kernels take them; else bfloat16 where the device "
             "has it, else float32), or dense weights in float32, bfloat16 or float16.",
             "--dtype",
             value="NAME",
         ),
-    ] = "auto"
+    ] = None
     device: Annotated[
         str, _engine("auto (the first GPU, else the CPU), cpu, cuda or cuda:N.", "--device", value="NAME")
     ] = "auto"
@@ -137,6 +137,16 @@ class EngineOptions:
             "--plugin",
             value="NAME",
         ),
+    ] = None
+    profile: Annotated[
+        str | None,
+        _engine(f"Options for {', '.join(PROFILES)}, where none is given.", "--profile", value="NAME"),
+    ] = None
+    no_tuned: Annotated[
+        bool, _engine("Leave aside what `tune` found best for this model here.", "--no-tuned")
+    ] = False
+    threads: Annotated[
+        int | None, _engine("Compute threads. (one for each core)", "--threads", value="N")
     ] = None
     max_model_len: Annotated[
         int | None,
@@ -168,14 +178,14 @@ class EngineOptions:
         ),
     ] = None
     experts: Annotated[
-        str,
+        str | None,
         _engine(
             "Experts in blocks: in memory, or on disk, in a file that is mapped; auto takes the disk where memory is "
             "too small.",
             "--experts",
             value="|".join(EXPERTS),
         ),
-    ] = RuntimeOptions.experts
+    ] = None
     speculation: Annotated[
         int | None,
         _engine(
@@ -220,19 +230,32 @@ class EngineOptions:
         )
         return ResourceLimits(**{**open_limits, **stated})
 
-    def runtime_options(self, max_num_seqs: int) -> RuntimeOptions:
-        """Wrong values raise `UsageError` here, before anything is looked for."""
-        return RuntimeOptions(
-            max_model_len=self.max_model_len,
-            max_num_seqs=max_num_seqs,
-            speculation=RuntimeOptions.speculation if self.speculation is None else self.speculation,
-            mtp=not self.no_mtp,
-            kv_cache_memory_gb=self.kv_cache_memory_gb,
-            kv_cache_dtype=RuntimeOptions.kv_cache_dtype
-            if self.kv_cache_dtype is None
-            else self.kv_cache_dtype,
-            quantize=self.quantize,
-            experts=self.experts,
-            accept_licence=self.accept_licence,
-            download=not self.offline,
+    def given(self, max_num_seqs: int | None) -> dict[str, Any]:
+        """Fields of `RuntimeOptions` that were given, and no others; wrong values raise `UsageError` here, before
+        anything is looked for.
+        """
+        names = (
+            "max_model_len",
+            "kv_cache_memory_gb",
+            "kv_cache_dtype",
+            "quantize",
+            "experts",
+            "speculation",
         )
+        values = {name: getattr(self, name) for name in (*names, "threads")} | {"max_num_seqs": max_num_seqs}
+        given = {name: value for name, value in values.items() if value is not None}
+        given |= {"mtp": False} if self.no_mtp else {}
+        given |= {"accept_licence": self.accept_licence, "download": not self.offline}
+        RuntimeOptions(**given)
+        return given
+
+    def runtime_options(self, max_num_seqs: int) -> RuntimeOptions:
+        """What was given, over the profile's."""
+        return RuntimeOptions(**{**self._profile().engine, **self.given(max_num_seqs)})
+
+    def dtype_of_all(self) -> str:
+        """What was given, else the profile's, else "auto"."""
+        return self.dtype or str(self._profile().config.get("torch_dtype", "auto"))
+
+    def _profile(self) -> Profile:
+        return find_profile(self.profile) if self.profile is not None else Profile("")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -54,7 +55,8 @@ class Session:
 def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool) -> Iterator[Session]:
     """The model, ready to answer; closed when the block is left, however that happens."""
     started = perf_counter()
-    limits, options = engine.limits(), engine.runtime_options(max_num_seqs)
+    limits = engine.limits()
+    engine.runtime_options(max_num_seqs)  # wrong values are told before anything is imported
     with importing():
         from inference_pio.llm import LLM
     with download_bars(quiet) as progress:
@@ -63,20 +65,15 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             dtype=engine.dtype,
             device=engine.device,
             plugin=engine.plugin,
-            max_model_len=options.max_model_len,
-            enable_prefix_caching=not engine.no_prefix_caching,
+            enable_prefix_caching=False if engine.no_prefix_caching else None,
             resource_limits=limits,
             progress=progress,
-            max_num_seqs=options.max_num_seqs,
-            speculation=options.speculation,
-            mtp=options.mtp,
-            kv_cache_memory_gb=options.kv_cache_memory_gb,
-            kv_cache_dtype=options.kv_cache_dtype,
-            quantize=options.quantize,
-            experts=options.experts,
-            accept_licence=options.accept_licence,
-            download=options.download,
+            profile=engine.profile,
+            tuned=not engine.no_tuned,
+            **engine.given(max_num_seqs),
         )
+    if llm.settled.note and not quiet:
+        print(f"({llm.settled.note})", file=sys.stderr)
     with llm:
         yield Session(llm, perf_counter() - started)
 

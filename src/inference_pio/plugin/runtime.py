@@ -76,6 +76,7 @@ class RuntimeOptions:
     speculation             tokens of one sequence that are guessed ahead in one step at most; 0: none
     mtp                     where the checkpoint has a layer that predicts further tokens and speculation is on, that
                             layer is loaded and guesses too (multi-token prediction)
+    threads                 compute threads; None: as many as torch takes by itself, one for each core
     kv_cache_memory_gb      KV memory in GB, beside the state of sequences where a model keeps any; None: from the
                             memory that is free, at most 4 GiB
     kv_cache_dtype          "float32", "bfloat16", "int8" (whole numbers, one scale per token and head; beside float32
@@ -96,6 +97,7 @@ class RuntimeOptions:
     block_size: int = 32
     speculation: int = 15
     mtp: bool = True
+    threads: int | None = None
     kv_cache_memory_gb: float | None = None
     kv_cache_dtype: str = "auto"
     quantize: str | None = None
@@ -106,8 +108,7 @@ class RuntimeOptions:
 
     def __post_init__(self) -> None:
         lowest = {"max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "speculation": 0}
-        if self.max_model_len is not None:
-            lowest["max_model_len"] = 1
+        lowest |= {name: 1 for name in ("max_model_len", "threads") if getattr(self, name) is not None}
         for name, low in lowest.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
