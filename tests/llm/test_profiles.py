@@ -64,6 +64,7 @@ def store_result(checkpoint: Path, **changes: Any) -> Path:
         "dtype": "float32",
         "device": "cpu",
         "quantize": None,
+        "quality": "faithful",
         "date": "2026-11-26T12:00:00+00:00",
         "options": BEST,
         "ratio": 1.2,
@@ -177,6 +178,7 @@ FOREIGN: dict[str, tuple[dict[str, Any], str]] = {
     "machine": ({"fingerprint": "0123456789abcdef"}, "measured on another machine"),
     "dtype": ({"dtype": "auto"}, "measured with dtype auto"),
     "quantize": ({"quantize": "int8"}, "quantize int8"),
+    "quality": ({"quality": "exact"}, "quality exact"),
     "option": ({"options": {"max_num_seqs": 1}}, "it sets max_num_seqs, which is not tuned"),
     "value": ({"options": {"block_size": 0}}, "block_size must be a whole number from 1 up"),
 }

@@ -194,6 +194,27 @@ class EngineOptions:
             value="N",
         ),
     ] = None
+    quality: Annotated[
+        Literal["exact", "faithful", "fast"] | None,
+        _engine(
+            "How far approximate techniques may move answers, by the model's receipt (see calibrate). "
+            f"(default {RuntimeOptions.quality})",
+            "--quality",
+            value="LEVEL",
+        ),
+    ] = None
+    enable: Annotated[
+        list[str] | None,
+        _engine(
+            "A technique to have at work, whatever a receipt says; may be given again. (see plugins NAME)",
+            "--enable",
+            value="NAME",
+        ),
+    ] = None
+    disable: Annotated[
+        list[str] | None,
+        _engine("A technique to do without; may be given again.", "--disable", value="NAME"),
+    ] = None
     no_mtp: Annotated[
         bool,
         _engine("Do not load a checkpoint's own layer for guesses (multi-token prediction).", "--no-mtp"),
@@ -242,7 +263,8 @@ class EngineOptions:
             "experts",
             "speculation",
         )
-        values = {name: getattr(self, name) for name in (*names, "threads")} | {"max_num_seqs": max_num_seqs}
+        values = {name: getattr(self, name) for name in (*names, "threads", "quality", "enable", "disable")}
+        values["max_num_seqs"] = max_num_seqs
         given = {name: value for name, value in values.items() if value is not None}
         given |= {"mtp": False} if self.no_mtp else {}
         given |= {"accept_licence": self.accept_licence, "download": not self.offline}

@@ -78,7 +78,7 @@ PROFILES: Mapping[str, Profile] = MappingProxyType(
                     "use_kv_cache_compression": False,
                     "use_sparse_attention": False,
                 },
-                engine={"kv_cache_dtype": "auto", "quantize": None},
+                engine={"quality": "exact", "quantize": None},
             ),
         )
     }

@@ -10,6 +10,7 @@ from typing import Any
 from inference_pio.config.profiles import Profile, find_profile
 from inference_pio.loader.identity import checkpoint_identity
 from inference_pio.loader.store import ModelStore
+from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.runtime.devices import resolve_device
 from inference_pio.runtime.opened import OpenedModel
 from inference_pio.runtime.probe import this_machine
@@ -59,7 +60,7 @@ def settle(
     # Without any result there is no need to know machine and checkpoint, which takes some milliseconds.
     if not tuned or not (store.home / "tuned").is_dir():
         return Settled(base, fields, None, "")
-    context = context_of(opened, fields["torch_dtype"], fields["device"], base.get("quantize"))
+    context = context_of(opened, fields, base)
     found, why = find_tuned(store, context, chosen.name or None)
     if found is None:
         return Settled(base, fields, None, f"not tuned: {why}; inference-pio tune measures it" if why else "")
@@ -73,14 +74,15 @@ def settle(
     )
 
 
-def context_of(opened: OpenedModel, dtype: Any, device: str, quantize: str | None) -> Context:
+def context_of(opened: OpenedModel, config: Mapping[str, Any], options: Mapping[str, Any]) -> Context:
     """What a stored result has to fit."""
     return Context(
         this_machine().fingerprint,
         checkpoint_identity(opened.checkpoint),
-        str(dtype).removeprefix("torch."),
-        str(resolve_device(device)),
-        quantize,
+        str(config["torch_dtype"]).removeprefix("torch."),
+        str(resolve_device(config["device"])),
+        options.get("quantize"),
+        options.get("quality", RuntimeOptions.quality),
     )
 
 

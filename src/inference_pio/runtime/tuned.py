@@ -22,7 +22,7 @@ class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One result.
 
     profile     for what kind of work: "latency", "throughput"
-    dtype, device, quantize  what the model was loaded with: it holds for nothing else
+    dtype, device, quantize, quality  what the model was loaded with: it holds for nothing else
     options     all that are tuned; none where the defaults are best
     ratio       time with the defaults over time with `options`; `low` to `high` holds its median with `confidence`
     work        on which that was measured
@@ -37,6 +37,7 @@ class Tuned(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     dtype: str
     device: str
     quantize: str | None
+    quality: str
     date: str
     options: dict[str, int | str]
     ratio: float
@@ -59,6 +60,7 @@ class Context(msgspec.Struct, frozen=True):
     dtype: str
     device: str
     quantize: str | None
+    quality: str
 
 
 def in_words(options: Mapping[str, Any]) -> str:
@@ -86,9 +88,10 @@ def find_tuned(store: ModelStore, context: Context, profile: str | None) -> tupl
     except (OSError, msgspec.DecodeError) as error:
         return None, f"{file}: {error}"
     fitting, reason = [], ""
-    for one in sorted(stored, key=lambda one: one.date):
+    wanted = [one for one in stored if profile in (None, one.profile)]
+    for one in sorted(wanted, key=lambda one: one.date):
         why = _misfit(one, context)
-        if not why and profile in (None, one.profile):
+        if not why:
             fitting.append(one)
         reason = why or reason
     return (fitting[-1], "") if fitting else (None, reason)
@@ -107,8 +110,8 @@ def keep_tuned(store: ModelStore, tuned: Tuned) -> Path:
     return file
 
 
-def _purpose(one: Tuned) -> tuple[str, str, str, str | None]:
-    return one.profile, one.dtype, one.device, one.quantize
+def _purpose(one: Tuned) -> tuple[str, str, str, str | None, str]:
+    return one.profile, one.dtype, one.device, one.quantize, one.quality
 
 
 def _misfit(one: Tuned, context: Context) -> str:
@@ -119,9 +122,9 @@ def _misfit(one: Tuned, context: Context) -> str:
         return "it was measured on another machine"
     if one.checkpoint != context.checkpoint:
         return "it was measured with another checkpoint"
-    if (one.dtype, one.device, one.quantize) != (context.dtype, context.device, context.quantize):
-        asked = f"dtype {one.dtype}, device {one.device}, quantize {one.quantize}"
-        return f"it was measured with {asked}"
+    loaded = ("dtype", "device", "quantize", "quality")
+    if any(getattr(one, name) != getattr(context, name) for name in loaded):
+        return f"it was measured with {', '.join(f'{name} {getattr(one, name)}' for name in loaded)}"
     return _invalid(one.options)
 
 
