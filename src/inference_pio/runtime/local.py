@@ -143,6 +143,10 @@ class LocalRuntime:
         release_memory()
 
     @property
+    def prepared(self) -> Prepared:
+        return self._ready()
+
+    @property
     def plan(self) -> MemoryPlan:
         return self._ready().plan
 

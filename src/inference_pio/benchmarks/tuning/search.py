@@ -105,7 +105,7 @@ class Search:
         return Found(best, tuple(moves), self.evaluations, settled >= len(axes) and not cut)
 
     def race(self, candidates: Sequence[Setting], deadline: float) -> Race:
-        """The first wins unless another is better by 1 %, in two rounds at least."""
+        """The first wins unless another is better by 1 %, and in every round, of six in all but one; two at least."""
         running = list(range(len(candidates)))
         costs: list[list[float]] = [[] for _ in candidates]
         for finished in range(1, _ROUNDS + 1):
@@ -121,7 +121,8 @@ class Search:
             return Race(candidates[0], 1.0, decided)
         ratios = {which: statistics.median(_ratios(costs[0], costs[which])) for which in running}
         winner = max(ratios, key=lambda which: ratios[which])
-        if 0 in running and ratios[winner] < _LEAST_GAIN:
+        worse = sum(ratio <= 1 for ratio in _ratios(costs[0], costs[winner]))
+        if 0 in running and (ratios[winner] < _LEAST_GAIN or worse > (len(costs[winner]) == _ROUNDS)):
             return Race(candidates[0], 1.0, decided)
         return Race(candidates[winner], ratios[winner], decided)
 
