@@ -271,6 +271,17 @@ class EngineOptions:
         RuntimeOptions(**given)
         return given
 
+    def keywords(self, max_num_seqs: int | None) -> dict[str, Any]:
+        """What `LLM` takes of it, beside profile and progress."""
+        return {
+            "dtype": self.dtype,
+            "device": self.device,
+            "plugin": self.plugin,
+            "enable_prefix_caching": False if self.no_prefix_caching else None,
+            "resource_limits": self.limits(),
+            **self.given(max_num_seqs),
+        }
+
     def runtime_options(self, max_num_seqs: int) -> RuntimeOptions:
         """What was given, over the profile's."""
         return RuntimeOptions(**{**self._profile().engine, **self.given(max_num_seqs)})

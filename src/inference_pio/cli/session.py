@@ -55,22 +55,19 @@ class Session:
 def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool) -> Iterator[Session]:
     """The model, ready to answer; closed when the block is left, however that happens."""
     started = perf_counter()
-    limits = engine.limits()
-    engine.runtime_options(max_num_seqs)  # wrong values are told before anything is imported
+    keywords = engine.keywords(max_num_seqs)
+    engine.runtime_options(
+        max_num_seqs
+    )  # wrong profiles, like wrong values, are told before anything is imported
     with importing():
         from inference_pio.llm import LLM
     with download_bars(quiet) as progress:
         llm = LLM(
             model,
-            dtype=engine.dtype,
-            device=engine.device,
-            plugin=engine.plugin,
-            enable_prefix_caching=False if engine.no_prefix_caching else None,
-            resource_limits=limits,
             progress=progress,
             profile=engine.profile,
             tuned=not engine.no_tuned,
-            **engine.given(max_num_seqs),
+            **keywords,
         )
     if llm.settled.note and not quiet:
         print(f"({llm.settled.note})", file=sys.stderr)

@@ -40,8 +40,7 @@ def tune(
     The result is kept in the model cache and used from then on, except for options that are given and with --no-tuned.
     Options that are given here are not searched. Ctrl-C leaves everything as it was.
     """
-    limits = engine.limits()
-    given = engine.given(None)
+    keywords = engine.keywords(None)
     with importing():
         import msgspec
 
@@ -54,13 +53,8 @@ def tune(
             seconds,
             int8_cache=int8_cache,
             report=_note if not quiet and not as_json else lambda _: None,
-            dtype=engine.dtype,
-            device=engine.device,
-            plugin=engine.plugin,
-            enable_prefix_caching=False if engine.no_prefix_caching else None,
-            resource_limits=limits,
             progress=progress,
-            **given,
+            **keywords,
         )
     busy = load > _BUSY * (os.cpu_count() or 1)
     if as_json:
