@@ -10,7 +10,19 @@ from typing import Annotated, cast
 import typer
 
 from inference_pio import __version__
-from inference_pio.cli import chat, doctor, models, new_model, plan, plugins, probe, run, tune, verify
+from inference_pio.cli import (
+    calibrate,
+    chat,
+    doctor,
+    models,
+    new_model,
+    plan,
+    plugins,
+    probe,
+    run,
+    tune,
+    verify,
+)
 from inference_pio.cli.flat import flat
 from inference_pio.cli.text import one_line
 from inference_pio.errors import UsageError
@@ -29,6 +41,7 @@ app.command("doctor")(doctor.doctor)
 app.command("probe")(probe.probe)
 app.command("tune")(flat(tune.tune))
 app.command("plan")(flat(plan.plan))
+app.command("calibrate")(calibrate.calibrate)
 app.command("verify")(verify.verify)
 app.command("new-model")(new_model.new_model)
 

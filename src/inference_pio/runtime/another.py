@@ -8,8 +8,10 @@ from inference_pio.engine.core import EngineCore
 from inference_pio.errors import ResourceError
 from inference_pio.metrics.memory import available_bytes
 from inference_pio.plugin.runtime import RuntimeOptions
-from inference_pio.runtime.local import engine_config
+from inference_pio.runtime.loading import engine_config
+from inference_pio.runtime.opened import model_store
 from inference_pio.runtime.prepared import Prepared, prepare_model
+from inference_pio.runtime.receipts import receipt_grants
 
 
 def planned_with(ready: Prepared, options: RuntimeOptions) -> Prepared:
@@ -19,7 +21,8 @@ def planned_with(ready: Prepared, options: RuntimeOptions) -> Prepared:
         ResourceError: caches and activations do not fit into the memory that is free now.
         ConfigError: the options cannot be had with this model.
     """
-    planned = prepare_model(ready.plugin, ready.config, options, None, None, ready.opened)
+    grants = receipt_grants(model_store(None), ready.files.checkpoint, ready.config, options)
+    planned = prepare_model(ready.plugin, ready.config, options, None, None, ready.opened, grants)
     plan, free = planned.plan, available_bytes()
     needed = plan.kv_cache + plan.activations + plan.logits
     if needed > free:

@@ -26,6 +26,7 @@ from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
 from inference_pio.optimizations.choice import Chosen, apply_all, check_names, choose, without_disabled
+from inference_pio.optimizations.quality import Grants, no_receipt
 from inference_pio.optimizations.technique import Situation
 from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
@@ -110,6 +111,7 @@ def prepare_model(
     limits: ResourceLimits | None,
     progress: Progress | None,
     opened: OpenedModel | DescribedModel,
+    grants: Grants = no_receipt,
 ) -> Prepared:
     """Read the configuration, hold names and shapes against the model both ways, plan the memory."""
     path = str(opened.source.path)
@@ -131,7 +133,7 @@ def prepare_model(
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
     serving = give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard())))
     at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds))
-    techniques = choose(at, plugin.techniques(stated))
+    techniques = choose(at, plugin.techniques(stated), grants)
     apply_all(techniques, model, stated, "plan")
     stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)

@@ -152,7 +152,7 @@ def _axes(
         "speculation": _DEPTHS[1:] if ready.predicts else _DEPTHS,
         # Chunks that hold all prompts are all the same.
         "max_num_batched_tokens": tuple(chunk for chunk in _CHUNKS if chunk < trials.workload.prompt_tokens),
-        "kv_cache_dtype": ("auto", "float32", *(("int8",) if int8_cache else ())),
+        "kv_cache_dtype": ("auto", *_cache_dtypes(ready, int8_cache)),
         "block_size": _BLOCKS,
     }
     if int8_cache:
@@ -163,6 +163,11 @@ def _axes(
         if name not in named and set(open_ones) - {start[name]}:
             axes.append(Axis(name, open_ones))
     return axes
+
+
+def _cache_dtypes(ready: Prepared, int8_cache: bool) -> tuple[str, ...]:
+    """Beside "auto": those that keep as much as that does without a receipt of the checkpoint, and what is asked for."""
+    return ("float32", *(("bfloat16",) if ready.packing.kinds else ()), *(("int8",) if int8_cache else ()))
 
 
 def _thread_counts(usable: int) -> tuple[int, ...]:
