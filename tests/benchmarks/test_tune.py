@@ -11,10 +11,11 @@ import pytest
 import torch
 
 from inference_pio import LLM, SamplingParams
-from inference_pio.benchmarks.tuning import tune as tuning
+from inference_pio.benchmarks.tuning import space
 from inference_pio.benchmarks.tuning.search import Search
+from inference_pio.benchmarks.tuning.space import WORK
 from inference_pio.benchmarks.tuning.trials import Trials
-from inference_pio.benchmarks.tuning.tune import WORK, tune
+from inference_pio.benchmarks.tuning.tune import tune
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import ConfigError, GenerationError, UsageError
@@ -48,7 +49,7 @@ def costs(monkeypatch: pytest.MonkeyPatch) -> Callable[[Cost], list[dict[str, An
             return cost(setting)
 
         monkeypatch.setattr(Trials, "cost", of)
-        monkeypatch.setattr(tuning, "usable_threads", lambda: 2)
+        monkeypatch.setattr(space, "usable_threads", lambda: 2)
         return asked
 
     return install
@@ -199,7 +200,7 @@ def test_bad_arguments(checkpoint: str, arguments: dict[str, Any], message: str)
 
 
 def test_many_processors_are_tried_in_halves() -> None:
-    assert tuning._thread_counts(1) == (1,)
-    assert tuning._thread_counts(4) == (1, 2, 3, 4)
-    assert tuning._thread_counts(64) == (1, 8, 16, 32, 64)
-    assert tuning._thread_counts(6) == (1, 3, 6)
+    assert space.thread_counts(1) == (1,)
+    assert space.thread_counts(4) == (1, 2, 3, 4)
+    assert space.thread_counts(64) == (1, 8, 16, 32, 64)
+    assert space.thread_counts(6) == (1, 3, 6)

@@ -23,7 +23,7 @@ from inference_pio.text.tokenizer import Tokenizer
 
 _TEXT = "sonnets.txt"
 _MOST_CORES = 8
-_OPTIONS = ("max_num_batched_tokens", "block_size", "kv_cache_dtype", "speculation")
+ENGINE_OPTIONS = ("max_num_batched_tokens", "block_size", "kv_cache_dtype", "speculation")
 # What a token of an answer takes, in tokens of a prompt: to guess what a workload takes from what a smaller one did.
 _ANSWER_WEIGHT = 5
 
@@ -74,7 +74,7 @@ class Trials:
             max_model_len=self.workload.longest,
             max_num_seqs=self.workload.concurrency,
             kv_cache_memory_gb=_ENOUGH_GB,
-            **{name: setting[name] for name in _OPTIONS},
+            **{name: setting[name] for name in ENGINE_OPTIONS},
         )
 
     def plan(self, setting: Mapping[str, Any]) -> Prepared:
@@ -86,7 +86,7 @@ class Trials:
         return planned_with(self._ready, self.options(setting))
 
     def _core(self, setting: Mapping[str, Any]) -> EngineCore:
-        key = tuple(setting[name] for name in _OPTIONS)
+        key = tuple(setting[name] for name in ENGINE_OPTIONS)
         if key not in self._cores:
             if len(self._cores) == _MOST_CORES:
                 self._cores.popitem(last=False)
