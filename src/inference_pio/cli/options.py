@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import typer
@@ -252,22 +252,18 @@ class EngineOptions:
         return ResourceLimits(**{**open_limits, **stated})
 
     def given(self, max_num_seqs: int | None) -> dict[str, Any]:
-        """Fields of `RuntimeOptions` that were given, and no others; wrong values raise `UsageError` here, before
-        anything is looked for.
+        """Fields of `RuntimeOptions` that were given, and no others: those that are not as they are by default here.
+        Wrong values raise `UsageError` now, before anything is looked for.
         """
-        names = (
-            "max_model_len",
-            "kv_cache_memory_gb",
-            "kv_cache_dtype",
-            "quantize",
-            "experts",
-            "speculation",
-        )
-        values = {name: getattr(self, name) for name in (*names, "threads", "quality", "enable", "disable")}
-        values["max_num_seqs"] = max_num_seqs
-        given = {name: value for name, value in values.items() if value is not None}
+        stated = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in RuntimeOptions.names()
+        }
+        given = {name: value for name, value in stated.items() if value != getattr(EngineOptions, name)}
         given |= {"mtp": False} if self.no_mtp else {}
-        given |= {"accept_licence": self.accept_licence, "download": not self.offline}
+        given |= {"download": False} if self.offline else {}
+        given |= {"max_num_seqs": max_num_seqs} if max_num_seqs is not None else {}
         RuntimeOptions(**given)
         return given
 
