@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from inference_pio import LLM, SamplingParams
+from inference_pio.benchmarks.loaded import LoadedModel
 from inference_pio.benchmarks.tuning import space
 from inference_pio.benchmarks.tuning.search import Search
 from inference_pio.benchmarks.tuning.space import WORK
@@ -204,3 +205,16 @@ def test_many_processors_are_tried_in_halves() -> None:
     assert space.thread_counts(4) == (1, 2, 3, 4)
     assert space.thread_counts(64) == (1, 8, 16, 32, 64)
     assert space.thread_counts(6) == (1, 3, 6)
+
+
+def test_the_six_benchmarks_use_what_was_tuned(checkpoint: str, costs: Callable[[Cost], Any]) -> None:
+    costs(best_elsewhere)
+    tune(checkpoint, dtype="float32")
+    work = [Workload(prompt_len=8, output_len=4)]
+    for tuned, expected in ((True, 16), (False, 32)):
+        with LoadedModel("llama", checkpoint, work, dtype="float32", tuned=tuned) as loaded:
+            runtime = loaded.plugin.runtime
+            assert isinstance(runtime, LocalRuntime)
+            options = runtime.prepared.options
+            assert (options.block_size, options.speculation) == (expected, 0)
+            assert loaded.run(work[0], 0)
