@@ -7,8 +7,15 @@ import sys
 from dataclasses import fields
 
 import pytest
+import torch
 
-from inference_pio import BaseModelConfig, DynamicConfigManager, create_plugin, default_config_manager
+from inference_pio import (
+    BaseModelConfig,
+    DynamicConfigManager,
+    create_plugin,
+    default_config_manager,
+    hardware_specs,
+)
 from inference_pio.config import PROFILES
 from inference_pio.models.llama.config import LlamaConfig
 from inference_pio.plugin.registry import BUILT_IN
@@ -96,6 +103,14 @@ def test_every_plugin_is_a_template() -> None:
     assert set(BUILT_IN) <= set(manager.config_templates)
     for name in BUILT_IN:
         assert type(manager.get_optimal_config(name, {})) is create_plugin(name).config_class
+
+
+def test_this_machine_is_specs_enough() -> None:
+    specs = hardware_specs()
+    found = [torch.cuda.get_device_properties(gpu) for gpu in range(torch.cuda.device_count())]
+    assert specs["gpu_memory_gb"] == max((gpu.total_memory / 1e9 for gpu in found), default=0)
+    config = default_config_manager().get_optimal_config("llama", specs, profile="latency")
+    assert config.torch_dtype == "auto"
 
 
 def test_a_manager_imports_no_torch() -> None:

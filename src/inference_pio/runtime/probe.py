@@ -64,6 +64,11 @@ def this_machine() -> Machine:
     return read_machine(native.ISA, _gpus())
 
 
+def hardware_specs() -> dict[str, float | int | str]:
+    """This machine as `DynamicConfigManager.get_optimal_config` takes it: `gpu_memory_gb`, `cpu_cores`, …"""
+    return this_machine().specs
+
+
 def probe(store: ModelStore, *, refresh: bool = False) -> Hardware:
     """Facts as they are now; rates as they were measured, which takes a few seconds once.
 
