@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import json
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from inference_pio.benchmarks.tuning.trials import Trials
 from inference_pio.benchmarks.tuning.tune import tune
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.conformance.subject import Subject
-from inference_pio.errors import ConfigError, GenerationError, UsageError
+from inference_pio.errors import ConfigError, GenerationError, UnavailableError, UsageError
 from inference_pio.runtime import another
 from inference_pio.runtime.local import LocalRuntime
 
@@ -141,8 +143,12 @@ def test_only_what_makes_a_difference_is_tried(checkpoint: str, costs: Callable[
 @pytest.mark.parametrize("profile", WORK)
 def test_real_measurements(checkpoint: str, profile: str) -> None:
     before = torch.get_num_threads()
-    found = tune(checkpoint, profile, seconds=2.5, dtype="float32", threads=1)
-    assert found.found.evaluations >= 2
+    named = {"dtype": "float32", "threads": 1, "speculation": 0, "max_num_batched_tokens": 512}
+    found = tune(
+        checkpoint, profile, seconds=20.0, **named
+    )  # blocks are left, and no need for so many seconds
+    assert found.found.evaluations >= 8
+    assert found.found.races >= 1
     assert found.found.setting.keys() == found.start.keys()
     assert found.tuned.profile == profile
     assert found.tuned.work in {str(work) for work in WORK[profile]}
@@ -198,6 +204,27 @@ def test_a_trial_that_gives_too_little_is_an_error(checkpoint: str, monkeypatch:
 def test_bad_arguments(checkpoint: str, arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(UsageError, match=message):
         tune(checkpoint, **arguments)
+
+
+def test_what_cannot_be_told_is_no_result(
+    checkpoint: str, home: Path, costs: Callable[[Cost], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    costs(lambda _: 1.0)
+    monkeypatch.setattr(time, "perf_counter", itertools.count(step=0.4).__next__)
+    with pytest.raises(UsageError, match="1 seconds are too few: there was no time for two rounds of 1 × 64"):
+        tune(checkpoint, seconds=1.0, dtype="float32")
+    with pytest.raises(UsageError, match="nothing is left to choose"):
+        tune(checkpoint, dtype="float32", threads=1, speculation=0, max_num_batched_tokens=64, block_size=16)
+    assert not list(home.glob("tuned/**/*.json"))
+
+
+def test_nowhere_to_keep_it_is_told_first(
+    checkpoint: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("INFERENCE_PIO_HOME", str(tmp_path / "file" / "home"))
+    with pytest.raises(UnavailableError, match="takes no files"):
+        tune(checkpoint)
 
 
 def test_many_processors_are_tried_in_halves() -> None:

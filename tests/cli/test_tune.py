@@ -97,7 +97,7 @@ def test_ctrl_c_leaves_nothing(start: Callable[..., Any], home: Path, tiny: Path
             break
     time.sleep(0.5)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
+    out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert (out, "Traceback" in err) == ("", False)
     assert not list(home.glob("tuned/**/*"))

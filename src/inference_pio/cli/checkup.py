@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,7 +15,7 @@ import psutil
 from inference_pio import __version__
 from inference_pio.cli.plugins import bridge_line, registered_plugins
 from inference_pio.errors import InferencePIOError
-from inference_pio.loader.store import ModelStore, existing, free_bytes
+from inference_pio.loader.store import ModelStore, free_bytes, is_writable
 from inference_pio.metrics.hardware import read_machine
 from inference_pio.metrics.memory import available_bytes
 
@@ -94,19 +93,13 @@ def _models() -> dict[str, Any]:
         store = ModelStore()
         return {
             "folder": str(store.home),
-            "writable": _writable(store.home),
+            "writable": is_writable(store.home),
             "complete_models": [receipt.name for receipt in store.installed()],
             "used_bytes": store.disk_usage_bytes(),
             "free_disk_bytes": free_bytes(store.home),
         }
     except (InferencePIOError, OSError) as error:
         return {"folder": f"cannot be used: {error}"}
-
-
-def _writable(folder: Path) -> bool:
-    """Whether the folder, or the nearest one above it that is there, takes new files."""
-    there = existing(folder)
-    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def _downloads() -> dict[str, Any]:

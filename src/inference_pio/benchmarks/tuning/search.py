@@ -46,20 +46,22 @@ class Move:
 
 @dataclass(frozen=True)
 class Race:
-    """`ratio` is the cost of the first candidate over the winner's; `decided` where there was time for all rounds."""
+    """`ratio` is the cost of the first candidate over the winner's; `decided` where there was time for all `rounds`."""
 
     winner: Setting
     ratio: float
+    rounds: int
     decided: bool
 
 
 @dataclass(frozen=True)
 class Found:
-    """`complete` where the search came to its end before its time did."""
+    """`races` that had two rounds or more; `complete` where the search came to its end before its time did."""
 
     setting: Setting
     moves: tuple[Move, ...]
     evaluations: int
+    races: int
     complete: bool
 
 
@@ -86,7 +88,7 @@ class Search:
 
         At most 3 turns × 6 rounds × all values are measured. The time that is left is shared among the axes of a turn.
         """
-        best, moves, settled, races, cut = dict(start), [], 0, 0, False
+        best, moves, settled, races, run, cut = dict(start), [], 0, 0, 0, False
         while settled < len(axes) and races < _TURNS * len(axes) and self._now() < deadline:
             axis = axes[races % len(axes)]
             share = (deadline - self._now()) / max(1, len(axes) - settled)
@@ -97,12 +99,13 @@ class Search:
             ]
             race = self.race(candidates, self._now() + share)
             settled, cut = settled + 1, cut or not race.decided
+            run += race.rounds >= 2
             if race.winner is not best:
                 best, settled = dict(race.winner), 1
                 moves.append(Move(axis.name, best[axis.name], race.ratio))
                 if report is not None:
                     report(moves[-1])
-        return Found(best, tuple(moves), self.evaluations, settled >= len(axes) and not cut)
+        return Found(best, tuple(moves), self.evaluations, run, settled >= len(axes) and not cut)
 
     def race(self, candidates: Sequence[Setting], deadline: float) -> Race:
         """The first wins unless another is better by 1 %, and in every round, of six in all but one; two at least."""
@@ -116,15 +119,16 @@ class Search:
             if limit is not None:
                 behind = [which for which in running if _least_ratio(costs[which], costs[lead]) > limit]
                 running = [which for which in running if which not in behind]
-        decided = len(running) == 1 or len(costs[running[0]]) == _ROUNDS
-        if len(costs[running[0]]) < 2:
-            return Race(candidates[0], 1.0, decided)
+        rounds = len(costs[running[0]])
+        decided = len(running) == 1 or rounds == _ROUNDS
+        if rounds < 2:
+            return Race(candidates[0], 1.0, rounds, decided)
         ratios = {which: statistics.median(_ratios(costs[0], costs[which])) for which in running}
         winner = max(ratios, key=lambda which: ratios[which])
         worse = sum(ratio <= 1 for ratio in _ratios(costs[0], costs[winner]))
-        if 0 in running and (ratios[winner] < _LEAST_GAIN or worse > (len(costs[winner]) == _ROUNDS)):
-            return Race(candidates[0], 1.0, decided)
-        return Race(candidates[winner], ratios[winner], decided)
+        if 0 in running and (ratios[winner] < _LEAST_GAIN or worse > (rounds == _ROUNDS)):
+            return Race(candidates[0], 1.0, rounds, decided)
+        return Race(candidates[winner], ratios[winner], rounds, decided)
 
     def compare(self, before: Setting, after: Setting, rounds: int, deadline: float) -> Effect | None:
         """What going from one setting to another brings, in pairs; None where there was no time for a single one."""

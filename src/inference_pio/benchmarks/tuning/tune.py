@@ -14,9 +14,9 @@ import torch
 from inference_pio.benchmarks.samples import Effect
 from inference_pio.benchmarks.tuning.search import Found, Move, Search, Setting
 from inference_pio.benchmarks.tuning.space import WORK, Space, space_of
-from inference_pio.errors import UsageError
+from inference_pio.errors import UnavailableError, UsageError
 from inference_pio.llm import LLM
-from inference_pio.loader.store import ModelStore
+from inference_pio.loader.store import ModelStore, is_writable
 from inference_pio.runtime.settle import context_of
 from inference_pio.runtime.tuned import Tuned, keep_tuned
 
@@ -60,13 +60,17 @@ def tune(
         options: of `LLM`; what is named is not searched.
 
     Raises:
-        UsageError: there is no such profile to tune for, or `seconds` is out of range.
+        UsageError: there is no such profile to tune for, nothing to choose, or `seconds` are out of range or too few.
         InferencePIOError: the model cannot be found, read or run here.
     """
     if profile not in WORK:
         raise UsageError(f"tune measures for {' or '.join(WORK)}, not for {profile!r}")
     if not 1 <= seconds <= 3600:
         raise UsageError(f"seconds must be from 1 to 3600, got {seconds!r}")
+    if not is_writable(ModelStore().home):
+        raise UnavailableError(
+            f"{ModelStore().home} takes no files: there is nowhere to keep what would be measured"
+        )
     small = {"max_num_seqs": 1, "max_model_len": min(work.longest for work in WORK[profile])}
     with LLM(model, tuned=False, **{**options, **small}) as llm:
         return _tuned(llm, profile, seconds, int8_cache, report, options)
@@ -80,10 +84,17 @@ def _tuned(
     try:
         space = space_of(llm, profile, seconds * (1 - _COMPARING) / _ONE_OF, named, int8_cache=int8_cache)
         report(f"measuring {space.trials.workload} for {profile}, {seconds:g} s")
+        if not space.axes:
+            raise UsageError("nothing is left to choose: every option is named, or has one value only here")
         search, end = Search(space.trials.cost, time.perf_counter), begin + seconds
         found = search.descend(
             space.axes, space.start, end - _COMPARING * seconds, lambda move: report(_said(move))
         )
+        if not found.races:
+            raise UsageError(
+                f"{seconds:g} seconds are too few: there was no time for two rounds of {space.trials.workload}; give "
+                f"more of them, or wait until the machine is less busy"
+            )
         effect = None
         if found.setting != space.start:
             effect = search.compare(space.start, found.setting, _PAIRS, end)
