@@ -154,6 +154,15 @@ def test_what_is_named_stands_above_what_was_tuned(checkpoint: Path) -> None:
         assert (llm.settled.tuned, llm.settled.note) == (None, "")
 
 
+def test_techniques_that_are_named_keep_their_say(checkpoint: Path) -> None:
+    store_result(checkpoint, options={"kv_cache_dtype": "int8", "block_size": 8})
+    for named, expected in (({}, torch.int8), ({"disable": ("kv_int8",)}, torch.float32)):
+        with engine(checkpoint, **named) as (llm, config):
+            runtime = llm.plugin.runtime
+            assert isinstance(runtime, LocalRuntime)
+            assert (config.block_size, runtime.kv_dtype) == (8, expected)
+
+
 def test_the_result_for_a_profile_lies_over_it(checkpoint: Path) -> None:
     store_result(checkpoint)
     store_result(

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from inference_pio.cli.exit_codes import INTERRUPTED
 from inference_pio.cli.options import EngineOptions
 from inference_pio.cli.progress import download_bars
+from inference_pio.cli.text import one_line
 from inference_pio.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             **keywords,
         )
     if llm.settled.note and not quiet:
-        print(f"({llm.settled.note})", file=sys.stderr)
+        print(one_line(f"({llm.settled.note})"), file=sys.stderr)
     with llm:
         yield Session(llm, perf_counter() - started)
 

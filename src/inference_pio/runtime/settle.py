@@ -95,4 +95,6 @@ def _usable(
         del used["threads"]
     elif "threads" in used and limits is not None:
         used["threads"] = min(used["threads"], threads_for(limits.cpu_percent))
+    if named.get("enable") or named.get("disable"):
+        used.pop("kv_cache_dtype", None)  # it may be one of the techniques that the caller decides about
     return used
