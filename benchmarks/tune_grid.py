@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     longest = min(work.longest for work in WORK[chosen.profile])
     with LLM(chosen.model, tuned=False, max_num_seqs=1, max_model_len=longest) as llm:
         begin = time.perf_counter()
-        space = space_of(llm, chosen.profile, chosen.seconds * 0.75 / 80, {})
+        space = space_of(llm, chosen.profile, chosen.seconds * 0.75 / 120, {})
         search = Search(space.trials.cost, time.perf_counter)
         found = search.descend(space.axes, space.start, begin + chosen.seconds * 0.75)
         searched = time.perf_counter() - begin

@@ -27,6 +27,8 @@ _ROUNDS = 6
 _BEHIND = {2: 1.10, 3: 1.05, 4: 1.03, 5: 1.02}
 # Less than this is no reason to leave a setting.
 _LEAST_GAIN = 1.01
+# What two or three rounds say counts only where each of them says that much.
+_CLEARLY = 1.05
 
 
 @dataclass(frozen=True)
@@ -108,7 +110,9 @@ class Search:
         return Found(best, tuple(moves), self.evaluations, run, settled >= len(axes) and not cut)
 
     def race(self, candidates: Sequence[Setting], deadline: float) -> Race:
-        """The first wins unless another is better by 1 %, and in every round, of six in all but one; two at least."""
+        """The first wins unless another is better by 1 %, in every round, of six in all but one; and clearly, where
+        there was no time for four.
+        """
         running = list(range(len(candidates)))
         costs: list[list[float]] = [[] for _ in candidates]
         for finished in range(1, _ROUNDS + 1):
@@ -125,8 +129,7 @@ class Search:
             return Race(candidates[0], 1.0, rounds, decided)
         ratios = {which: statistics.median(_ratios(costs[0], costs[which])) for which in running}
         winner = max(ratios, key=lambda which: ratios[which])
-        worse = sum(ratio <= 1 for ratio in _ratios(costs[0], costs[winner]))
-        if 0 in running and (ratios[winner] < _LEAST_GAIN or worse > (rounds == _ROUNDS)):
+        if winner == 0 or (0 in running and not _is_better(_ratios(costs[0], costs[winner]))):
             return Race(candidates[0], 1.0, rounds, decided)
         return Race(candidates[winner], ratios[winner], rounds, decided)
 
@@ -162,3 +165,11 @@ def _ratios(first: Sequence[float], second: Sequence[float]) -> list[float]:
 
 def _least_ratio(costs: Sequence[float], lead: Sequence[float]) -> float:
     return min(_ratios(costs, lead))
+
+
+def _is_better(ratios: Sequence[float]) -> bool:
+    """Whether costs of one over those of another, in the same rounds, say that the other is better."""
+    if len(ratios) < 4:
+        return min(ratios) >= _CLEARLY
+    lost = sum(ratio <= 1 for ratio in ratios)
+    return statistics.median(ratios) >= _LEAST_GAIN and lost <= (len(ratios) == _ROUNDS)

@@ -21,7 +21,7 @@ from inference_pio.runtime.settle import context_of
 from inference_pio.runtime.tuned import Tuned, keep_tuned
 
 # Of the time, what comparing the best with the defaults may take; and of the rest, one measurement.
-_COMPARING, _ONE_OF = 0.25, 80
+_COMPARING, _ONE_OF = 0.25, 120
 _PAIRS = 15
 Report = Callable[[str], None]
 
