@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
+import msgspec
 from rich import box
 from rich.console import Console
 from rich.table import Table
@@ -20,6 +21,9 @@ from inference_pio.benchmarks.environment import environment
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.errors import InferencePIOError
 from inference_pio.loader.resolve import resolve
+from inference_pio.metrics import rates
+from inference_pio.metrics.hardware import read_machine
+from inference_pio.ops import native
 from peers import record, rows
 from peers.command import add_measuring, parsed, say
 from peers.engines import PEERS
@@ -28,7 +32,6 @@ from peers.measure import Contestant, measure_model
 from peers.report import shown
 from peers.results import Result, result_of
 from peers.rows import OURS, Row
-from roofline import machine as machines
 from roofline.bound import Bound, bound
 from roofline.compare import same_machine, verdict
 from roofline.shapes import read_shape
@@ -76,7 +79,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         facts = environment()
         facts["threads"] = options.threads or facts["cores"]
         say("measuring the machine")
-        machine = machines.measure(int(facts["threads"]))
+        cache = rates.last_level_cache(read_machine(native.ISA, ()))
+        machine = rates.measure(int(facts["threads"]), cache)
         last = None if options.quick else record.last("bench")
         lines = [
             line
@@ -90,7 +94,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 130
     data = {
         "rounds": options.rounds,
-        "machine": asdict(machine),
+        "machine": msgspec.to_builtins(machine),
         "rows": [line.as_dict() for line in lines],
         "environment": facts,
     }
@@ -107,7 +111,7 @@ def _measure(
     model: str,
     of_model: Sequence[Row],
     rounds: int,
-    machine: machines.Machine,
+    machine: rates.Rates,
     facts: Mapping[str, Any],
     last: Mapping[str, Any] | None,
 ) -> list[Line]:

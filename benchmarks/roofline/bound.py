@@ -9,8 +9,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inference_pio.benchmarks.workload import Workload
+from inference_pio.metrics.rates import Rates
 from peers.rows import Row
-from roofline.machine import Machine
 from roofline.shapes import Shape
 
 
@@ -22,11 +22,11 @@ class Step:
     linear: float
     attention: float
 
-    def least_seconds(self, machine: Machine) -> float:
+    def least_seconds(self, machine: Rates) -> float:
         reading = self.read_bytes / machine.read_bytes
         return max(reading, self.computing(machine))
 
-    def computing(self, machine: Machine) -> float:
+    def computing(self, machine: Rates) -> float:
         return self.linear / machine.linear_operations + self.attention / machine.bfloat16_operations
 
 
@@ -38,7 +38,7 @@ class Bound:
     by: str
 
 
-def bound(row: Row, shape: Shape, machine: Machine) -> Bound | None:
+def bound(row: Row, shape: Shape, machine: Rates) -> Bound | None:
     """None for a row that is not about computing (a start)."""
     if row.counts == "start":
         return None

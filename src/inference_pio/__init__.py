@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from inference_pio.plugin.manifest import Manifest
     from inference_pio.plugin.optimization import OptimizationInterface
     from inference_pio.plugin.registry import create_plugin
+    from inference_pio.plugin.templates import default_config_manager
+    from inference_pio.runtime.probe import hardware_specs
     from inference_pio.sampling_params import SamplingParams
     from inference_pio.security import ResourceLimits, SecurityLevel
 
@@ -58,6 +60,8 @@ _MODULES = {
     "TextModelPluginInterface": "plugin.interface",
     "ToolCall": "outputs",
     "create_plugin": "plugin.registry",
+    "default_config_manager": "plugin.templates",
+    "hardware_specs": "runtime.probe",
     "initialize_plugin": "plugin.lifecycle",
     "manage_resources": "plugin.lifecycle",
 }
@@ -84,6 +88,8 @@ __all__ = [
     "TextModelPluginInterface",
     "ToolCall",
     "create_plugin",
+    "default_config_manager",
+    "hardware_specs",
     "initialize_plugin",
     "manage_resources",
 ]

@@ -17,6 +17,7 @@ from inference_pio.plugin.runtime import EncodedPrompt, ImagePrompt, Progress, R
 from inference_pio.progress_bar import Bar
 from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.opened import model_store, open_model
+from inference_pio.runtime.settle import settle
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
 from inference_pio.text.reading import chunk_of
@@ -24,6 +25,7 @@ from inference_pio.text.reading import chunk_of
 if TYPE_CHECKING:
     import torch
 
+    from inference_pio.config import Profile
     from inference_pio.plugin.base import ModelPlugin
     from inference_pio.text.tokenizer import Tokenizer
 
@@ -38,15 +40,19 @@ class LLM:
     Args:
         model: a catalogue name, a GGUF file, a directory with config.json and safetensors, or a hub id.
         dtype: "auto" leaves quantised weights in their blocks where the kernels take them; a name asks for dense ones.
+            None is the profile's, without one "auto".
         device: "auto", "cpu", "cuda" or "cuda:N".
         max_model_len: prompt and answer together, in tokens; None is what model and memory allow.
         plugin: the name of the plugin to run it with; None is the one for its architecture. "transformers" is the
             bridge to Transformers' own modules, which runs architectures that have none.
         skip_tokenizer_init: take token ids and give token ids.
-        enable_prefix_caching: reuse keys and values of equal beginnings.
+        enable_prefix_caching: reuse keys and values of equal beginnings; None: unless the profile says otherwise.
         seed: for requests that name none; None draws one per request.
         resource_limits: refuse the model where it needs more; threads and disk use follow it.
         progress: called with bytes done, bytes in total and what is being done.
+        profile: "latency", "throughput", "memory" or "quality": configuration and options where none is named.
+        tuned: options that are not named are those that `inference-pio tune` found best for this checkpoint on this
+            machine, for the profile or whatever it was run for last.
         options: further fields of `RuntimeOptions`: max_num_seqs, quantize, kv_cache_dtype, speculation, mtp, …
 
     Raises:
@@ -57,15 +63,17 @@ class LLM:
         self,
         model: str,
         *,
-        dtype: str | torch.dtype = "auto",
+        dtype: str | torch.dtype | None = None,
         device: str = "auto",
         max_model_len: int | None = None,
         plugin: str | None = None,
         skip_tokenizer_init: bool = False,
-        enable_prefix_caching: bool = True,
+        enable_prefix_caching: bool | None = None,
         seed: int | None = None,
         resource_limits: ResourceLimits | None = None,
         progress: Progress | None = None,
+        profile: str | Profile | None = None,
+        tuned: bool = True,
         **options: Any,
     ) -> None:
         unknown = sorted(set(options) - RuntimeOptions.names())
@@ -73,7 +81,8 @@ class LLM:
             raise UsageError(
                 f"LLM does not know {', '.join(unknown)}; options: {', '.join(sorted(RuntimeOptions.names()))}"
             )
-        options |= {"max_model_len": max_model_len, "skip_tokenizer_init": skip_tokenizer_init}
+        options |= {"skip_tokenizer_init": skip_tokenizer_init} | _named(max_model_len=max_model_len)
+        config = _named(torch_dtype=dtype, use_prefix_caching=enable_prefix_caching) | {"device": device}
         self._seed = seed
         store = model_store(resource_limits)
         with ExitStack() as undo:
@@ -83,19 +92,20 @@ class LLM:
             self._runtime = LocalRuntime(opened)
             self.plugin: ModelPlugin = default_registry().create(manifest.name, runtime=self._runtime)
             undo.callback(self.plugin.cleanup)
-            config = self.plugin.config_class(
-                model_path=str(opened.source.path),
-                model_name=opened.source.name,
-                device=device,
-                torch_dtype=dtype,
-                use_prefix_caching=enable_prefix_caching,
+            self.settled = settle(
+                opened, store, options, config, profile=profile, tuned=tuned, limits=resource_limits
             )
-            limits = {"resource_limits": resource_limits} if resource_limits is not None else {}
-            if not self.plugin.initialize(config=config, progress=progress, **limits, **options):
+            asked = self.plugin.config_class(
+                model_path=str(opened.source.path), model_name=opened.source.name, **self.settled.config
+            )
+            limits = _named(resource_limits=resource_limits)
+            if not self.plugin.initialize(config=asked, progress=progress, **limits, **self.settled.options):
                 raise self.plugin.last_error or PluginError(f"{manifest.name!r} could not be initialised")
             self.plugin.load_model()
             if manifest.fallback:
                 _log.warning("%s runs through %s", opened.source.name, manifest.fallback)
+            if self.settled.note:
+                _log.info("%s: %s", opened.source.name, self.settled.note)
             undo.pop_all()
 
     def generate(
@@ -264,6 +274,11 @@ class LLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _named(**values: Any) -> dict[str, Any]:
+    """Those that the caller gave."""
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def _prompt(prompt: Prompt) -> RuntimePrompt:

@@ -10,11 +10,10 @@ import pytest
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.loader.tensor_info import TensorInfo
+from inference_pio.metrics.rates import Rates
 from peers.rows import Bar, Row
-from roofline import machine as machines
 from roofline.bound import bound, decode, prefill
 from roofline.compare import same_machine, verdict
-from roofline.machine import Machine
 from roofline.shapes import Shape, shape_of
 
 # 1000 bytes of weights, 400 + 100 parameters, 8 bytes of keys and values a token, two heads of 3 in one layer.
@@ -42,10 +41,10 @@ def test_each_further_token_is_a_step_over_a_longer_context() -> None:
 
 def test_whichever_takes_longer_bounds() -> None:
     work = row(Workload(prompt_len=3, output_len=2), "output after the first")
-    reads_slowly = bound(work, SHAPE, Machine(1, 100.0, 1e9, 1e9))
+    reads_slowly = bound(work, SHAPE, Rates(1, 100.0, 1e9, 1e9))
     assert reads_slowly is not None
     assert (reads_slowly.seconds, reads_slowly.by) == (pytest.approx((1000 + 4 * 8) / 100), "memory")
-    computes_slowly = bound(work, SHAPE, Machine(1, 1e9, 10.0, 5.0))
+    computes_slowly = bound(work, SHAPE, Rates(1, 1e9, 10.0, 5.0))
     assert computes_slowly is not None
     # Weights in int8, which is faster here; attention in bfloat16.
     assert computes_slowly.seconds == pytest.approx(2 * 500 / 10 + 4 * 4 * 6 / 5)
@@ -53,7 +52,7 @@ def test_whichever_takes_longer_bounds() -> None:
 
 
 def test_a_row_is_bounded_by_what_it_counts() -> None:
-    machine = Machine(1, 100.0, 1e9, 1e9)
+    machine = Rates(1, 100.0, 1e9, 1e9)
     work = Workload(prompt_len=3, output_len=2)
     seconds = {
         counts: found.seconds
@@ -91,17 +90,6 @@ def test_shape_of_a_header(tied: bool) -> None:
     )
     wide = shape_of(metadata | {"some.attention.key_length": 16}, tensors)
     assert (wide.kv_bytes, wide.attention_width) == (2 * 3 * 16 * 2, 3 * 4 * 16)
-
-
-def test_a_machine_has_rates(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(machines, "_LEAST_BYTES", 2**20)
-    monkeypatch.setattr(machines, "_last_level_cache", lambda: 0)
-    monkeypatch.setattr(machines, "_SIDE", 64)
-    found = machines.measure(1)
-    assert 1e8 < found.read_bytes < 1e13
-    assert 1e7 < found.bfloat16_operations < 1e14
-    assert found.linear_operations == max(found.int8_operations, found.bfloat16_operations)
-    assert "with 1 threads" in str(found)
 
 
 def summary(*samples: float) -> Summary:

@@ -35,11 +35,13 @@ def test_memory_of_this_process_grows_with_what_it_takes() -> None:
 
 
 def test_cgroup_limit_is_what_is_left(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("400000\n")
-    monkeypatch.setattr(memory, "_CGROUP_V2", tmp_path)
+    group = tmp_path / "sys/fs/cgroup"
+    group.mkdir(parents=True)
+    (group / "memory.max").write_text("1000000\n")
+    (group / "memory.current").write_text("400000\n")
+    monkeypatch.setattr(memory, "_ROOT", tmp_path)
     assert memory.available_bytes() == 600_000
-    (tmp_path / "memory.max").write_text("max\n")
+    (group / "memory.max").write_text("max\n")
     assert memory.available_bytes() > 600_000
 
 

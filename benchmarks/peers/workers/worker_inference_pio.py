@@ -16,7 +16,11 @@ class InferencePIO:
     def __init__(self, settings: Settings) -> None:
         # Answers to random prompts repeat themselves: guessing ahead would win where it does not for people.
         self._llm = LLM(
-            settings.model, max_model_len=settings.max_len, max_num_seqs=settings.max_seqs, speculation=0
+            settings.model,
+            max_model_len=settings.max_len,
+            max_num_seqs=settings.max_seqs,
+            speculation=0,
+            tuned=False,  # records of different days are set against each other
         )
         self.vocab_size: int = self._llm.plugin.config.vocab_size
         self.version = inference_pio.__version__

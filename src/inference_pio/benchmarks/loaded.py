@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
 
@@ -14,8 +16,13 @@ from inference_pio.benchmarks.workload import Workload
 from inference_pio.errors import GenerationError, PluginError
 from inference_pio.outputs import RequestOutput
 from inference_pio.plugin.registry import create_plugin
+from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.runtime.local import LocalRuntime
+from inference_pio.runtime.opened import model_store, open_model
 from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.runtime.settle import settle
+
+_log = logging.getLogger("inference_pio")
 
 
 class LoadedModel:
@@ -28,6 +35,7 @@ class LoadedModel:
         dtype, device, kv_cache_dtype: as `LLM` takes them.
         flags: further fields of the plugin's configuration.
         text: load the tokenizer too.
+        tuned: use what `inference-pio tune` found best, as `LLM` does.
 
     Raises:
         InferencePIOError: the model cannot be found, read or run here.
@@ -44,24 +52,34 @@ class LoadedModel:
         kv_cache_dtype: str = "auto",
         flags: Mapping[str, Any] | None = None,
         text: bool = False,
+        tuned: bool = True,
     ) -> None:
-        self._runtime = LocalRuntime()
-        self.plugin = create_plugin(plugin, runtime=self._runtime)
-        config = self.plugin.config_class(model_path=model, torch_dtype=dtype, device=device)
-        for name, value in (flags or {}).items():
-            if not hasattr(config, name):
-                raise PluginError(f"{plugin!r} has no configuration field {name!r}")
-            setattr(config, name, value)
-        sizes: dict[str, Any] = {
-            "kv_cache_dtype": kv_cache_dtype,
-            "max_model_len": max(workload.longest for workload in workloads),
-            "max_num_seqs": max(workload.concurrency for workload in workloads),
-            # Answers to random prompts go round in circles: what guessing ahead gains on them says nothing.
-            "speculation": 0,
-        }
-        if not self.plugin.initialize(config=config, skip_tokenizer_init=not text, **sizes):
-            raise self.plugin.last_error or PluginError(f"{plugin!r} could not be initialised")
-        self.model: nn.Module = self.plugin.load_model()
+        with ExitStack() as undo:
+            opened = open_model(model, RuntimeOptions())
+            self._runtime = LocalRuntime(opened)
+            undo.callback(self._runtime.close)
+            self.plugin = create_plugin(plugin, runtime=self._runtime)
+            path = str(opened.source.path)
+            config = self.plugin.config_class(model_path=path, torch_dtype=dtype, device=device)
+            for name, value in (flags or {}).items():
+                if not hasattr(config, name):
+                    raise PluginError(f"{plugin!r} has no configuration field {name!r}")
+                setattr(config, name, value)
+            sizes: dict[str, Any] = {
+                "kv_cache_dtype": kv_cache_dtype,
+                "max_model_len": max(workload.longest for workload in workloads),
+                "max_num_seqs": max(workload.concurrency for workload in workloads),
+                # Answers to random prompts go round in circles: what guessing ahead gains on them says nothing.
+                "speculation": 0,
+            }
+            loaded = {"torch_dtype": dtype, "device": device}
+            settled = settle(opened, model_store(None), sizes, loaded, profile=None, tuned=tuned, limits=None)
+            if settled.note:
+                _log.info("%s: %s", opened.source.name, settled.note)
+            if not self.plugin.initialize(config=config, skip_tokenizer_init=not text, **settled.options):
+                raise self.plugin.last_error or PluginError(f"{plugin!r} could not be initialised")
+            self.model: nn.Module = self.plugin.load_model()
+            undo.pop_all()
 
     @property
     def vocab_size(self) -> int:

@@ -10,7 +10,19 @@ from typing import Annotated, cast
 import typer
 
 from inference_pio import __version__
-from inference_pio.cli import calibrate, chat, doctor, models, new_model, plan, plugins, run, verify
+from inference_pio.cli import (
+    calibrate,
+    chat,
+    doctor,
+    models,
+    new_model,
+    plan,
+    plugins,
+    probe,
+    run,
+    tune,
+    verify,
+)
 from inference_pio.cli.flat import flat
 from inference_pio.cli.text import one_line
 from inference_pio.errors import UsageError
@@ -26,6 +38,8 @@ app.command("chat")(flat(chat.chat))
 app.add_typer(models.app, name="models")
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
+app.command("probe")(probe.probe)
+app.command("tune")(flat(tune.tune))
 app.command("plan")(flat(plan.plan))
 app.command("calibrate")(calibrate.calibrate)
 app.command("verify")(verify.verify)

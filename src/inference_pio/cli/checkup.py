@@ -8,7 +8,6 @@ import shutil
 import sys
 from collections.abc import Mapping
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 import psutil
@@ -16,22 +15,10 @@ import psutil
 from inference_pio import __version__
 from inference_pio.cli.plugins import bridge_line, registered_plugins
 from inference_pio.errors import InferencePIOError
-from inference_pio.loader.store import ModelStore, free_bytes
+from inference_pio.loader.store import ModelStore, free_bytes, is_writable
+from inference_pio.metrics.hardware import read_machine
 from inference_pio.metrics.memory import available_bytes
 
-_ISA = (
-    "avx",
-    "avx2",
-    "fma",
-    "f16c",
-    "avx512f",
-    "avx512_bf16",
-    "avx512_vnni",
-    "avx_vnni",
-    "amx_bf16",
-    "amx_int8",
-)
-_ARM_ISA = ("asimd", "asimddp", "asimdhp", "bf16", "i8mm", "sve", "sve2")
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 _HUB_SETTINGS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
 
@@ -81,33 +68,14 @@ def _torch(problems: list[str]) -> tuple[dict[str, Any], list[dict[str, str]]]:
 
 
 def _processor() -> dict[str, Any]:
-    flags, name = _cpuinfo()
+    processor = read_machine("", ()).processor
     return {
-        "name": name or platform.processor() or platform.machine(),
-        "instructions": [flag for flag in (*_ISA, *_ARM_ISA) if flag in flags],
-        "cores": psutil.cpu_count(logical=False) or "unknown",
-        "hardware_threads": psutil.cpu_count(),
-        "usable_by_this_process": _usable_cpus(),
+        "name": processor.name,
+        "instructions": list(processor.instructions),
+        "cores": processor.cores or "unknown",
+        "hardware_threads": processor.threads,
+        "usable_by_this_process": processor.usable,
     }
-
-
-def _cpuinfo() -> tuple[frozenset[str], str]:
-    """Instruction set flags and name, as Linux tells them; empty elsewhere."""
-    path = Path("/proc/cpuinfo")
-    if not path.is_file():
-        return frozenset(), ""
-    facts: dict[str, str] = {}
-    for line in path.read_text(errors="replace").splitlines():
-        key, _, value = line.partition(":")
-        facts.setdefault(key.strip(), value.strip())
-    return frozenset((facts.get("flags") or facts.get("Features", "")).split()), facts.get("model name", "")
-
-
-def _usable_cpus() -> int:
-    """CPUs that the scheduler gives this process, where the system tells."""
-    if sys.platform == "linux":
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _memory() -> dict[str, Any]:
@@ -125,19 +93,13 @@ def _models() -> dict[str, Any]:
         store = ModelStore()
         return {
             "folder": str(store.home),
-            "writable": _writable(store.home),
+            "writable": is_writable(store.home),
             "complete_models": [receipt.name for receipt in store.installed()],
             "used_bytes": store.disk_usage_bytes(),
             "free_disk_bytes": free_bytes(store.home),
         }
     except (InferencePIOError, OSError) as error:
         return {"folder": f"cannot be used: {error}"}
-
-
-def _writable(folder: Path) -> bool:
-    """Whether the folder, or the nearest one above it that is there, takes new files."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return there.is_dir() and os.access(there, os.W_OK)
 
 
 def _downloads() -> dict[str, Any]:

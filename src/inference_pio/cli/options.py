@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Annotated, Any, Literal
 
 import typer
 
-from inference_pio.config import BaseModelConfig
+from inference_pio.config import PROFILES, BaseModelConfig, Profile, find_profile
 from inference_pio.plugin.runtime import EXPERTS, KV_DTYPES, RuntimeOptions
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
@@ -118,14 +118,14 @@ class EngineOptions:
     """How the model runs, and within which limits."""
 
     dtype: Annotated[
-        Literal["auto", "float32", "bfloat16", "float16"],
+        Literal["auto", "float32", "bfloat16", "float16"] | None,
         _engine(
             "auto (a GGUF file's blocks as they are where the kernels take them; else bfloat16 where the device "
             "has it, else float32), or dense weights in float32, bfloat16 or float16.",
             "--dtype",
             value="NAME",
         ),
-    ] = "auto"
+    ] = None
     device: Annotated[
         str, _engine("auto (the first GPU, else the CPU), cpu, cuda or cuda:N.", "--device", value="NAME")
     ] = "auto"
@@ -137,6 +137,16 @@ class EngineOptions:
             "--plugin",
             value="NAME",
         ),
+    ] = None
+    profile: Annotated[
+        str | None,
+        _engine(f"Options for {', '.join(PROFILES)}, where none is given.", "--profile", value="NAME"),
+    ] = None
+    no_tuned: Annotated[
+        bool, _engine("Leave aside what `tune` found best for this model here.", "--no-tuned")
+    ] = False
+    threads: Annotated[
+        int | None, _engine("Compute threads. (one for each core)", "--threads", value="N")
     ] = None
     max_model_len: Annotated[
         int | None,
@@ -168,14 +178,14 @@ class EngineOptions:
         ),
     ] = None
     experts: Annotated[
-        str,
+        str | None,
         _engine(
             "Experts in blocks: in memory, or on disk, in a file that is mapped; auto takes the disk where memory is "
             "too small.",
             "--experts",
             value="|".join(EXPERTS),
         ),
-    ] = RuntimeOptions.experts
+    ] = None
     speculation: Annotated[
         int | None,
         _engine(
@@ -185,13 +195,14 @@ class EngineOptions:
         ),
     ] = None
     quality: Annotated[
-        Literal["exact", "faithful", "fast"],
+        Literal["exact", "faithful", "fast"] | None,
         _engine(
-            "How far approximate techniques may move answers, by the model's receipt (see calibrate).",
+            "How far approximate techniques may move answers, by the model's receipt (see calibrate). "
+            f"(default {RuntimeOptions.quality})",
             "--quality",
             value="LEVEL",
         ),
-    ] = "faithful"
+    ] = None
     enable: Annotated[
         list[str] | None,
         _engine(
@@ -240,22 +251,40 @@ class EngineOptions:
         )
         return ResourceLimits(**{**open_limits, **stated})
 
+    def given(self, max_num_seqs: int | None) -> dict[str, Any]:
+        """Fields of `RuntimeOptions` that were given, and no others: those that are not as they are by default here.
+        Wrong values raise `UsageError` now, before anything is looked for.
+        """
+        stated = {
+            field.name: getattr(self, field.name)
+            for field in fields(self)
+            if field.name in RuntimeOptions.names()
+        }
+        given = {name: value for name, value in stated.items() if value != getattr(EngineOptions, name)}
+        given |= {"mtp": False} if self.no_mtp else {}
+        given |= {"download": False} if self.offline else {}
+        given |= {"max_num_seqs": max_num_seqs} if max_num_seqs is not None else {}
+        RuntimeOptions(**given)
+        return given
+
+    def keywords(self, max_num_seqs: int | None) -> dict[str, Any]:
+        """What `LLM` takes of it, beside profile and progress."""
+        return {
+            "dtype": self.dtype,
+            "device": self.device,
+            "plugin": self.plugin,
+            "enable_prefix_caching": False if self.no_prefix_caching else None,
+            "resource_limits": self.limits(),
+            **self.given(max_num_seqs),
+        }
+
     def runtime_options(self, max_num_seqs: int) -> RuntimeOptions:
-        """Wrong values raise `UsageError` here, before anything is looked for."""
-        return RuntimeOptions(
-            max_model_len=self.max_model_len,
-            max_num_seqs=max_num_seqs,
-            speculation=RuntimeOptions.speculation if self.speculation is None else self.speculation,
-            mtp=not self.no_mtp,
-            kv_cache_memory_gb=self.kv_cache_memory_gb,
-            kv_cache_dtype=RuntimeOptions.kv_cache_dtype
-            if self.kv_cache_dtype is None
-            else self.kv_cache_dtype,
-            quantize=self.quantize,
-            experts=self.experts,
-            quality=self.quality,
-            enable=tuple(self.enable or ()),
-            disable=tuple(self.disable or ()),
-            accept_licence=self.accept_licence,
-            download=not self.offline,
-        )
+        """What was given, over the profile's."""
+        return RuntimeOptions(**{**self._profile().engine, **self.given(max_num_seqs)})
+
+    def dtype_of_all(self) -> str:
+        """What was given, else the profile's, else "auto"."""
+        return self.dtype or str(self._profile().config.get("torch_dtype", "auto"))
+
+    def _profile(self) -> Profile:
+        return find_profile(self.profile) if self.profile is not None else Profile("")

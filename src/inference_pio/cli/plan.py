@@ -35,7 +35,9 @@ def plan(
     with importing():
         from inference_pio.runtime.plan_only import plan_only
     with download_bars(quiet=False) as progress:
-        found = plan_only(model, engine.dtype, engine.device, options, limits, progress, engine.plugin)
+        found = plan_only(
+            model, engine.dtype_of_all(), engine.device, options, limits, progress, engine.plugin
+        )
     planned = found.prepared
     if as_json:
         print_json(

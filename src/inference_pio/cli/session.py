@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from inference_pio.cli.exit_codes import INTERRUPTED
 from inference_pio.cli.options import EngineOptions
 from inference_pio.cli.progress import download_bars
+from inference_pio.cli.text import one_line
 from inference_pio.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
@@ -54,20 +56,22 @@ class Session:
 def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool) -> Iterator[Session]:
     """The model, ready to answer; closed when the block is left, however that happens."""
     started = perf_counter()
-    limits, options = engine.limits(), engine.runtime_options(max_num_seqs)
+    keywords = engine.keywords(max_num_seqs)
+    engine.runtime_options(
+        max_num_seqs
+    )  # wrong profiles, like wrong values, are told before anything is imported
     with importing():
         from inference_pio.llm import LLM
     with download_bars(quiet) as progress:
         llm = LLM(
             model,
-            dtype=engine.dtype,
-            device=engine.device,
-            plugin=engine.plugin,
-            enable_prefix_caching=not engine.no_prefix_caching,
-            resource_limits=limits,
             progress=progress,
-            **vars(options),
+            profile=engine.profile,
+            tuned=not engine.no_tuned,
+            **keywords,
         )
+    if llm.settled.note and not quiet:
+        print(one_line(f"({llm.settled.note})"), file=sys.stderr)
     with llm:
         yield Session(llm, perf_counter() - started)
 

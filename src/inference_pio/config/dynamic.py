@@ -3,29 +3,52 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from inference_pio.config.base import BaseModelConfig
+from inference_pio.config.profiles import PROFILES, Profile, find_profile
 
 LOW_MEMORY_GB = 8
 HIGH_MEMORY_GB = 24
 
+Template = type[BaseModelConfig] | Callable[[], type[BaseModelConfig]]
+
 
 class DynamicConfigManager:
-    """Templates by model type; thresholds on GPU memory as the standard states them."""
+    """Templates by model type; thresholds on GPU memory as the standard states them; profiles laid over both.
+
+    `plugin.templates.default_config_manager` is one with the templates of all plugins.
+    """
 
     def __init__(self) -> None:
-        self.config_templates: dict[str, type[BaseModelConfig]] = {}
-        self.optimization_profiles: dict[str, Mapping[str, Any]] = {}
+        self.config_templates: dict[str, Template] = {}
+        self.optimization_profiles: dict[str, Profile] = dict(PROFILES)
 
-    def register_config_template(self, model_type: str, config_class: type[BaseModelConfig]) -> None:
-        """Register a configuration class for a model type."""
+    def register_config_template(self, model_type: str, config_class: Template) -> None:
+        """Register a configuration class for a model type, or what finds it when it is wanted."""
         self.config_templates[model_type] = config_class
 
-    def register_optimization_profile(self, name: str, changes: Mapping[str, Any]) -> None:
-        """Register named field values that `get_optimal_config(…, profile=name)` lays over the template."""
-        self.optimization_profiles[name] = dict(changes)
+    def register_optimization_profile(
+        self, name: str, changes: Mapping[str, Any], engine_options: Mapping[str, Any] | None = None
+    ) -> None:
+        """Register a profile.
+
+        Args:
+            changes: field values that `get_optimal_config(…, profile=name)` lays over the template.
+            engine_options: values of `RuntimeOptions`, which `get_engine_options(name)` gives.
+        """
+        self.optimization_profiles[name] = Profile(
+            name, config=dict(changes), engine=dict(engine_options or {})
+        )
+
+    def get_engine_options(self, profile: str) -> dict[str, Any]:
+        """What a profile asks of the engine: keywords of `LLM` and `initialize`.
+
+        Raises:
+            UsageError: no profile of that name.
+        """
+        return dict(find_profile(profile, self.optimization_profiles).engine)
 
     def get_optimal_config(
         self, model_type: str, hardware_specs: Mapping[str, Any], profile: str | None = None
@@ -35,7 +58,7 @@ class DynamicConfigManager:
         Raises:
             ValueError: no template, or no profile, of that name.
         """
-        config: BaseModelConfig = self._lookup("config template", self.config_templates, model_type)()
+        config = self._template(model_type)()
         gpu_memory_gb = hardware_specs.get("gpu_memory_gb", 0)
         if gpu_memory_gb < LOW_MEMORY_GB:
             config.torch_dtype = "float16"
@@ -46,7 +69,7 @@ class DynamicConfigManager:
             config.gradient_checkpointing = False
             config.use_flash_attention_2 = True
         if profile is not None:
-            for field, value in self._lookup("profile", self.optimization_profiles, profile).items():
+            for field, value in find_profile(profile, self.optimization_profiles).config.items():
                 if not hasattr(config, field):
                     raise ValueError(
                         f"profile {profile!r} sets {field!r}, which {type(config).__name__} does not have"
@@ -54,10 +77,10 @@ class DynamicConfigManager:
                 setattr(config, field, value)
         return config
 
-    @staticmethod
-    def _lookup(what: str, table: Mapping[str, Any], name: str) -> Any:
-        if name not in table:
-            near = difflib.get_close_matches(name, table, n=1)
+    def _template(self, model_type: str) -> type[BaseModelConfig]:
+        if model_type not in self.config_templates:
+            near = difflib.get_close_matches(model_type, self.config_templates, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"No {what} found for model type: {name}{hint}")
-        return table[name]
+            raise ValueError(f"No config template found for model type: {model_type}{hint}")
+        template = self.config_templates[model_type]
+        return template if isinstance(template, type) else template()

@@ -168,9 +168,18 @@ def default_home() -> Path:
 
 def free_bytes(path: Path) -> int:
     """Bytes free where `path` is or would be made."""
-    while not path.exists():
-        path = path.parent
-    return shutil.disk_usage(path).free
+    return shutil.disk_usage(existing(path)).free
+
+
+def is_writable(folder: Path) -> bool:
+    """Whether the folder, or the nearest one above it that is there, takes new files."""
+    there = existing(folder)
+    return there.is_dir() and os.access(there, os.W_OK)
+
+
+def existing(path: Path) -> Path:
+    """The path, or the nearest folder above it that is there."""
+    return next(each for each in (path, *path.parents) if each.exists())
 
 
 def _mb(count: int) -> str:

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import psutil
 
+from inference_pio.metrics import cgroup
+
 _STATUS = Path("/proc/self/status")  # Linux
-_CGROUP_V2 = Path("/sys/fs/cgroup")
-_CGROUP_V1 = Path("/sys/fs/cgroup/memory")
+_ROOT = cgroup.ROOT
 
 
 def available_bytes() -> int:
@@ -40,12 +41,4 @@ def peak_process_bytes() -> int:
 
 
 def _cgroup_room() -> list[int]:
-    for limit_file, usage_file in (
-        (_CGROUP_V2 / "memory.max", _CGROUP_V2 / "memory.current"),
-        (_CGROUP_V1 / "memory.limit_in_bytes", _CGROUP_V1 / "memory.usage_in_bytes"),
-    ):
-        if limit_file.is_file() and usage_file.is_file():
-            limit = limit_file.read_text().strip()
-            if limit.isdigit():
-                return [max(0, int(limit) - int(usage_file.read_text()))]
-    return []
+    return [max(0, limit - used) for limit, used in cgroup.memory_limits(_ROOT)]

@@ -62,6 +62,8 @@ RuntimePrompt = str | Sequence[int] | ImagePrompt | EncodedPrompt
 
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 EXPERTS = ("auto", "memory", "disk")
+_FROM_ONE = ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens", "block_size")
+_FROM_ONE_OR_NONE = ("max_model_len", "keep_vocabulary", "threads")
 QUALITIES = ("exact", "faithful", "fast")
 DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
 
@@ -78,6 +80,7 @@ class RuntimeOptions:
     speculation             tokens of one sequence that are guessed ahead in one step at most; 0: none
     mtp                     where the checkpoint has a layer that predicts further tokens and speculation is on, that
                             layer is loaded and guesses too (multi-token prediction)
+    threads                 compute threads; None: as many as torch takes by itself, one for each core
     kv_cache_memory_gb      KV memory in GB, beside the state of sequences where a model keeps any; None: from the
                             memory that is free, at most 4 GiB
     kv_cache_dtype          "float32", "bfloat16", "int8" (whole numbers, one scale per token and head; beside float32
@@ -103,6 +106,7 @@ class RuntimeOptions:
     block_size: int = 32
     speculation: int = 15
     mtp: bool = True
+    threads: int | None = None
     kv_cache_memory_gb: float | None = None
     kv_cache_dtype: str = "auto"
     quantize: str | None = None
@@ -121,16 +125,8 @@ class RuntimeOptions:
         self._check_words()
 
     def _check_numbers(self) -> None:
-        lowest = {
-            "tensor_parallel_size": 1,
-            "max_num_seqs": 1,
-            "max_num_batched_tokens": 1,
-            "block_size": 1,
-            "speculation": 0,
-        }
-        for name in ("max_model_len", "keep_vocabulary"):
-            if getattr(self, name) is not None:
-                lowest[name] = 1
+        lowest = dict.fromkeys(_FROM_ONE, 1) | {"speculation": 0}
+        lowest |= {name: 1 for name in _FROM_ONE_OR_NONE if getattr(self, name) is not None}
         for name, low in lowest.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:

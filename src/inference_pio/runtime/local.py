@@ -44,9 +44,9 @@ from inference_pio.runtime.prepared import Prepared, prepare_model
 from inference_pio.runtime.prompts import TextSide
 from inference_pio.runtime.receipts import receipt_grants
 from inference_pio.runtime.requests import Answers, run_all
+from inference_pio.runtime.threads import threads_to_use
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
-from inference_pio.security.report import threads_for
 
 
 class LocalRuntime:
@@ -81,9 +81,12 @@ class LocalRuntime:
             undo.callback(self.close)  # a refused model leaves no file open and no thread count behind
             if limits is not None:
                 self._store = model_store(limits)
-                self._threads_before = torch.get_num_threads()
+            before = torch.get_num_threads()
+            threads = threads_to_use(options.threads, limits, before)
+            if threads is not None:
+                self._threads_before = before
                 # Set before the engine's thread exists: torch hands the number on to threads started later.
-                torch.set_num_threads(min(threads_for(limits.cpu_percent), self._threads_before))
+                torch.set_num_threads(threads)
             if self._opened is None or config.model_path not in (
                 str(self._opened.source.path),
                 self._opened.source.name,
@@ -147,6 +150,10 @@ class LocalRuntime:
             torch.set_num_threads(self._threads_before)
         self._loop = self._text = self._model = self._prepared = self._opened = self._threads_before = None
         release_memory()
+
+    @property
+    def prepared(self) -> Prepared:
+        return self._ready()
 
     @property
     def plan(self) -> MemoryPlan:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
-from pathlib import Path
-
 import psutil
 import torch
 from torch import nn
 
 from inference_pio.engine.updates import EngineStats
 from inference_pio.layers.protocol import TakesQuantized, TakesStacks
-from inference_pio.loader.store import ModelStore
+from inference_pio.loader.store import ModelStore, free_bytes
 from inference_pio.metrics.memory import available_bytes, peak_process_bytes, process_bytes
 from inference_pio.runtime.opened import OpenedModel
 from inference_pio.runtime.plan import MemoryPlan
@@ -68,13 +65,8 @@ def disk_stats(opened: OpenedModel | None, store: ModelStore) -> dict[str, float
         "model_bytes": sum(tensor.nbytes for tensor in opened.checkpoint.tensors.values()) if opened else 0,
         "model_cache_bytes": store.disk_usage_bytes(),
         "model_cache_limit_bytes": store.limit_bytes if store.limit_bytes is not None else float("inf"),
-        "free_bytes": shutil.disk_usage(_existing(store.home)).free,
+        "free_bytes": free_bytes(store.home),
     }
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(path for path in (folder, *folder.parents) if path.exists())
 
 
 def loaded_weight_bytes(model: nn.Module) -> int:
