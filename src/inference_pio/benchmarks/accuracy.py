@@ -65,6 +65,11 @@ def measure(suite: Suite, settings: Settings) -> Report:
     return report
 
 
+def described() -> str:
+    """What is asked, in words."""
+    return f"{_MOST_TOKENS} tokens of {_TEXT}"
+
+
 @torch.inference_mode()
 def score(loaded: LoadedModel, ids: list[int]) -> Scores:
     """Score a text in chunks, each attending to those before it through a cache of its own."""

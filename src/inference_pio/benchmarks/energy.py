@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference_pio.benchmarks.command import Settings
-from inference_pio.benchmarks.harness import Run, Timed, per_second, repeat
+from inference_pio.benchmarks.harness import Run, Timed, per_second
 from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.benchmarks.workload import Suite, Workload
@@ -31,7 +31,9 @@ def measure(suite: Suite, settings: Settings, meter: EnergyMeter | None = None) 
     with settings.load(suite, batch, decode) as loaded:
         report = Report("power_efficiency", loaded.name)
         for workload in (batch, decode):
-            runs = repeat(metered(meter, partial(loaded.run, workload)), rounds=settings.count(3))
+            runs = settings.repeat(
+                f"power_efficiency, {workload}", metered(meter, partial(loaded.run, workload)), usual=3
+            )
             energy = energy_of(runs, workload)
             report.add(f"energy, {workload}", "J/token", energy.joules_per_token, note)
             report.add(f"power, {workload}", "W", energy.watts, note)

@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from inference_pio.benchmarks.workload import Workload
-from inference_pio.errors import GenerationError, PluginError
+from inference_pio.errors import GenerationError, PluginError, UsageError
 from inference_pio.outputs import RequestOutput
 from inference_pio.plugin.registry import create_plugin
 from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.security import ResourceLimits
 
 
 class LoadedModel:
@@ -27,6 +28,8 @@ class LoadedModel:
         workloads: what it will be given: context and batch are as large as these need.
         dtype, device, kv_cache_dtype: as `LLM` takes them.
         flags: further fields of the plugin's configuration.
+        options: further fields of `RuntimeOptions`; a context shorter than the workloads need is refused.
+        limits: what the model may use.
         text: load the tokenizer too.
 
     Raises:
@@ -43,6 +46,8 @@ class LoadedModel:
         device: str = "auto",
         kv_cache_dtype: str = "auto",
         flags: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        limits: ResourceLimits | None = None,
         text: bool = False,
     ) -> None:
         self._runtime = LocalRuntime()
@@ -52,14 +57,20 @@ class LoadedModel:
             if not hasattr(config, name):
                 raise PluginError(f"{plugin!r} has no configuration field {name!r}")
             setattr(config, name, value)
-        sizes: dict[str, Any] = {
+        longest = max(workload.longest for workload in workloads)
+        # Answers to random prompts go round in circles: what guessing ahead gains on them says nothing.
+        chosen: dict[str, Any] = {
             "kv_cache_dtype": kv_cache_dtype,
-            "max_model_len": max(workload.longest for workload in workloads),
-            "max_num_seqs": max(workload.concurrency for workload in workloads),
-            # Answers to random prompts go round in circles: what guessing ahead gains on them says nothing.
             "speculation": 0,
-        }
-        if not self.plugin.initialize(config=config, skip_tokenizer_init=not text, **sizes):
+            "max_model_len": longest,
+        } | dict(options or {})
+        if chosen["max_model_len"] < longest:
+            raise UsageError(
+                f"max_model_len {chosen['max_model_len']} is too short: the workload has {longest} tokens"
+            )
+        chosen["max_num_seqs"] = max(workload.concurrency for workload in workloads)
+        chosen |= {"resource_limits": limits} if limits is not None else {}
+        if not self.plugin.initialize(config=config, skip_tokenizer_init=not text, **chosen):
             raise self.plugin.last_error or PluginError(f"{plugin!r} could not be initialised")
         self.model: nn.Module = self.plugin.load_model()
 

@@ -60,6 +60,16 @@ class Workload:
             concurrency=min(self.concurrency, 4),
         )
 
+    def within(self, positions: int) -> Workload:
+        """The same with prompts as long as a context of so many tokens leaves."""
+        if self.longest <= positions:
+            return self
+        output = min(self.output_len, max(1, positions // 2))
+        prompt = max(1, positions - output)
+        return replace(
+            self, prompt_len=prompt, output_len=output, shared_len=min(self.shared_len, prompt - 1)
+        )
+
     def __str__(self) -> str:
         shared = f" ({self.shared_len} of them shared)" if self.shared_len else ""
         return f"{self.concurrency} × {self.prompt_len}{shared} + {self.output_len} tokens"
@@ -93,3 +103,15 @@ class Suite:
     prefill: Workload
     decode: Workload
     techniques: tuple[Technique, ...]
+
+    def within(self, positions: int) -> Suite:
+        """The same for a model whose context has so many tokens."""
+        return replace(
+            self,
+            batch=self.batch.within(positions),
+            prefill=self.prefill.within(positions),
+            decode=self.decode.within(positions),
+            techniques=tuple(
+                replace(one, workload=one.workload.within(positions)) for one in self.techniques
+            ),
+        )
