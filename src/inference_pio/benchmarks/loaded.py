@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,7 +16,9 @@ from inference_pio.outputs import RequestOutput
 from inference_pio.plugin.registry import create_plugin
 from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
+from inference_pio.text.tokenizer import Tokenizer
 
 
 class LoadedModel:
@@ -96,6 +98,15 @@ class LoadedModel:
         return next(self.model.parameters()).device
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """Where it was loaded with `text`."""
+        return self._runtime.text.tokenizer
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
+        """The prompt that the model's chat template makes of a conversation."""
+        return self._runtime.render_chat(messages, add_generation_prompt=add_generation_prompt)
+
+    @property
     def plan(self) -> MemoryPlan:
         return self._runtime.plan
 
@@ -113,6 +124,19 @@ class LoadedModel:
                     f"{answer.error or answer.finish_reason}"
                 )
         return outputs
+
+    def answers(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        params: Sequence[SamplingParams],
+        on_finished: Callable[[], None],
+    ) -> list[str]:
+        """The text that follows each prompt; raises `GenerationError` where one was not answered."""
+        outputs = self._runtime.generate(prompts, params, on_finished)
+        for output in outputs:
+            if output.outputs[0].error is not None:
+                raise GenerationError(f"a question was not answered: {output.outputs[0].error}")
+        return [output.outputs[0].text for output in outputs]
 
     def token_times(self, workload: Workload, round_number: int) -> list[float]:
         """Seconds from the request to each token of one streamed answer."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from inference_pio.benchmarks.usual import usual_techniques
@@ -44,9 +44,11 @@ def suite_for(plugin: str, opened: OpenedModel, registry: Registry | None = None
     else:
         suite = declared
     positions = context_of(opened)
-    if positions is not None and suite.within(positions) != suite:
-        suite = suite.within(positions)
-        notes.append(f"prompts are shortened to the model's context of {positions} tokens")
+    if positions is not None:
+        fitting = suite.within(positions)
+        if replace(fitting, context=suite.context) != suite:
+            notes.append(f"prompts are shortened to the model's context of {positions} tokens")
+        suite = fitting
     return Found(suite, tuple(notes))
 
 

@@ -95,7 +95,10 @@ class Technique:
 
 @dataclass(frozen=True)
 class Suite:
-    """What one plugin's six benchmarks measure."""
+    """What one plugin's six benchmarks measure.
+
+    context  tokens that the model takes at most, where somebody looked
+    """
 
     plugin: str
     model: str
@@ -103,11 +106,13 @@ class Suite:
     prefill: Workload
     decode: Workload
     techniques: tuple[Technique, ...]
+    context: int | None = None
 
     def within(self, positions: int) -> Suite:
         """The same for a model whose context has so many tokens."""
         return replace(
             self,
+            context=positions,
             batch=self.batch.within(positions),
             prefill=self.prefill.within(positions),
             decode=self.decode.within(positions),
