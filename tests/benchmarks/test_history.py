@@ -12,11 +12,10 @@ import pytest
 from inference_pio.benchmarks.choices import TaskChoice
 from inference_pio.benchmarks.command import Settings
 from inference_pio.benchmarks.history import History, diff, folder_name
-from inference_pio.benchmarks.records import Record, identity, plain_settings, read_record, read_settings
+from inference_pio.benchmarks.records import Record, plain_settings, read_record, read_settings
 from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.errors import UsageError
-from inference_pio.loader.checkpoint import open_checkpoint
 from inference_pio.security import ResourceLimits
 
 MACHINE: dict[str, str | int] = {
@@ -156,17 +155,3 @@ def test_settings_pass_to_another_process() -> None:
     )
     passed = msgspec.json.decode(msgspec.json.encode(plain_settings(settings)))
     assert read_settings(passed) == settings
-
-
-def test_a_checkpoint_is_known_by_its_weights(tiny_llama: Path, tmp_path: Path) -> None:
-    weights = tiny_llama / "model.safetensors"
-    copied = tmp_path / "renamed.safetensors"
-    content = bytearray(weights.read_bytes())
-    copied.write_bytes(content)
-    content[-1] ^= 1
-    (tmp_path / "other.safetensors").write_bytes(content)
-    names = []
-    for path in (weights, copied, tmp_path / "other.safetensors"):
-        with open_checkpoint(path) as checkpoint:
-            names.append(identity(checkpoint))
-    assert names[0] == names[1] != names[2]

@@ -132,7 +132,8 @@ def diff(then: Record, now: Record) -> tuple[list[Change], list[str]]:
     if not same_machine(now.machine, then.machine):
         notes.append(f"another machine: {_machine(then)}, now {_machine(now)}")
     if now.checkpoint != then.checkpoint:
-        notes.append(f"another checkpoint: {then.model} {then.checkpoint}, now {now.model} {now.checkpoint}")
+        a, b = (f"{record.model} ({record.checkpoint[:12]})" for record in (then, now))
+        notes.append(f"another checkpoint: {a}, now {b}")
     for name in sorted(then.options.keys() | now.options.keys()):
         a, b = (record.options.get(name, "(default)") for record in (then, now))
         if a != b:

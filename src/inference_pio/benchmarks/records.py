@@ -2,30 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
 import math
 from dataclasses import fields
 from pathlib import Path
 from typing import Any, get_type_hints
 
 import msgspec
-import torch
 
 from inference_pio.benchmarks.command import Settings
 from inference_pio.benchmarks.report import Report
 from inference_pio.errors import UsageError
-from inference_pio.loader.tensor_info import Checkpoint
 
 VERSION = 1
 _LARGEST = 64 << 20
-_PIECE = 1 << 16
 
 
 class Record(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One run of some benchmarks.
 
     version     of this schema
-    checkpoint  what tells the model's weights from others (`identity`)
+    checkpoint  what tells the model's weights from others (`loader.identity`)
     options     what the caller set, by name in `RuntimeOptions`, the model's configuration and `Settings`
     finished    False where the run was interrupted: `reports` then has what was done
     """
@@ -94,18 +90,6 @@ def read_settings(plain: dict[str, Any]) -> Settings:
     """What `plain_settings` made of them."""
     hints = {name: hint for name, hint in _hints().items() if name in plain}
     return Settings(**{name: msgspec.convert(plain[name], hint) for name, hint in hints.items()})
-
-
-def identity(checkpoint: Checkpoint) -> str:
-    """16 hex digits that tell a checkpoint's weights from others, whatever the file is called and wherever it is: its
-    tensors' names, shapes, kinds and sizes, and what is in those of less than 64 KiB, the norms' weights among them.
-    """
-    digest = hashlib.sha256()
-    for name, tensor in sorted(checkpoint.tensors.items()):
-        digest.update(f"{name} {tensor.shape} {tensor.dtype} {tensor.nbytes}\n".encode())
-        if tensor.nbytes < _PIECE:
-            digest.update(checkpoint.read(name).reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def _hints() -> dict[str, Any]:

@@ -204,8 +204,8 @@ class _Subject:
 
 def _subject(model: str, engine: EngineOptions, quiet: bool) -> _Subject:
     """Find the model and its suite; only headers are read."""
-    from inference_pio.benchmarks.records import identity
     from inference_pio.benchmarks.suites import suite_for
+    from inference_pio.loader.identity import checkpoint_identity
     from inference_pio.plugin.registry import default_registry
     from inference_pio.runtime.opened import model_store, open_model
 
@@ -216,7 +216,7 @@ def _subject(model: str, engine: EngineOptions, quiet: bool) -> _Subject:
         return _Subject(
             opened.source.name,
             manifest.name,
-            identity(opened.checkpoint),
+            checkpoint_identity(opened.checkpoint),
             suite_for(manifest.name, opened),
         )
 
