@@ -15,6 +15,7 @@ from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.workload import Suite, Workload
 from inference_pio.errors import InferencePIOError
 from inference_pio.loader.progress import silent
+from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.security import ResourceLimits
 
 QUICK = "--quick: small workloads; these figures say nothing about speed"
@@ -28,6 +29,7 @@ class Settings:
     rounds           each benchmark's where it is 0
     options, flags   further fields of `RuntimeOptions`, and of the model's configuration
     tasks, power     what accuracy asks and power efficiency reads
+    techniques       that optimization impact switches, by name; all where empty
     on_round         called before the first round of each measurement and after every one
     """
 
@@ -41,6 +43,7 @@ class Settings:
     limits: ResourceLimits | None = None
     tasks: TaskChoice = field(default_factory=TaskChoice)
     power: PowerChoice = field(default_factory=PowerChoice)
+    techniques: tuple[str, ...] = ()
     on_round: OnRound = silent
 
     def size(self, workload: Workload) -> Workload:
@@ -63,17 +66,20 @@ class Settings:
         *workloads: Workload,
         dtype: str = "",
         text: bool = False,
-        without: str = "",
+        changes: Mapping[str, Any] | None = None,
     ) -> LoadedModel:
-        """The suite's plugin with the chosen model, sized for these workloads; `without` is a flag to switch off."""
+        """The suite's plugin with the chosen model, sized for these workloads; `changes` are further fields of
+        `RuntimeOptions` or of the model's configuration, over those that the caller chose."""
+        names = RuntimeOptions.names()
+        changed = dict(changes or {})
         return LoadedModel(
             suite.plugin,
             self.model or suite.model,
             workloads,
             dtype=dtype or self.dtype,
             device=self.device,
-            flags={**self.flags, **({without: False} if without else {})},
-            options=self.options,
+            flags={**self.flags, **{name: changed[name] for name in changed if name not in names}},
+            options={**self.options, **{name: changed[name] for name in changed if name in names}},
             limits=self.limits,
             text=text,
         )

@@ -65,10 +65,7 @@ SIX = (
         "optimization_impact",
         "each technique on and off, in turns",
         impact.measure,
-        lambda suite: (
-            f"{len(suite.techniques)} techniques: "
-            + ", ".join(technique.name for technique in suite.techniques)
-        ),
+        lambda suite: ", ".join(impact.names(suite)),
         usual=False,
     ),
     Benchmark(

@@ -60,18 +60,13 @@ def by_size(plugin: str, parameters: int) -> Suite:
         batch, prompt, answer = Workload(256, 64, concurrency=8), 512, 32
     else:
         batch, prompt, answer = Workload(128, 32, concurrency=4), 256, 16
-    half = prompt // 2
     return Suite(
         plugin=plugin,
         model="",
         batch=batch,
         prefill=Workload(prompt, 1),
         decode=Workload(16, answer),
-        techniques=usual_techniques(
-            Workload(half, 1),
-            Workload(64, 8, concurrency=4),
-            Workload(half, 4, concurrency=4, shared_len=half - 32),
-        ),
+        techniques=usual_techniques(Workload(prompt // 2, 1), Workload(64, 8, concurrency=4)),
     )
 
 

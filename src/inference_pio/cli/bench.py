@@ -63,6 +63,14 @@ class MeasuringOptions:
     out: Annotated[
         Path | None, typer.Option("--out", metavar="FILE", help="Write the run to this file too.")
     ] = None
+    technique: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--technique",
+            metavar="NAME",
+            help="Only this one in optimization_impact; may be given again. (all that --list shows)",
+        ),
+    ] = None
     keep: Annotated[
         bool, typer.Option("--keep/--no-keep", help="Keep the run in the history (`bench history`).")
     ] = True
@@ -260,6 +268,7 @@ def _settings(
             str(accuracy.completions or ""),
         ),
         power=PowerChoice(**given),
+        techniques=tuple(measuring.technique or ()),
     )
 
 
