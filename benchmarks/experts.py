@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from inference_pio import LLM, SamplingParams
 from inference_pio.layers import Experts, Linear
 from inference_pio.loader.ggml_types import TYPES_BY_NAME
-from roofline import machine
+from inference_pio.metrics import rates
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, VOCABULARY = 2048, 32, 4, 128, 151_936
 EXPERTS, PER_TOKEN, INNER = 128, 8, 768
@@ -165,7 +165,7 @@ def main() -> None:
         partial = options.file.with_suffix(".part")
         write_model(partial, options.layers)
         partial.rename(options.file)
-    before = machine.measure(torch.get_num_threads())
+    before = rates.measure(torch.get_num_threads())
     start = time.perf_counter()
     sizes = {"kv_cache_memory_gb": 0.2, "max_model_len": 1024}
     with LLM(str(options.file), skip_tokenizer_init=True, experts=options.experts, **sizes) as llm:
@@ -173,7 +173,7 @@ def main() -> None:
         seconds = seconds_per_step(llm, options.tokens, options.sequences)
         read = active_bytes(llm.plugin.load_model())
         kept = llm.plugin.get_memory_stats()["weights_bytes"]
-    after = machine.measure(torch.get_num_threads())
+    after = rates.measure(torch.get_num_threads())
     rate = max(before.read_bytes, after.read_bytes)
     print(before)
     print(

@@ -17,6 +17,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from inference_pio.benchmarks.compare import same_machine, verdict
 from inference_pio.benchmarks.environment import environment
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.errors import InferencePIOError
@@ -33,7 +34,6 @@ from peers.report import shown
 from peers.results import Result, result_of
 from peers.rows import OURS, Row
 from roofline.bound import Bound, bound
-from roofline.compare import same_machine, verdict
 from roofline.shapes import read_shape
 
 _FILE_WIDTH = 180
@@ -136,7 +136,7 @@ def _versus(result: Result, facts: Mapping[str, Any], last: Mapping[str, Any] | 
         return "cannot tell (another machine)"
     word, ratio = verdict(
         result.engines[OURS].figure,
-        then["engines"][OURS]["figure"],
+        Summary.read(then["engines"][OURS]["figure"]),
         less_is_better=result.row.counts == "start",
     )
     return f"{word} ({ratio:.2f})"

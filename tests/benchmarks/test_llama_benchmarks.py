@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 import torch
 
+from inference_pio.benchmarks import impact
 from inference_pio.benchmarks.command import Settings
 from inference_pio.benchmarks.every_row import every_row
-from inference_pio.errors import PluginError
+from inference_pio.errors import PluginError, UsageError
 from inference_pio.models.llama.benchmarks import benchmark_inference_speed
 from inference_pio.models.llama.benchmarks.workloads import SUITE
 
@@ -85,11 +86,15 @@ def test_power_efficiency(tiny_llama: Path) -> None:
 
 @pytest.mark.slow
 def test_optimization_impact(tiny_llama: Path) -> None:
-    result = quick("optimization_impact", tiny_llama)
-    assert [row["what"] for row in result["rows"]] == [technique.name for technique in SUITE.techniques]
-    for row in result["rows"]:
-        measured = row["summary"]["count"] > 0
-        assert row["note"].startswith("cannot tell; ") if measured else "native" in row["note"]
+    wanted = ("fused_layer_norm", "kv_int8", "compiled_step", "needed rows", "native operations, decode")
+    report = impact.measure(
+        SUITE, Settings(model=str(tiny_llama), device="cpu", quick=True, rounds=1, techniques=wanted)
+    )
+    assert [row.what for row in report.rows] == list(wanted)
+    for row in report.rows:
+        assert row.note.startswith("cannot tell; ") if row.summary.count else row.note
+    with pytest.raises(UsageError, match="no technique is called magic"):
+        impact.measure(SUITE, Settings(techniques=("magic",)))
 
 
 @pytest.mark.slow
@@ -144,7 +149,7 @@ def test_computing_every_row_changes_nothing_else(tiny_llama: Path) -> None:
 def test_a_flag_that_is_none_is_refused(tiny_llama: Path) -> None:
     settings = Settings(model=str(tiny_llama), device="cpu")
     with pytest.raises(PluginError, match="use_magic"):
-        settings.load(SUITE, SUITE.decode, without="use_magic")
+        settings.load(SUITE, SUITE.decode, changes={"use_magic": False})
 
 
 def test_weights_stay_in_the_format_asked_for(tiny_llama: Path) -> None:

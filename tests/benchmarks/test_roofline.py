@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
+from inference_pio.benchmarks.compare import same_machine, verdict
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.loader.tensor_info import TensorInfo
 from inference_pio.metrics.rates import Rates
 from peers.rows import Bar, Row
 from roofline.bound import bound, decode, prefill
-from roofline.compare import same_machine, verdict
 from roofline.shapes import Shape, shape_of
 
 # 1000 bytes of weights, 400 + 100 parameters, 8 bytes of keys and values a token, two heads of 3 in one layer.
@@ -107,12 +107,12 @@ def summary(*samples: float) -> Summary:
     ],
 )
 def test_verdicts(now: tuple[float, ...], expected: str) -> None:
-    then = asdict(summary(99, 100, 100, 101, 102))
+    then = Summary.read(asdict(summary(99, 100, 100, 101, 102)))
     assert verdict(summary(*now), then)[0] == expected
 
 
 def test_fewer_seconds_are_faster() -> None:
-    word, ratio = verdict(summary(*[2.0] * 5), asdict(summary(*[3.0] * 5)), less_is_better=True)
+    word, ratio = verdict(summary(*[2.0] * 5), summary(*[3.0] * 5), less_is_better=True)
     assert (word, ratio) == ("faster", pytest.approx(1.5))
 
 

@@ -22,7 +22,15 @@ from support.hub_server import LocalHub, serve
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["--version"], ["plugins"], ["models", "list"], ["run", "--help"], ["new-model", "--help"]],
+    [
+        ["--help"],
+        ["--version"],
+        ["plugins"],
+        ["models", "list"],
+        ["run", "--help"],
+        ["new-model", "--help"],
+        ["bench"],
+    ],
 )
 def test_light_verbs_import_no_torch_and_are_fast(arguments: list[str], home: Path) -> None:  # noqa: ARG001
     code = (
@@ -43,7 +51,7 @@ def test_light_verbs_import_no_torch_and_are_fast(arguments: list[str], home: Pa
 
 def test_version_and_help(cli: Any) -> None:
     assert cli("--version").out == f"inference-pio {inference_pio.__version__}\n"
-    for verb in ("run", "chat", "models", "plugins", "doctor", "plan", "verify", "new-model"):
+    for verb in ("run", "chat", "models", "plugins", "doctor", "plan", "verify", "new-model", "bench"):
         assert verb in cli().out
         shown = cli(verb, "--help")
         assert (shown.code, shown.err) == (0, "")

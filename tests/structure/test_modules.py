@@ -22,6 +22,8 @@ REPOSITORY = Path(__file__).parents[2]
 # from the package by its own name, and the table that `test_configuration.py` keeps true.
 ENTRY_POINTS = {
     "inference_pio",
+    "inference_pio.benchmarks.alone",  # a process of its own
+    "inference_pio.benchmarks.lm_eval_adapter",  # the evaluation harness's
     "inference_pio.cli.main",
     "inference_pio.config.deferred",
     "inference_pio.conformance.checks",

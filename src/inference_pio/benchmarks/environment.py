@@ -20,7 +20,7 @@ def environment() -> dict[str, str | int]:
         "cores": usable_threads(),
         "threads": torch.get_num_threads(),
         "cpu_kernels": ", ".join(kernels),
-        "torch": torch.__version__,
+        "torch": str(torch.__version__),
         "python": platform.python_version(),
         "system": platform.platform(terse=True),
         "inference_pio": inference_pio.__version__,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Sequence
+from typing import Any
 
 from inference_pio.benchmarks.command import Settings
 from inference_pio.benchmarks.harness import Timed, interleave
@@ -12,30 +13,41 @@ from inference_pio.benchmarks.loaded import LoadedModel
 from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.samples import CONFIDENCE, effect
 from inference_pio.benchmarks.workload import Suite, Technique, Workload
+from inference_pio.errors import ConfigError, ResourceError, UsageError
+from inference_pio.optimizations.registry import TECHNIQUES
+from inference_pio.optimizations.technique import Technique as Registered
 from inference_pio.outputs import RequestOutput
 
 _ON, _OFF = "with", "without"
+_WARMUP = 2
 Runs = list[Timed[list[RequestOutput]]]
 
 
+def names(suite: Suite) -> list[str]:
+    """Of the rows: the techniques of `inference_pio.optimizations`, then the suite's own."""
+    return [*TECHNIQUES, *(technique.name for technique in suite.techniques)]
+
+
 def measure(suite: Suite, settings: Settings) -> Report:
-    """Every technique of the suite on its own workload."""
+    """Every technique, or those that the caller names, on the work on which it should show.
+
+    Raises:
+        UsageError: the caller names another one.
+    """
     report = Report("optimization_impact", settings.model or suite.model)
+    if unknown := sorted(set(settings.techniques) - set(names(suite))):
+        raise UsageError(f"no technique is called {unknown[0]}; there are {', '.join(names(suite))}")
+    wanted = set(settings.techniques or names(suite))
+    for registered in TECHNIQUES.values():
+        if registered.name in wanted:
+            _registered(suite, settings, registered, report)
     for technique in suite.techniques:
+        if technique.name not in wanted:
+            continue
         if technique.unavailable:
             report.add(technique.name, "×", math.nan, technique.unavailable)
-            continue
-        workload = settings.size(technique.workload)
-        with contextlib.ExitStack() as models:
-            with_it = models.enter_context(settings.load(suite, workload))
-            report.model = with_it.name
-            without_it = (
-                models.enter_context(settings.load(suite, workload, without=technique.flag))
-                if technique.flag
-                else with_it
-            )
-            runs = _take_turns(technique, workload, with_it, without_it, settings.count(8))
-        _add(report, technique, workload, runs)
+        else:
+            _own(suite, settings, technique, report)
     report.notes.append(
         f"ratio: time without the technique by time with it, per pair of runs; 'cannot tell' where the "
         f"{CONFIDENCE:.0%} interval of the median holds 1 or there are too few pairs"
@@ -43,24 +55,87 @@ def measure(suite: Suite, settings: Settings) -> Report:
     return report
 
 
-def _take_turns(
-    technique: Technique, workload: Workload, with_it: LoadedModel, without_it: LoadedModel, rounds: int
-) -> dict[str, Runs]:
-    def run_without(turn: int) -> list[RequestOutput]:
-        model = without_it.model
-        with technique.without(model) if technique.without else contextlib.nullcontext():
-            return without_it.run(workload, turn)
+def switched(technique: Registered, settings: Settings, on: bool) -> dict[str, Any]:
+    """What makes a model run with a technique, whatever a receipt says of it, or without it: fields of
+    `RuntimeOptions` and of the model's configuration."""
+    name = technique.name
+    lists = {
+        key: [one for one in settings.options.get(key, ()) if one != name] for key in ("enable", "disable")
+    }
+    lists["enable" if on else "disable"].append(name)
+    flags = dict.fromkeys(technique.flags, True) if on else {}
+    return {**flags, **(technique.on if on else technique.off), **lists}
 
-    runs = {_ON: lambda turn: with_it.run(workload, turn), _OFF: run_without}
-    return interleave(runs, rounds=rounds, warmup=2)
+
+def _registered(suite: Suite, settings: Settings, technique: Registered, report: Report) -> None:
+    """Two models, one with it and one without; where it cannot be had here, the reason."""
+    workload = settings.size(suite.showing(technique.shows_on))
+    with contextlib.ExitStack() as models:
+        try:
+            with_it, without_it = (
+                models.enter_context(
+                    settings.load(suite, workload, changes=switched(technique, settings, on))
+                )
+                for on in (True, False)
+            )
+        except (ConfigError, ResourceError) as error:
+            report.add(technique.name, "×", math.nan, f"cannot be used here: {_reason(error)}")
+            return
+        report.model = without_it.name
+        runs = _take_turns(
+            settings,
+            technique.name,
+            lambda turn: with_it.run(workload, turn),
+            lambda turn: without_it.run(workload, turn),
+        )
+        planned = [model.plan.total / 1e6 for model in (without_it, with_it)]
+    note = "" if technique.exact else "; approximate"
+    if planned[0] != planned[1]:
+        note += f"; planned memory {planned[0]:,.1f} → {planned[1]:,.1f} MB"
+    _add(report, technique.name, workload, runs, note)
 
 
-def _add(report: Report, technique: Technique, workload: Workload, runs: dict[str, Runs]) -> None:
-    outcome = effect(*([run.seconds for run in runs[name]] for name in (_ON, _OFF)))
+def _own(suite: Suite, settings: Settings, technique: Technique, report: Report) -> None:
+    """One model, with and without what the suite takes away from it."""
+    workload = settings.size(technique.workload)
+    with settings.load(suite, workload) as loaded:
+        report.model = loaded.name
+        runs = _take_turns(
+            settings,
+            technique.name,
+            lambda turn: loaded.run(workload, turn),
+            lambda turn: _without(technique, loaded, workload, turn),
+        )
+    _add(report, technique.name, workload, runs)
+
+
+def _without(technique: Technique, loaded: LoadedModel, workload: Workload, turn: int) -> list[RequestOutput]:
+    with technique.without(loaded.model):
+        return loaded.run(workload, turn)
+
+
+def _take_turns(settings: Settings, name: str, with_it: Any, without_it: Any) -> dict[str, Runs]:
+    return interleave(
+        {_ON: with_it, _OFF: without_it},
+        rounds=settings.count(8),
+        warmup=_WARMUP,
+        on_round=settings.on_round,
+        what=f"optimization_impact, {name}",
+    )
+
+
+def _add(report: Report, name: str, workload: Workload, runs: dict[str, Runs], more: str = "") -> None:
+    outcome = effect(*([run.seconds for run in runs[key]] for key in (_ON, _OFF)))
     same = _equal_answers(runs[_ON], runs[_OFF])
-    note = f"{outcome.verdict}; {workload}; equal answers {same:.0%}"
-    report.add(technique.name, "×", outcome.ratio, note)
-    report.metrics.resource_utilization[f"{technique.name}: time ratio"] = outcome.ratio.median
+    note = f"{outcome.verdict}; {workload}; equal answers {same:.0%}{more}"
+    report.add(name, "×", outcome.ratio, note)
+    report.work[name] = str(workload)
+    report.metrics.resource_utilization[f"{name}: time ratio"] = outcome.ratio.median
+
+
+def _reason(error: ConfigError | ResourceError) -> str:
+    """Without the words that name the option, which nobody typed."""
+    return str(error).partition("cannot be used here: ")[2] or str(error)
 
 
 def _equal_answers(first: Sequence[Timed[list[RequestOutput]]], second: Runs) -> float:

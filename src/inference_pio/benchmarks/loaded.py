@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from types import TracebackType
 from typing import Any, Self
@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from inference_pio.benchmarks.workload import Workload
-from inference_pio.errors import GenerationError, PluginError
+from inference_pio.errors import GenerationError, PluginError, UsageError
 from inference_pio.outputs import RequestOutput
 from inference_pio.plugin.registry import create_plugin
 from inference_pio.plugin.runtime import RuntimeOptions
@@ -21,6 +21,9 @@ from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.opened import model_store, open_model
 from inference_pio.runtime.plan import MemoryPlan
 from inference_pio.runtime.settle import settle
+from inference_pio.sampling_params import SamplingParams
+from inference_pio.security import ResourceLimits
+from inference_pio.text.tokenizer import Tokenizer
 
 _log = logging.getLogger("inference_pio")
 
@@ -34,6 +37,8 @@ class LoadedModel:
         workloads: what it will be given: context and batch are as large as these need.
         dtype, device, kv_cache_dtype: as `LLM` takes them.
         flags: further fields of the plugin's configuration.
+        options: further fields of `RuntimeOptions`; a context shorter than the workloads need is refused.
+        limits: what the model may use.
         text: load the tokenizer too.
         tuned: use what `inference-pio tune` found best, as `LLM` does.
 
@@ -51,9 +56,20 @@ class LoadedModel:
         device: str = "auto",
         kv_cache_dtype: str = "auto",
         flags: Mapping[str, Any] | None = None,
+        options: Mapping[str, Any] | None = None,
+        limits: ResourceLimits | None = None,
         text: bool = False,
         tuned: bool = True,
     ) -> None:
+        longest = max(workload.longest for workload in workloads)
+        # Answers to random prompts go round in circles: what guessing ahead gains on them says nothing.
+        usual = {"kv_cache_dtype": kv_cache_dtype, "speculation": 0, "max_model_len": longest}
+        chosen: dict[str, Any] = {**usual, **(options or {})}
+        if chosen["max_model_len"] < longest:
+            raise UsageError(
+                f"max_model_len {chosen['max_model_len']} is too short: the workload has {longest} tokens"
+            )
+        chosen["max_num_seqs"] = max(workload.concurrency for workload in workloads)
         with ExitStack() as undo:
             opened = open_model(model, RuntimeOptions())
             self._runtime = LocalRuntime(opened)
@@ -65,18 +81,16 @@ class LoadedModel:
                 if not hasattr(config, name):
                     raise PluginError(f"{plugin!r} has no configuration field {name!r}")
                 setattr(config, name, value)
-            sizes: dict[str, Any] = {
-                "kv_cache_dtype": kv_cache_dtype,
-                "max_model_len": max(workload.longest for workload in workloads),
-                "max_num_seqs": max(workload.concurrency for workload in workloads),
-                # Answers to random prompts go round in circles: what guessing ahead gains on them says nothing.
-                "speculation": 0,
-            }
             loaded = {"torch_dtype": dtype, "device": device}
-            settled = settle(opened, model_store(None), sizes, loaded, profile=None, tuned=tuned, limits=None)
+            settled = settle(
+                opened, model_store(None), chosen, loaded, profile=None, tuned=tuned, limits=limits
+            )
             if settled.note:
                 _log.info("%s: %s", opened.source.name, settled.note)
-            if not self.plugin.initialize(config=config, skip_tokenizer_init=not text, **settled.options):
+            given = {"resource_limits": limits} if limits is not None else {}
+            if not self.plugin.initialize(
+                config=config, skip_tokenizer_init=not text, **settled.options, **given
+            ):
                 raise self.plugin.last_error or PluginError(f"{plugin!r} could not be initialised")
             self.model: nn.Module = self.plugin.load_model()
             undo.pop_all()
@@ -103,6 +117,15 @@ class LoadedModel:
         return next(self.model.parameters()).device
 
     @property
+    def tokenizer(self) -> Tokenizer:
+        """Where it was loaded with `text`."""
+        return self._runtime.text.tokenizer
+
+    def render_chat(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool) -> str:
+        """The prompt that the model's chat template makes of a conversation."""
+        return self._runtime.render_chat(messages, add_generation_prompt=add_generation_prompt)
+
+    @property
     def plan(self) -> MemoryPlan:
         return self._runtime.plan
 
@@ -120,6 +143,19 @@ class LoadedModel:
                     f"{answer.error or answer.finish_reason}"
                 )
         return outputs
+
+    def answers(
+        self,
+        prompts: Sequence[str | Sequence[int]],
+        params: Sequence[SamplingParams],
+        on_finished: Callable[[], None],
+    ) -> list[str]:
+        """The text that follows each prompt; raises `GenerationError` where one was not answered."""
+        outputs = self._runtime.generate(prompts, params, on_finished)
+        for output in outputs:
+            if output.outputs[0].error is not None:
+                raise GenerationError(f"a question was not answered: {output.outputs[0].error}")
+        return [output.outputs[0].text for output in outputs]
 
     def token_times(self, workload: Workload, round_number: int) -> list[float]:
         """Seconds from the request to each token of one streamed answer."""

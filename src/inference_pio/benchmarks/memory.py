@@ -15,10 +15,11 @@ def measure(suite: Suite, settings: Settings) -> Report:
     resident_before = process_bytes()
     with settings.load(suite, batch, prefill) as loaded:
         resident_after = process_bytes()
-        loaded.run(batch, 0)
-        loaded.run(prefill, 0)
+        for done, workload in enumerate((batch, prefill)):
+            settings.on_round(done, 2, "memory_usage")
+            loaded.run(workload, 0)
         stats, plan, peak = loaded.plugin.get_memory_stats(), loaded.plan, peak_process_bytes()
-        report = Report("memory_usage", loaded.name)
+        report = Report("memory_usage", loaded.name, work={"batch": str(batch), "prefill": str(prefill)})
     for what, count, note in (
         ("weights, planned", plan.weights, "with the largest tensor once more, as loading holds it"),
         ("weights, loaded", stats["weights_bytes"], "each storage once"),
@@ -29,8 +30,8 @@ def measure(suite: Suite, settings: Settings) -> Report:
         ("process, peak", peak, f"after {batch} and {prefill}"),
         ("process, planned", plan.total, "weights, KV cache, activations, logits, libraries"),
     ):
-        report.add(what, "GB", count / 1e9, note)
-    report.add("peak to plan", "", peak / plan.total, "above 1 the plan promised too little")
+        report.add(what, "GB", count / 1e9, note, counted=True)
+    report.add("peak to plan", "", peak / plan.total, "above 1 the plan promised too little", counted=True)
     report.metrics.memory_usage_gb = peak / 1e9
     report.metrics.resource_utilization = {
         "weights_gb": stats["weights_bytes"] / 1e9,

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 CONFIDENCE = 0.9
 Verdict = Literal["faster", "slower", "cannot tell"]
@@ -23,7 +23,10 @@ class Interval:
 
 @dataclass(frozen=True)
 class Summary:
-    """Median, extremes and the median's interval of `count` samples; NaN everywhere where nothing was measured."""
+    """Median, extremes and the median's interval of `count` samples; NaN everywhere where nothing was measured.
+
+    Of samples that are yes or no (`share`) it is their share instead of their median.
+    """
 
     median: float
     minimum: float
@@ -38,6 +41,18 @@ class Summary:
             raise ValueError(f"samples must be finite numbers, at least one, got {list(samples)!r:.80}")
         interval = median_interval(samples)
         return cls(statistics.median(samples), min(samples), max(samples), len(samples), interval)
+
+    @classmethod
+    def share(cls, successes: int, count: int) -> Summary:
+        """How many of `count` answers are right, with Wilson's interval; missing where nothing was asked."""
+        if not count:
+            return cls.missing()
+        return cls(successes / count, 0.0, 1.0, count, wilson_interval(successes, count))
+
+    @classmethod
+    def read(cls, plain: Mapping[str, Any]) -> Summary:
+        """What `asdict` made of one."""
+        return cls(**{**plain, "interval": Interval(**plain["interval"])})
 
     @classmethod
     def missing(cls) -> Summary:
@@ -82,3 +97,26 @@ def median_interval(samples: Sequence[float], confidence: float = CONFIDENCE) ->
 def _coverage(count: int, k: int) -> float:
     below = sum(math.comb(count, i) for i in range(k))
     return max(0.0, 1 - below / 2.0 ** (count - 1))
+
+
+def wilson_interval(successes: int, count: int, confidence: float = 0.95) -> Interval:
+    """Of a share, from `count` independent answers (Wilson, JASA 22 (1927) 209): inside 0 to 1, and no point where
+    all or none are right."""
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    share = successes / count
+    centre = share + z * z / (2 * count)
+    margin = z * math.sqrt(share * (1 - share) / count + z * z / (4 * count * count))
+    scale = 1 + z * z / count
+    low, high = (centre - margin) / scale, (centre + margin) / scale
+    # At the ends rounding may step over what the formula gives exactly.
+    return Interval(low if successes else 0.0, high if successes < count else 1.0, confidence)
+
+
+def mean_interval(samples: Sequence[float], confidence: float = 0.95) -> Interval:
+    """Of a mean of many samples, by the normal distribution; a point of confidence 0 where there is one alone."""
+    mean = statistics.fmean(samples)
+    if len(samples) < 2:
+        return Interval(mean, mean, 0.0)
+    z = statistics.NormalDist().inv_cdf((1 + confidence) / 2)
+    margin = z * statistics.stdev(samples) / math.sqrt(len(samples))
+    return Interval(mean - margin, mean + margin, confidence)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from inference_pio.benchmarks.command import Settings
-from inference_pio.benchmarks.harness import busy_cores, per_second, repeat
+from inference_pio.benchmarks.harness import busy_cores, per_second
 from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.benchmarks.workload import Suite
@@ -16,9 +16,9 @@ def measure(suite: Suite, settings: Settings) -> Report:
     """Prefill of a long prompt, then decoding of one sequence, nothing else running."""
     prefill, decode = settings.size(suite.prefill), settings.size(suite.decode)
     with settings.load(suite, prefill, decode) as loaded:
-        long = repeat(partial(loaded.token_times, prefill), rounds=settings.count(7))
-        short = repeat(partial(loaded.token_times, decode), rounds=settings.count(7))
-        report = Report("inference_speed", loaded.name)
+        long = settings.repeat("inference_speed, long prompt", partial(loaded.token_times, prefill), usual=7)
+        short = settings.repeat("inference_speed, decode", partial(loaded.token_times, decode), usual=7)
+        report = Report("inference_speed", loaded.name, work={"prefill": str(prefill), "decode": str(decode)})
     # From the first token to the last: the prompt's share is not decoding.
     gaps = [(run.result[-1] - run.result[0]) / (len(run.result) - 1) for run in short]
     per_token = Summary.of([1000 * gap for gap in gaps])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from inference_pio.benchmarks.command import Settings
-from inference_pio.benchmarks.harness import busy_cores, per_second, repeat
+from inference_pio.benchmarks.harness import busy_cores, per_second
 from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.benchmarks.workload import Suite
@@ -16,8 +16,8 @@ def measure(suite: Suite, settings: Settings) -> Report:
     """The suite's batch, all requests submitted at once; the clock runs until the last of them has ended."""
     workload = settings.size(suite.batch)
     with settings.load(suite, workload) as loaded:
-        runs = repeat(partial(loaded.run, workload), rounds=settings.count(5))
-        report = Report("throughput", loaded.name)
+        runs = settings.repeat("throughput", partial(loaded.run, workload), usual=5)
+        report = Report("throughput", loaded.name, work={"batch": str(workload)})
     output = per_second(workload.output_tokens, runs)
     report.add("output", "tok/s", output, f"{workload} at once")
     report.add(

@@ -1,4 +1,4 @@
-"""Techniques that every decoder over a paged cache has, each with the work on which it should show."""
+"""What every decoder has beside the techniques of `inference_pio.optimizations`, and the work on which it shows."""
 
 from __future__ import annotations
 
@@ -17,16 +17,10 @@ def in_torch(model: nn.Module) -> AbstractContextManager[None]:  # noqa: ARG001
     return ops.use("reference")
 
 
-def usual_techniques(
-    prefill: Workload, decode: Workload, conversation: Workload, *own: Technique
-) -> tuple[Technique, ...]:
+def usual_techniques(prefill: Workload, decode: Workload, *own: Technique) -> tuple[Technique, ...]:
     """`own` are those of one architecture; they come in front of what takes whole operations away."""
     missing = native.MISSING or ""
     return (
-        Technique("fused layer norm", decode, flag="use_fused_layer_norm"),
-        Technique("FlashAttention 2", prefill, flag="use_flash_attention_2"),
-        Technique("paged attention", decode, flag="use_paged_attention"),
-        Technique("prefix caching", conversation, flag="use_prefix_caching"),
         *own,
         Technique("needed rows", prefill, without=every_row),
         Technique("native operations, prefill", prefill, without=in_torch, unavailable=missing),

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 
 from torch import nn
 
+from inference_pio.optimizations.technique import Kind
 from inference_pio.sampling_params import SamplingParams
 
 
@@ -60,6 +61,16 @@ class Workload:
             concurrency=min(self.concurrency, 4),
         )
 
+    def within(self, positions: int) -> Workload:
+        """The same with prompts as long as a context of so many tokens leaves."""
+        if self.longest <= positions:
+            return self
+        output = min(self.output_len, max(1, positions // 2))
+        prompt = max(1, positions - output)
+        return replace(
+            self, prompt_len=prompt, output_len=output, shared_len=min(self.shared_len, prompt - 1)
+        )
+
     def __str__(self) -> str:
         shared = f" ({self.shared_len} of them shared)" if self.shared_len else ""
         return f"{self.concurrency} × {self.prompt_len}{shared} + {self.output_len} tokens"
@@ -67,25 +78,25 @@ class Workload:
 
 @dataclass(frozen=True)
 class Technique:
-    """Something that can be switched off, and the work on which that should show.
+    """What a suite measures beside the techniques of `inference_pio.optimizations`: something that a loaded model can
+    do without, and the work on which that should show.
 
-    Exactly one of the two switches:
-    flag     a field of the model's configuration: one model is loaded with it on, another with it off
-    without  a context in which the loaded model does without it
-
+    without      a context in which the loaded model does without it
     unavailable  why this machine cannot show it; empty where it can
     """
 
     name: str
     workload: Workload
-    flag: str = ""
-    without: Callable[[nn.Module], AbstractContextManager[None]] | None = None
+    without: Callable[[nn.Module], AbstractContextManager[None]]
     unavailable: str = ""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """What one plugin's six benchmarks measure."""
+    """What one plugin's six benchmarks measure.
+
+    context  tokens that the model takes at most, where somebody looked
+    """
 
     plugin: str
     model: str
@@ -93,3 +104,32 @@ class Suite:
     prefill: Workload
     decode: Workload
     techniques: tuple[Technique, ...]
+    context: int | None = None
+
+    def showing(self, kind: Kind) -> Workload:
+        """The work on which a technique that says so of itself should show."""
+        half = max(2, self.prefill.prompt_len // 2)
+        decode = Workload(64, max(4, self.decode.output_len // 4), min(8, self.batch.concurrency))
+        kinds: dict[Kind, Workload] = {
+            "prefill": Workload(half, 1),
+            "decode": decode,
+            "long": Workload(2 * self.prefill.prompt_len, decode.output_len),
+            "batch": replace(self.batch, output_len=max(4, self.batch.output_len // 4)),
+            "shared": Workload(half, 4, concurrency=4, shared_len=half - half // 16),
+            "memory": Workload(half, 4),
+        }
+        found = kinds[kind]
+        return found if self.context is None else found.within(self.context)
+
+    def within(self, positions: int) -> Suite:
+        """The same for a model whose context has so many tokens."""
+        return replace(
+            self,
+            context=positions,
+            batch=self.batch.within(positions),
+            prefill=self.prefill.within(positions),
+            decode=self.decode.within(positions),
+            techniques=tuple(
+                replace(one, workload=one.workload.within(positions)) for one in self.techniques
+            ),
+        )

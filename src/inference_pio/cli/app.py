@@ -11,6 +11,7 @@ import typer
 
 from inference_pio import __version__
 from inference_pio.cli import (
+    bench,
     calibrate,
     chat,
     doctor,
@@ -42,6 +43,7 @@ app.command("probe")(probe.probe)
 app.command("tune")(flat(tune.tune))
 app.command("plan")(flat(plan.plan))
 app.command("calibrate")(calibrate.calibrate)
+app.add_typer(bench.app, name="bench")
 app.command("verify")(verify.verify)
 app.command("new-model")(new_model.new_model)
 

@@ -280,7 +280,11 @@ class EngineOptions:
 
     def runtime_options(self, max_num_seqs: int) -> RuntimeOptions:
         """What was given, over the profile's."""
-        return RuntimeOptions(**{**self._profile().engine, **self.given(max_num_seqs)})
+        return RuntimeOptions(**self.asked(max_num_seqs))
+
+    def asked(self, max_num_seqs: int | None) -> dict[str, Any]:
+        """Fields of `RuntimeOptions`: what was given, over the profile's."""
+        return {**self._profile().engine, **self.given(max_num_seqs)}
 
     def dtype_of_all(self) -> str:
         """What was given, else the profile's, else "auto"."""

@@ -1,4 +1,4 @@
-"""Progress bars for downloads and loading: on stderr, where a person looks at it."""
+"""Progress bars for downloads, loading and rounds: on stderr, where a person looks at it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,10 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rich.progress import ProgressColumn
 
 Report = Callable[[int, int, str], None]
 """Called with bytes done, bytes in total, and what is being done; from any thread."""
@@ -17,12 +21,32 @@ def download_bars(quiet: bool) -> Iterator[Report | None]:
     if quiet or not sys.stderr.isatty():
         yield None
         return
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+    from rich.progress import DownloadColumn, TimeRemainingColumn
     from rich.progress import TransferSpeedColumn as SpeedColumn
 
-    columns = (BarColumn(), DownloadColumn(), SpeedColumn(), TimeRemainingColumn(compact=True))
-    bars = Progress(TextColumn("{task.description}"), *columns, console=Console(stderr=True), transient=True)
+    with _bars(DownloadColumn(), SpeedColumn(), TimeRemainingColumn(compact=True)) as report:
+        yield report
+
+
+@contextmanager
+def round_bars(quiet: bool) -> Iterator[Report | None]:
+    """The same for things that are counted: rounds of a measurement, questions."""
+    if quiet or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.progress import MofNCompleteColumn, TimeElapsedColumn
+
+    with _bars(MofNCompleteColumn(), TimeElapsedColumn()) as report:
+        yield report
+
+
+@contextmanager
+def _bars(*columns: ProgressColumn) -> Iterator[Report]:
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskID, TextColumn
+
+    shown = (TextColumn("{task.description}"), BarColumn(), *columns)
+    bars = Progress(*shown, console=Console(stderr=True), transient=True)
     tasks: dict[str, TaskID] = {}
     lock = threading.Lock()
 

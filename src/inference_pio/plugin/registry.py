@@ -138,6 +138,24 @@ class Registry:
         why: str | None = import_object(_BRIDGE_REFUSAL)(raw)
         return None if why is None else f"; {why}"
 
+    def part(self, name: str, part: str) -> Any:
+        """What a plugin's package has at a place that is a convention, such as "benchmarks.workloads:SUITE"; None
+        where it has no such module.
+
+        Raises:
+            PluginError: there is no such plugin, or the module does not import or lacks the object.
+        """
+        self.get(name)
+        target = f"{self._targets[name][0].partition(':')[0]}.{part}"
+        module = target.partition(":")[0]
+        try:
+            found = find_spec(module)
+        except ModuleNotFoundError as error:  # a package around it
+            if error.name is None or not module.startswith(f"{error.name}."):
+                raise PluginError(f"{target}: {error}") from error
+            found = None
+        return import_object(target) if found else None
+
     def create(self, name: str, **kwargs: Any) -> ModelPlugin:
         """A new plugin object."""
         plugin_class = import_object(self.get(name).manifest.plugin)

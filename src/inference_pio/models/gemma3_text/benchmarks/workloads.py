@@ -40,7 +40,6 @@ SUITE = Suite(
     techniques=usual_techniques(
         PREFILL,
         DECODE,
-        Workload(256, 4, concurrency=4, shared_len=224),
         Technique("sliding windows", Workload(prompt_len=1536, output_len=1), without=_without_windows),
     ),
 )

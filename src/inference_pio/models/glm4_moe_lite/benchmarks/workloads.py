@@ -19,7 +19,6 @@ SUITE = Suite(
     techniques=usual_techniques(
         PREFILL,
         DECODE,
-        Workload(256, 4, concurrency=4, shared_len=224),
         Technique("expanded prefill", PREFILL, without=never_expanded),
     ),
 )

@@ -15,5 +15,5 @@ SUITE = Suite(
     batch=Workload(prompt_len=256, output_len=128, concurrency=32),
     prefill=Workload(prompt_len=1024, output_len=1),
     decode=Workload(prompt_len=16, output_len=64),
-    techniques=usual_techniques(PREFILL, DECODE, Workload(512, 4, concurrency=4, shared_len=480)),
+    techniques=usual_techniques(PREFILL, DECODE),
 )

@@ -16,5 +16,5 @@ SUITE = Suite(
     batch=Workload(prompt_len=256, output_len=64, concurrency=8),
     prefill=Workload(prompt_len=512, output_len=1),
     decode=Workload(prompt_len=16, output_len=32),
-    techniques=usual_techniques(PREFILL, DECODE, Workload(256, 4, concurrency=4, shared_len=224)),
+    techniques=usual_techniques(PREFILL, DECODE),
 )

@@ -19,7 +19,6 @@ def _by_reference(model: nn.Module) -> AbstractContextManager[None]:  # noqa: AR
 
 _PROMPT = Workload(prompt_len=256, output_len=1)
 _ANSWERS = Workload(prompt_len=32, output_len=8, concurrency=2)
-_CONVERSATION = Workload(prompt_len=256, output_len=4, concurrency=4, shared_len=224)
 _NO_KERNELS = native.MISSING or ""
 
 SUITE = Suite(
@@ -29,10 +28,6 @@ SUITE = Suite(
     prefill=Workload(prompt_len=512, output_len=1),
     decode=Workload(prompt_len=16, output_len=32),
     techniques=(
-        Technique("fused layer norm", _ANSWERS, flag="use_fused_layer_norm"),
-        Technique("FlashAttention 2", _PROMPT, flag="use_flash_attention_2"),
-        Technique("paged attention", _ANSWERS, flag="use_paged_attention"),
-        Technique("prefix caching", _CONVERSATION, flag="use_prefix_caching"),
         Technique("needed rows", _PROMPT, without=every_row),
         Technique("native operations", _ANSWERS, without=_by_reference, unavailable=_NO_KERNELS),
     ),

@@ -32,9 +32,6 @@ SUITE = Suite(
     prefill=Workload(prompt_len=8 * ops.DELTA_CHUNK + 16, output_len=1),
     decode=Workload(prompt_len=16, output_len=32),
     techniques=(
-        Technique("fused layer norm", _ANSWERS, flag="use_fused_layer_norm"),
-        Technique("FlashAttention 2", _PROMPT, flag="use_flash_attention_2"),
-        Technique("paged attention", _ANSWERS, flag="use_paged_attention"),
         Technique("needed rows", _PROMPT, without=every_row),
         Technique("native operations, prefill", _PROMPT, without=_without_native, unavailable=_NATIVE),
         Technique("native operations, decode", _ANSWERS, without=_without_native, unavailable=_NATIVE),

@@ -30,12 +30,6 @@ SUITE = Suite(
     prefill=Workload(prompt_len=512, output_len=1),
     decode=Workload(prompt_len=16, output_len=32),
     techniques=(
-        Technique("fused layer norm", DECODE, flag="use_fused_layer_norm"),
-        Technique("FlashAttention 2", PREFILL, flag="use_flash_attention_2"),
-        Technique("paged attention", DECODE, flag="use_paged_attention"),
-        Technique(
-            "prefix caching", Workload(256, 4, concurrency=4, shared_len=224), flag="use_prefix_caching"
-        ),
         Technique("needed rows", PREFILL, without=every_row),
         Technique("native operations, prefill", PREFILL, without=_in_torch, unavailable=native.MISSING or ""),
         Technique("native operations, decode", DECODE, without=_in_torch, unavailable=native.MISSING or ""),

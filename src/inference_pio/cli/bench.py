@@ -1,0 +1,333 @@
+"""`inference-pio bench`: a model's six benchmarks, the runs that were kept, and one run beside another."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from contextlib import ExitStack, redirect_stdout
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from inference_pio.cli import bench_history
+from inference_pio.cli.flat import flat
+from inference_pio.cli.options import AsJson, EngineOptions, Model, Quiet
+from inference_pio.cli.progress import Report as Progress
+from inference_pio.cli.progress import download_bars, round_bars
+from inference_pio.cli.session import importing
+from inference_pio.cli.tables import print_json, print_table
+from inference_pio.errors import InferencePIOError, UsageError
+
+if TYPE_CHECKING:
+    from inference_pio.benchmarks.command import Settings
+    from inference_pio.benchmarks.report import Report
+    from inference_pio.benchmarks.six import Benchmark
+    from inference_pio.benchmarks.suites import Found
+    from inference_pio.benchmarks.workload import Suite
+
+_MEASURE = "run"
+_ACCURACY = "Accuracy"
+_POWER = "Power efficiency"
+
+
+class _ModelOrVerb(TyperGroup):
+    """`bench MODEL` measures; `bench history` and `bench diff` are verbs of their own."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        if not args or args[0] not in self.commands:
+            args = [_MEASURE, *(args or ["--help"])]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(help="Measure a model; compare runs.", cls=_ModelOrVerb)
+
+
+@dataclass(frozen=True)
+class MeasuringOptions:
+    """How much is measured, and what is kept."""
+
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Small workloads: does it run? The figures say nothing.")
+    ] = False
+    rounds: Annotated[
+        int,
+        typer.Option("--rounds", metavar="N", help="Timed rounds; 0 is as many as each benchmark needs."),
+    ] = 0
+    show: Annotated[
+        bool,
+        typer.Option("--list", help="Show the benchmarks and what they give to the model; measure none."),
+    ] = False
+    out: Annotated[
+        Path | None, typer.Option("--out", metavar="FILE", help="Write the run to this file too.")
+    ] = None
+    technique: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--technique",
+            metavar="NAME",
+            help="Only this one in optimization_impact; may be given again. (all that --list shows)",
+        ),
+    ] = None
+    keep: Annotated[
+        bool, typer.Option("--keep/--no-keep", help="Keep the run in the history (`bench history`).")
+    ] = True
+
+
+@dataclass(frozen=True)
+class AccuracyOptions:
+    """What accuracy asks."""
+
+    task: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--task",
+            metavar="NAME",
+            rich_help_panel=_ACCURACY,
+            help="perplexity, lambada, mmlu, gsm8k or humaneval; may be given again. (all but the last)",
+        ),
+    ] = None
+    limit: Annotated[
+        int,
+        typer.Option(
+            "--limit",
+            metavar="N",
+            rich_help_panel=_ACCURACY,
+            help="Questions of each task; 0 is as many as fit into about three minutes for a small model.",
+        ),
+    ] = 0
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            "--data",
+            metavar="FOLDER",
+            rich_help_panel=_ACCURACY,
+            help="Complete test sets instead of the subsets that come with the package.",
+        ),
+    ] = None
+    completions: Annotated[
+        Path | None,
+        typer.Option(
+            "--completions",
+            metavar="FILE",
+            rich_help_panel=_ACCURACY,
+            help="Where --task humaneval writes its completions. They are not run.",
+        ),
+    ] = None
+
+
+@dataclass(frozen=True)
+class PowerOptions:
+    """What power efficiency assumes."""
+
+    watts_per_core: Annotated[
+        float | None,
+        typer.Option(
+            "--watts-per-core",
+            metavar="W",
+            rich_help_panel=_POWER,
+            help="What a busy core takes, for the estimate where nothing can be read.",
+        ),
+    ] = None
+    idle_seconds: Annotated[
+        float | None,
+        typer.Option(
+            "--idle-seconds",
+            metavar="S",
+            rich_help_panel=_POWER,
+            help="How long the idle machine is watched first.",
+        ),
+    ] = None
+
+
+def run(
+    model: Model,
+    measuring: MeasuringOptions,
+    accuracy: AccuracyOptions,
+    power: PowerOptions,
+    engine: EngineOptions,
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[NAME]...",
+            help="throughput, inference_speed, memory_usage, power_efficiency, optimization_impact, accuracy; without "
+            "one all but the last two.",
+        ),
+    ] = None,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+) -> None:
+    """Measure a model: `bench MODEL [NAME]...`. Two further verbs: `bench history` and `bench diff`.
+
+    The model's plugin says what it is measured on (--list). Every run is kept. Ctrl-C ends it, and what was finished
+    is shown and kept. Without a NAME, accuracy and optimization_impact are left out: they take minutes.
+    """
+    engine.limits(), engine.runtime_options(1)  # wrong values are told before anything is imported
+    with importing():
+        from inference_pio.benchmarks import six
+    settings = _settings(model, measuring, accuracy, power, engine)
+    benchmarks = six.chosen(names or ())
+    subject = _subject(model, engine, quiet)
+    if measuring.show:
+        _list(six.SIX, subject.found.suite, as_json)
+        return
+    done: list[Report] = []
+    failure = _measure(done, benchmarks, subject, settings, quiet=quiet, as_json=as_json)
+    record = subject.record(done, settings, finished=failure is None)
+    if done:
+        bench_history.keep(record, measuring.out, in_history=measuring.keep, quiet=quiet)
+    if as_json and done:
+        print_json(record.as_dict())
+    if not names and not quiet:
+        left = ", ".join(one.name for one in six.SIX if one not in benchmarks)
+        print(f"left out: {left} (name them to measure them)", file=sys.stderr)
+    if failure is not None:
+        print(f"not measured: {', '.join(one.name for one in benchmarks[len(done) :])}", file=sys.stderr)
+        raise failure
+
+
+app.command(_MEASURE)(flat(run))
+app.command("history")(bench_history.history)
+app.command("diff")(bench_history.diff)
+
+
+@dataclass(frozen=True)
+class _Subject:
+    """The model that is measured."""
+
+    name: str
+    plugin: str
+    checkpoint: str
+    found: Found
+
+    def record(self, reports: Sequence[Report], settings: Settings, finished: bool) -> Any:
+        from inference_pio.benchmarks.history import record_of
+
+        return record_of(
+            self.name, self.plugin, self.checkpoint, _stated(settings), list(reports), finished=finished
+        )
+
+
+def _subject(model: str, engine: EngineOptions, quiet: bool) -> _Subject:
+    """Find the model and its suite; only headers are read."""
+    from inference_pio.benchmarks.suites import suite_for
+    from inference_pio.loader.identity import checkpoint_identity
+    from inference_pio.plugin.registry import default_registry
+    from inference_pio.runtime.opened import model_store, open_model
+
+    with download_bars(quiet) as progress, ExitStack() as files:
+        opened = open_model(model, engine.runtime_options(1), progress, model_store(engine.limits()))
+        files.callback(opened.checkpoint.close)
+        manifest = default_registry().choose(opened.raw, str(opened.source.path), engine.plugin)
+        return _Subject(
+            opened.source.name,
+            manifest.name,
+            checkpoint_identity(opened.checkpoint),
+            suite_for(manifest.name, opened),
+        )
+
+
+def _settings(
+    model: str,
+    measuring: MeasuringOptions,
+    accuracy: AccuracyOptions,
+    power: PowerOptions,
+    engine: EngineOptions,
+) -> Settings:
+    """Wrong values raise `UsageError` here."""
+    from inference_pio.benchmarks.choices import USUAL_TASKS, PowerChoice, TaskChoice
+    from inference_pio.benchmarks.command import Settings
+
+    if measuring.rounds < 0:
+        raise UsageError(f"--rounds must be 0 or more, got {measuring.rounds}")
+    changed = engine.asked(None)
+    given = {name: value for name, value in vars(power).items() if value is not None}
+    return Settings(
+        model=model,
+        dtype=engine.dtype_of_all(),
+        device=engine.device,
+        quick=measuring.quick,
+        rounds=measuring.rounds,
+        options=changed,
+        tuned=not engine.no_tuned,
+        flags={"use_prefix_caching": False} if engine.no_prefix_caching else {},
+        limits=engine.limits(),
+        tasks=TaskChoice(
+            tuple(accuracy.task or USUAL_TASKS),
+            accuracy.limit,
+            str(accuracy.data or ""),
+            str(accuracy.completions or ""),
+        ),
+        power=PowerChoice(**given),
+        techniques=tuple(measuring.technique or ()),
+    )
+
+
+def _stated(settings: Settings) -> dict[str, Any]:
+    """What the caller set, as it is kept: values that change figures."""
+    from inference_pio.benchmarks.records import plain_settings
+
+    plain, usual = plain_settings(settings), plain_settings(type(settings)())
+    ungrouped = {"options", "flags"}
+    stated = {
+        name: value
+        for name, value in plain.items()
+        if name not in ungrouped | {"model"} and value != usual[name]
+    }
+    no_figures = {"accept_licence", "download"}
+    return stated | {
+        name: value for group in ungrouped for name, value in plain[group].items() if name not in no_figures
+    }
+
+
+def _measure(
+    done: list[Report],
+    benchmarks: Sequence[Benchmark],
+    subject: _Subject,
+    settings: Settings,
+    *,
+    quiet: bool,
+    as_json: bool,
+) -> KeyboardInterrupt | InferencePIOError | None:
+    """Reports into `done`, each shown as soon as it is there; what ended it before the last one, or None."""
+    from dataclasses import replace
+
+    from inference_pio.benchmarks import six
+    from inference_pio.benchmarks.command import QUICK
+
+    for benchmark in benchmarks:
+        try:
+            with round_bars(quiet) as bars:
+                on_round: Progress = bars or settings.on_round
+                with redirect_stdout(sys.stderr):  # whatever a plugin prints: stdout has the reports
+                    report = six.run(benchmark, subject.found.suite, replace(settings, on_round=on_round))
+        except (KeyboardInterrupt, InferencePIOError) as why:
+            return why
+        report.notes += [*subject.found.notes, *([QUICK] if settings.quick else [])]
+        done.append(report)
+        if not as_json:
+            report.print(as_json=False)
+            print(flush=True)
+    return None
+
+
+def _list(benchmarks: Sequence[Benchmark], suite: Suite, as_json: bool) -> None:
+    if as_json:
+        print_json(
+            [
+                {
+                    "name": one.name,
+                    "question": one.question,
+                    "work": one.work(suite),
+                    "in_a_usual_run": one.usual,
+                }
+                for one in benchmarks
+            ]
+        )
+        return
+    print_table(
+        ["benchmark", "usual", "measures", "work"],
+        [(one.name, "yes" if one.usual else "", one.question, one.work(suite)) for one in benchmarks],
+    )
