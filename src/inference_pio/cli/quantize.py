@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inference_pio.cli.calibrate import read_text
 from inference_pio.cli.options import AcceptLicence, AsJson, Model, Quiet
 from inference_pio.cli.progress import download_bars
 from inference_pio.cli.session import importing
@@ -65,10 +66,9 @@ def quantize(
     Embeddings and the head get 8 bits. A GGUF file stays one, which llama.cpp reads too.
     """
     recipe = Recipe(bits, group, method, tokens, again)
+    words = read_text(text)
     with importing():
-        from inference_pio.runtime import calibration
         from inference_pio.runtime.quantizing import quantize_model
-    words = calibration.packaged_text() if text is None else calibration.read_text(text)
     options = RuntimeOptions(accept_licence=accept_licence, download=not offline)
     with download_bars(quiet) as progress:
         written = quantize_model(model, out, recipe, words, options=options, progress=progress)

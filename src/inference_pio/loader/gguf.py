@@ -60,6 +60,9 @@ class GGUFFile(Closing):
         spans = [span for key, span in self._pairs.items() if key not in without]
         return [self._file.read(first, end - first) for first, end in spans]
 
+    def first_bytes(self, name: str, count: int) -> bytes:
+        return self._file.read(self._offsets[name], min(count, self.tensors[name].nbytes))
+
     def _place(self, name: str, part: tuple[int, int] | None) -> tuple[TensorInfo, int]:
         """The tensor, or what is read of it, and where in the file that begins; rows are whole blocks."""
         info, skipped = self.tensors[name].narrowed(part)

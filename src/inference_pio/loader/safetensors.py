@@ -106,6 +106,9 @@ class SafetensorsFile(Closing):
         info, skipped = self.tensors[name].narrowed(part)
         return read_rows(self._file, self._offsets[name] + TYPES_BY_NAME[info.dtype].nbytes(skipped), info)
 
+    def first_bytes(self, name: str, count: int) -> bytes:
+        return self._file.read(self._offsets[name], min(count, self.tensors[name].nbytes))
+
     def close(self) -> None:
         self._file.close()
 
@@ -143,6 +146,9 @@ class ShardedSafetensors(Closing):
 
     def read_blocks(self, name: str, part: tuple[int, int] | None = None) -> Tensor:
         return self._holder[name].read_blocks(name, part)
+
+    def first_bytes(self, name: str, count: int) -> bytes:
+        return self._holder[name].first_bytes(name, count)
 
     def close(self) -> None:
         for file in self._files:

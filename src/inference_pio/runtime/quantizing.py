@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from inference_pio import ops
-from inference_pio.errors import ModelFileError, ResourceError, UsageError
+from inference_pio.errors import ResourceError, UsageError
 from inference_pio.layers import Linear
 from inference_pio.loader.converted import unpermuted
 from inference_pio.loader.dequantize import DECODERS
@@ -25,17 +25,16 @@ from inference_pio.loader.weights import audit
 from inference_pio.loader.write_gguf import gguf_layout
 from inference_pio.loader.write_safetensors import copy_beside, safetensors_layout
 from inference_pio.metrics.memory import available_bytes
-from inference_pio.ops.gptq import Compensation, add_moments, compensated_rows
+from inference_pio.ops.gptq import Compensation, compensated_rows
 from inference_pio.ops.rounding import quantize_rows
-from inference_pio.parallel import Shard
+from inference_pio.optimizations.hardware.calibration_pass import visit_linears
 from inference_pio.plugin.quantization import Recipe
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
-from inference_pio.runtime.calibration import WINDOW, calibration_windows, visit_linears
-from inference_pio.runtime.local import load_model
+from inference_pio.runtime.calibration import WINDOW, calibration_windows
+from inference_pio.runtime.loading import load_model
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
 from inference_pio.runtime.prepared import Prepared, prepare_model, scratch_of
-from inference_pio.runtime.prompts import TextSide
 
 _PART_BYTES = 64 << 20  # of floats, at once, of a tensor that is rounded to nearest or kept
 _FILE_TYPES = {"Q4_1": 3, "Q8_0": 7}  # general.file_type: llama_ftype in llama.h
@@ -128,8 +127,7 @@ class _Rounding:
 
     def windows(self, text: str) -> Tensor:
         """The calibration text as token ids [windows, tokens]; too large ones are refused before anything is loaded."""
-        side = TextSide.of(self._opened, self._ready.plugin.chat_format(self._ready.config), sees=False)
-        windows = calibration_windows(side.tokenizer, text, self._recipe.tokens, self._ready.config)
+        windows = calibration_windows(self._ready, text, self._recipe.tokens)
         self._ready.plan.check(self._opened.source.name)
         _require_memory(self._ready, windows, list(self._targets))
         self._tokens = windows.numel()
@@ -182,21 +180,13 @@ class _Rounding:
     def _compensate(self, file: TensorsOut, windows: Tensor) -> None:
         """The model, loaded as for an answer, computes the text; what it multiplies with becomes what is written."""
         model = load_model(self._ready, model_store(None))
-        specs = self._ready.plugin.cache_specs(self._ready.config, self._ready.kv_dtype, Shard())
         memory = ops.Slab()
 
-        def visit(name: str, module: Linear, x_TI: Tensor) -> None:
-            moments = torch.zeros(module.in_features, module.in_features)
-            add_moments(moments, x_TI)
-            try:
-                how = Compensation.of(moments.div_(len(x_TI)))
-            except ValueError as error:
-                raise ModelFileError(self._opened.source.path, str(error), where=f"{name}.weight") from error
-            del moments
+        def visit(name: str, module: Linear, how: Compensation) -> None:
             pieces = [self._round(piece, how, file) for piece in self._targets[name].pieces]
             module.take_quantized(pieces, memory)
 
-        visit_linears(model, specs, windows, self._targets, visit)
+        visit_linears(model, windows, self._targets, visit)
 
     def _round(self, piece: Piece, how: Compensation, file: TensorsOut) -> ops.Blocks:
         """A piece of a weight as the model takes it, written where it becomes other blocks."""
@@ -260,7 +250,7 @@ def _require_memory(ready: Prepared, windows: Tensor, modules: Collection[str]) 
     # Of the widest map its input and output, and what stands beside them in the layer: residual, queries, a copy.
     activations = 2 * itemsize * tokens * max(i + o for i, o in widths)
     activations += scratch_of(ready.model, ready.dtype.itemsize, tokens, count, length)
-    specs = ready.plugin.cache_specs(ready.config, ready.kv_dtype, Shard())
+    specs = ready.serving.cache_specs
     caches = sum(spec.bytes_per_token() * tokens + spec.bytes_per_sequence() * count for spec in specs)
     matrices = max(itemsize * (5 * i * i + 4 * i * o) for i, o in widths)
     needed, free = ready.plan.weights + activations + caches + matrices, available_bytes()
