@@ -34,9 +34,7 @@ def weights_calibrated(tiny: Tiny) -> None:
     for name in ("weights_int4", "weights_calibrated"):
         with loaded(tiny("grouped")) as plugin:
             model = model_of(plugin)
-            tokens = torch.tensor(plugin.tokenize("the cat sat on the mat and looked at the other cat " * 8))[
-                None
-            ]
+            tokens = torch.tensor(plugin.tokenize(_TEXT)[:250])[None]
             serving_of(model).calibration = lambda tokens=tokens: tokens
             exact, inputs = _weights(model), _inputs(model, tokens)
             TECHNIQUES[name].apply(model, plugin.config)
