@@ -36,5 +36,5 @@ def calibration_windows(ready: Prepared, text: str | None = None, tokens: int | 
     if len(ids) < (tokens or LEAST_TOKENS):
         wanted = f"{tokens} were asked for" if tokens else f"{LEAST_TOKENS} are the least that says anything"
         raise UsageError(f"the calibration text has {len(ids)} tokens, {wanted}: give a longer one")
-    each = min(WINDOW - len(start), ready.config.max_position_embeddings - len(start), len(ids))
+    each = min(WINDOW, ready.config.max_position_embeddings, len(ids)) - len(start)
     return torch.tensor([start + ids[at : at + each] for at in range(0, len(ids) - each + 1, each)])

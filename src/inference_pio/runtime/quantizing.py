@@ -31,7 +31,7 @@ from inference_pio.optimizations.hardware.calibration_pass import visit_linears
 from inference_pio.plugin.quantization import Recipe
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
-from inference_pio.runtime.calibration import WINDOW, calibration_windows
+from inference_pio.runtime.calibration import calibration_windows
 from inference_pio.runtime.loading import load_model
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
 from inference_pio.runtime.prepared import Prepared, prepare_model, scratch_of
@@ -87,7 +87,7 @@ def quantize_model(
     """
     started = perf_counter()
     require_target(out)
-    sizes = replace(options or RuntimeOptions(), max_model_len=WINDOW, max_num_seqs=1)
+    sizes = replace(options or RuntimeOptions(), max_model_len=1, max_num_seqs=1)
     opened = open_model(model, sizes, progress)
     with opened.checkpoint:
         rounding = _Rounding(opened, recipe, sizes, progress)
