@@ -28,7 +28,7 @@ from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.serving import serving_of
 
 _GROUP = 32
-_NAMES = ("weights_int8", "weights_int4", "weights_calibrated")
+_NAMES = ("weights_int8", "weights_int4", "weights_calibrated", "tensor_parallelism")
 
 
 class _FewerBits(Technique):
@@ -43,6 +43,7 @@ class _FewerBits(Technique):
     exact = False
     shows_on = "decode"
     stage = "weights"
+    on_request = True
     kind: ClassVar[str]
 
     def standing(self, at: Situation) -> Standing:
