@@ -67,12 +67,12 @@ class Comparison:
 
 def compare(path: Path, text: str, tokens: int, what: str) -> Comparison:
     """On whole windows of at most `tokens` of the text; `what` stands before the progress bars."""
-    packed, exact = (_likelihoods(path, dtype, text, tokens, what) for dtype in ("auto", "float32"))
+    packed, exact = (likelihoods(path, dtype, text, tokens, what) for dtype in ("auto", "float32"))
     ratio = PerplexityRatio.of(packed, exact)
     return Comparison(math.exp(packed.mean().item()), math.exp(exact.mean().item()), ratio)
 
 
-def _likelihoods(path: Path, dtype: str, text: str, tokens: int, what: str) -> Tensor:
+def likelihoods(path: Path, dtype: str, text: str, tokens: int, what: str) -> Tensor:
     """[windows, tokens]: negative, in nats, of all tokens of a window but its first."""
     found = []
     with _loaded(path, dtype) as loaded:

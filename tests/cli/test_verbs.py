@@ -51,7 +51,8 @@ def test_light_verbs_import_no_torch_and_are_fast(arguments: list[str], home: Pa
 
 def test_version_and_help(cli: Any) -> None:
     assert cli("--version").out == f"inference-pio {inference_pio.__version__}\n"
-    for verb in ("run", "chat", "models", "plugins", "doctor", "plan", "verify", "new-model", "bench"):
+    verbs = ("run", "chat", "models", "plugins", "doctor", "plan", "quantize", "verify", "new-model", "bench")
+    for verb in verbs:
         assert verb in cli().out
         shown = cli(verb, "--help")
         assert (shown.code, shown.err) == (0, "")

@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from inference_pio.errors import ModelFileError
 from inference_pio.loader.checkpoint import open_checkpoint
 from inference_pio.loader.safetensors import DTYPES, SafetensorsFile
+from support.packed_gguf import decode
 
 GOOD: dict[str, Any] = {
     "__metadata__": {"format": "pt"},
@@ -315,3 +316,42 @@ def test_links_inside_the_hub_cache_are_followed(sharded: Path) -> None:
         (snapshot / file.name).symlink_to(blobs / str(number))
     with open_checkpoint(snapshot) as checkpoint:
         assert set(checkpoint.tensors) == {"a", "b", "c"}
+
+
+def blocks(kinds: dict[str, str], dtype: str = "U8", shape: tuple[int, ...] = (3, 40)) -> bytes:
+    """One tensor `a` of two blocks of Q4_1 a row, and what the metadata says of it."""
+    size = DTYPES[dtype].itemsize
+    for extent in shape:
+        size *= extent
+    notes = {f"blocks:{name}": kind for name, kind in kinds.items()}
+    header = {"__metadata__": notes, "a": {"dtype": dtype, "shape": list(shape), "data_offsets": [0, size]}}
+    values = torch.randint(0, 60, (size,), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
+    return encoded(header, values.numpy().tobytes())
+
+
+def test_tensors_of_blocks_are_what_their_blocks_stand_for(tmp_path: Path) -> None:
+    data = blocks({"a": "Q4_1"})
+    rows = torch.frombuffer(bytearray(data[-120:]), dtype=torch.uint8).view(3, 40)
+    with open_checkpoint(write(tmp_path, data)) as checkpoint:
+        assert checkpoint.tensors["a"].dtype == "Q4_1"
+        assert checkpoint.tensors["a"].shape == (3, 64)
+        assert torch.equal(checkpoint.read_blocks("a"), rows)
+        assert torch.equal(checkpoint.read_blocks("a", (1, 2)), rows[1:])
+        expected = decode(rows, "Q4_1")
+        assert torch.equal(checkpoint.read("a"), expected)
+        assert torch.equal(checkpoint.read("a", torch.bfloat16, (2, 1)), expected[2:].bfloat16())
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (blocks({"b": "Q4_1"}), "tensor b: is said to be Q4_1 and is not there"),
+        (blocks({"a": "Q9"}), r"tensor a: is blocks of 'Q9'; known: Q4_0, Q4_1"),
+        (blocks({"a": "Q8_0"}), r"tensor a: is U8 \[3, 40\], no rows of Q8_0's 34 bytes"),
+        (blocks({"a": "Q4_1"}, "I8"), r"tensor a: is I8 \[3, 40\], no rows of Q4_1's 20 bytes"),
+        (blocks({"a": "Q4_1"}, shape=(120,)), r"tensor a: is U8 \[120\], no rows of Q4_1's 20 bytes"),
+    ],
+)
+def test_blocks_that_are_none(tmp_path: Path, data: bytes, words: str) -> None:
+    with pytest.raises(ModelFileError, match=words):
+        open_checkpoint(write(tmp_path, data))

@@ -154,7 +154,7 @@ def _each_alone(work: Calibration) -> dict[str, Divergence | str]:
     """What each approximate technique does, or why it cannot act here."""
     found: dict[str, Divergence | str] = {}
     for name, technique in TECHNIQUES.items():
-        if technique.exact:
+        if technique.exact or technique.on_request:
             continue
         if technique.needs_receipt:
             found[name] = _BY_LAYERS

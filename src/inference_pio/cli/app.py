@@ -20,6 +20,7 @@ from inference_pio.cli import (
     plan,
     plugins,
     probe,
+    quantize,
     run,
     tune,
     verify,
@@ -44,6 +45,7 @@ app.command("tune")(flat(tune.tune))
 app.command("plan")(flat(plan.plan))
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(bench.app, name="bench")
+app.command("quantize")(quantize.quantize)
 app.command("verify")(verify.verify)
 app.command("new-model")(new_model.new_model)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,12 +11,11 @@ from inference_pio.cli.options import AsJson, Model
 from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_json, print_table
 from inference_pio.errors import UnavailableError, UsageError
+from inference_pio.optimizations.text import usual_text
 from inference_pio.progress_bar import Counter
 
 if TYPE_CHECKING:
     from inference_pio.runtime.receipts import Entry, Measured, Receipt
-
-_USUAL_TEXT = "calibration_text.txt"
 
 
 def calibrate(
@@ -65,9 +63,7 @@ def read_text(path: Path | None) -> str:
         UsageError: it is empty, or no text.
     """
     if path is None:
-        return (
-            resources.files("inference_pio.optimizations").joinpath(_USUAL_TEXT).read_text(encoding="utf-8")
-        )
+        return usual_text()
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -12,7 +12,7 @@ from inference_pio import ops
 from inference_pio.conformance.case import ReferenceModel
 from inference_pio.conformance.numbers import token_ids
 from inference_pio.llm import LLM
-from inference_pio.loader.quantize import quantize_rows
+from inference_pio.ops.rounding import quantize_rows
 from inference_pio.plugin.quantization import Quantization
 from inference_pio.sampling_params import SamplingParams
 

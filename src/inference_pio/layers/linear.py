@@ -50,7 +50,7 @@ class Linear(nn.Module):
             self.weight = None
 
     def take_quantized(self, pieces: Sequence[ops.Blocks], memory: ops.Slab) -> None:
-        self.packed, self.weight = ops.pack_quantized(pieces, memory), None
+        self.packed, self.weight, self.separated = ops.pack_quantized(pieces, memory), None, None
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.packed is not None, "weights are not loaded"

@@ -35,10 +35,13 @@ _UINT32 = 4
 
 @dataclass(frozen=True)
 class GGUFHeader:
-    """`offsets` are positions in the file, by tensor name."""
+    """pairs    (first byte, end) in the file of each key with its value
+    offsets  positions in the file, by tensor name
+    """
 
     version: int
     metadata: Mapping[str, Any]
+    pairs: Mapping[str, tuple[int, int]]
     tensors: Mapping[str, TensorInfo]
     offsets: Mapping[str, int]
 
@@ -56,7 +59,7 @@ def read_header(file: RegularFile) -> GGUFHeader:
     tensor_count = cursor.scalar("Q", "tensor count")
     pair_count = cursor.scalar("Q", "metadata count")
     cursor.require_room(pair_count, _SMALLEST_PAIR, "metadata entries")
-    metadata, alignment = _read_metadata(cursor, pair_count)
+    metadata, pairs, alignment = _read_metadata(cursor, pair_count)
     cursor.require_room(tensor_count, _SMALLEST_TENSOR, "tensors")
     tensors: dict[str, TensorInfo] = {}
     relative: dict[str, int] = {}
@@ -69,7 +72,11 @@ def read_header(file: RegularFile) -> GGUFHeader:
     _check_layout(file, tensors, relative, alignment, data_start)
     offsets = {name: data_start + offset for name, offset in relative.items()}
     return GGUFHeader(
-        version, MappingProxyType(metadata), MappingProxyType(tensors), MappingProxyType(offsets)
+        version,
+        MappingProxyType(metadata),
+        MappingProxyType(pairs),
+        MappingProxyType(tensors),
+        MappingProxyType(offsets),
     )
 
 
@@ -91,10 +98,14 @@ def _read_version(cursor: HeaderCursor) -> int:
     return int(version)
 
 
-def _read_metadata(cursor: HeaderCursor, count: int) -> tuple[dict[str, Any], int]:
+def _read_metadata(
+    cursor: HeaderCursor, count: int
+) -> tuple[dict[str, Any], dict[str, tuple[int, int]], int]:
     metadata: dict[str, Any] = {}
+    pairs: dict[str, tuple[int, int]] = {}
     alignment = _DEFAULT_ALIGNMENT
     for index in range(count):
+        first = cursor.position
         key = cursor.string(f"key {index}", _MAX_KEY_BYTES)
         if not is_usable_name(key):
             raise cursor.error(f"{key!r} is not a usable key", f"key {index}")
@@ -106,8 +117,8 @@ def _read_metadata(cursor: HeaderCursor, count: int) -> tuple[dict[str, Any], in
             if kind != _UINT32 or value not in _ALIGNMENTS:
                 raise cursor.error(f"is {value!r}, not a power of two from 8 to 65536", f"key {key}")
             alignment = value
-        metadata[key] = value
-    return metadata, alignment
+        metadata[key], pairs[key] = value, (first, cursor.position)
+    return metadata, pairs, alignment
 
 
 def _read_value(cursor: HeaderCursor, kind: int, key: str, depth: int) -> Any:

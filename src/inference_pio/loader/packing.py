@@ -12,9 +12,9 @@ from inference_pio import ops
 from inference_pio.layers.protocol import TakesQuantized, TakesStacks
 from inference_pio.loader.ggml_types import TYPES_BY_NAME
 from inference_pio.loader.quant_tables import IQ2_GRID
-from inference_pio.loader.quantize import quantize_rows
 from inference_pio.loader.tensor_info import Checkpoint, CheckpointHeader, HoldsBlocks, TensorInfo
 from inference_pio.loader.weight_plan import Target, WeightPlan
+from inference_pio.ops.rounding import quantize_rows
 from inference_pio.plugin.quantization import Quantization
 
 _COLUMNS = 32  # of one block of the packed layout

@@ -2,6 +2,9 @@
 
 Format: 8 bytes of header length, a JSON object {name: {dtype, shape, data_offsets}}, the data without holes
 (github.com/huggingface/safetensors, README). Sharded checkpoints add an index {weight_map: {name: file}}.
+
+Tensors that this package quantised lie as uint8 rows of ggml's blocks, and "__metadata__" has the kind of blocks of
+each under "blocks:<name>" (`loader/write_safetensors.py`).
 """
 
 from __future__ import annotations
@@ -18,14 +21,18 @@ from torch import Tensor
 
 from inference_pio.errors import ModelFileError
 from inference_pio.loader.closing import Closing
+from inference_pio.loader.dequantize import DECODERS
+from inference_pio.loader.ggml_types import TYPES_BY_NAME
 from inference_pio.loader.regular_file import RegularFile
 from inference_pio.loader.safetensors_index import read_index
+from inference_pio.loader.stored_blocks import decode_blocks, read_rows
 from inference_pio.loader.stored_floats import read_floats
 from inference_pio.loader.strict_json import strict_object
 from inference_pio.loader.tensor_info import CheckpointFormat, TensorInfo, is_usable_name
 
 MAX_HEADER_BYTES = 100_000_000
 MAX_TENSORS = 65_536
+BLOCKS = "blocks:"  # in front of a tensor's name in the metadata: its kind of blocks
 _MAX_ELEMENTS = 2**63 - 1
 
 DTYPES: dict[str, torch.dtype] = {
@@ -68,8 +75,9 @@ class SafetensorsFile(Closing):
         self.path = path
         self._file = RegularFile(path)
         try:
-            data_start, entries = _read_header(self._file)
+            data_start, entries, kinds = _read_header(self._file)
             infos = {name: _tensor_info(path, name, entry) for name, entry in entries.items()}
+            infos |= {name: _of_blocks(path, name, infos.get(name), kind) for name, kind in kinds.items()}
             _check_layout(self._file, entries, data_start)
         except BaseException:
             self._file.close()
@@ -81,6 +89,9 @@ class SafetensorsFile(Closing):
         self, name: str, dtype: torch.dtype | None = None, part: tuple[int, int] | None = None
     ) -> Tensor:
         info, skipped = self.tensors[name].narrowed(part)
+        if info.dtype in DECODERS:
+            offset = self._offsets[name] + TYPES_BY_NAME[info.dtype].nbytes(skipped)
+            return decode_blocks(self._file, offset, info, dtype or torch.float32)
         stored = DTYPES[info.dtype]
         if dtype is not None and dtype != stored and info.dtype not in _CONVERTIBLE:
             raise ModelFileError(
@@ -90,6 +101,10 @@ class SafetensorsFile(Closing):
             )
         offset = self._offsets[name] + skipped * stored.itemsize
         return read_floats(self._file, offset, info.shape, stored, dtype)
+
+    def read_blocks(self, name: str, part: tuple[int, int] | None = None) -> Tensor:
+        info, skipped = self.tensors[name].narrowed(part)
+        return read_rows(self._file, self._offsets[name] + TYPES_BY_NAME[info.dtype].nbytes(skipped), info)
 
     def first_bytes(self, name: str, count: int) -> bytes:
         return self._file.read(self._offsets[name], min(count, self.tensors[name].nbytes))
@@ -129,6 +144,9 @@ class ShardedSafetensors(Closing):
     ) -> Tensor:
         return self._holder[name].read(name, dtype, part)
 
+    def read_blocks(self, name: str, part: tuple[int, int] | None = None) -> Tensor:
+        return self._holder[name].read_blocks(name, part)
+
     def first_bytes(self, name: str, count: int) -> bytes:
         return self._holder[name].first_bytes(name, count)
 
@@ -137,8 +155,8 @@ class ShardedSafetensors(Closing):
             file.close()
 
 
-def _read_header(file: RegularFile) -> tuple[int, dict[str, _Entry]]:
-    """Where the data starts, and the entries in the order of their data."""
+def _read_header(file: RegularFile) -> tuple[int, dict[str, _Entry], dict[str, str]]:
+    """Where the data starts, the entries in the order of their data, and the kinds of those that are blocks."""
     if file.size < 8:
         raise ModelFileError(file.path, f"is no safetensors file: it has {file.size} bytes")
     length = int.from_bytes(file.read(0, 8), "little")
@@ -157,7 +175,8 @@ def _read_header(file: RegularFile) -> tuple[int, dict[str, _Entry]]:
             byte=0,
         )
     raw = strict_object(file.read(8, length), file.path, "header")
-    _converted(raw.pop("__metadata__", {}), dict[str, str], file.path, "header: __metadata__")
+    notes = _converted(raw.pop("__metadata__", {}), dict[str, str], file.path, "header: __metadata__")
+    kinds = {key.removeprefix(BLOCKS): kind for key, kind in notes.items() if key.startswith(BLOCKS)}
     if not raw:
         raise ModelFileError(file.path, "holds no tensor", where="header")
     if len(raw) > MAX_TENSORS:
@@ -168,7 +187,7 @@ def _read_header(file: RegularFile) -> tuple[int, dict[str, _Entry]]:
             raise ModelFileError(file.path, f"{name!a} is not a usable tensor name", where="header")
         entries[name] = _converted(value, _Entry, file.path, f"tensor {name}")
     ordered = sorted(entries, key=lambda name: entries[name].data_offsets)
-    return 8 + length, {name: entries[name] for name in ordered}
+    return 8 + length, {name: entries[name] for name in ordered}, kinds
 
 
 def _converted(value: Any, kind: Any, path: Path, where: str) -> Any:
@@ -195,6 +214,21 @@ def _tensor_info(path: Path, name: str, entry: _Entry) -> TensorInfo:
             where=where,
         )
     return TensorInfo(name, tuple(entry.shape), entry.dtype, needed)
+
+
+def _of_blocks(path: Path, name: str, info: TensorInfo | None, kind: str) -> TensorInfo:
+    """The tensor as what its rows of bytes stand for."""
+    where = f"tensor {name}"
+    if info is None:
+        raise ModelFileError(path, f"is said to be {kind} and is not there", where=where)
+    if kind not in DECODERS:
+        raise ModelFileError(path, f"is blocks of {kind!a}; known: {', '.join(DECODERS)}", where=where)
+    block = TYPES_BY_NAME[kind]
+    if info.dtype != "U8" or len(info.shape) < 2 or info.shape[-1] % block.block_bytes:
+        found = f"{info.dtype} {list(info.shape)}"
+        raise ModelFileError(path, f"is {found}, no rows of {kind}'s {block.block_bytes} bytes", where=where)
+    columns = info.shape[-1] // block.block_bytes * block.block_size
+    return TensorInfo(name, (*info.shape[:-1], columns), kind, info.nbytes)
 
 
 def _check_layout(file: RegularFile, entries: dict[str, _Entry], data_start: int) -> None:

@@ -18,10 +18,12 @@ _REFUSED = {
 
 def holds_weights(directory: Path) -> bool:
     """Whether anything in it is a file of weights, of a kind that is loaded or of another."""
-    return any(
-        name == INDEX or name.endswith((".gguf", ".safetensors")) or container_of(name) is not None
-        for name in os.listdir(directory)
-    )
+    return any(is_weights(name) for name in os.listdir(directory))
+
+
+def is_weights(name: str) -> bool:
+    """Whether a file of this name holds weights, or is the index of such files."""
+    return name == INDEX or name.endswith((".gguf", ".safetensors")) or container_of(name) is not None
 
 
 def container_of(name: str) -> str | None:

@@ -33,6 +33,10 @@ class PackedWeight:
         """Where the weight lies: two with one address share their memory."""
         return id(self.tensor) if self.blocked else self.tensor.data_ptr()
 
+    def dense(self) -> Tensor:
+        """The weight as it was packed, [out_features, in_features]; a copy where it lies blocked."""
+        return self.tensor.to_dense() if self.blocked else self.tensor
+
 
 def pack_weight(weight_OI: Tensor) -> PackedWeight:
     """Blocked for bfloat16 on a CPU with bfloat16 products, else as it is (nothing is copied then)."""

@@ -16,6 +16,11 @@ from inference_pio.optimizations.hardware.merged_projections import MergedProjec
 from inference_pio.optimizations.hardware.shorter_vocabulary import ShorterVocabulary
 from inference_pio.optimizations.hardware.skipped_layers import SkippedLayers
 from inference_pio.optimizations.hardware.tensor_parallelism import TensorParallelism
+from inference_pio.optimizations.hardware.weight_quantization import (
+    CalibratedWeights,
+    WeightsInt4,
+    WeightsInt8,
+)
 from inference_pio.optimizations.memory.bounded_activations import BoundedMLP, BoundedScores
 from inference_pio.optimizations.memory.kv_compression import KVInt8
 from inference_pio.optimizations.memory.prefix_caching import PrefixCaching
@@ -39,6 +44,9 @@ _IN_ORDER: tuple[Technique, ...] = (
     FoldedNorms(),
     ShorterVocabulary(),
     SkippedLayers(),
+    WeightsInt8(),
+    WeightsInt4(),
+    CalibratedWeights(),
     CompiledStep(),
     TensorParallelism(),
 )

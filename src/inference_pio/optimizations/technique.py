@@ -72,6 +72,7 @@ class Technique(OptimizationInterface):
     shows_on   the kind of work on which it shows
     by_layer   it acts in each layer on its own: a receipt may have it leave some of them as they are
     needs_receipt  without a receipt it cannot act even where a caller asks for it
+    on_request  it acts where a caller asks for it and nowhere else: receipts say nothing of it
     stage      "plan": applied to the model's shapes, before memory is planned; "weights": when they are loaded
     by_flag    its flags are its own: switching it off by name switches them off, and a model is built without it
     """
@@ -91,6 +92,7 @@ class Technique(OptimizationInterface):
     by_flag: ClassVar[bool] = False
     by_layer: ClassVar[bool] = False
     needs_receipt: ClassVar[bool] = False
+    on_request: ClassVar[bool] = False
 
     @abstractmethod
     def standing(self, at: Situation) -> Standing:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from torch import nn
+from torch import Tensor, nn
 
 from inference_pio import ops
 from inference_pio.cache.specs import CacheSpec
@@ -25,6 +26,7 @@ class Serving:
                         last one) of tokens that have, None: all
     merged              projections of one input are one product
     exempt              technique -> layers that it must leave as they are, where its receipt says so
+    calibration         gives a calibration text as token ids [windows, tokens], while weights are loaded
     """
 
     cache_specs: tuple[CacheSpec, ...]
@@ -38,6 +40,7 @@ class Serving:
     vocabulary: tuple[int, int] | None = None
     merged: bool = False
     exempt: dict[str, frozenset[int]] = field(default_factory=dict)
+    calibration: Callable[[], Tensor] | None = None
 
     def layers_for(self, technique: str) -> list[int]:
         """The layers, by number, in which a technique may act."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 
 from torch import nn
 
@@ -16,6 +17,7 @@ from inference_pio.optimizations.choice import apply_all
 from inference_pio.optimizations.hardware.merged_projections import separate_all
 from inference_pio.parallel import RankedModel, Shard
 from inference_pio.plugin.serving import serving_of
+from inference_pio.runtime.calibration import calibration_windows
 from inference_pio.runtime.prepared import Prepared
 
 
@@ -51,6 +53,7 @@ def _load(ready: Prepared, store: ModelStore, model: nn.Module, shard: Shard) ->
         model = step.apply(model, ready.config)
     if not serving_of(model).merged:
         separate_all(model)
+    serving_of(model).calibration = partial(calibration_windows, ready)
     return apply_all(ready.techniques, model, ready.config, "weights")
 
 

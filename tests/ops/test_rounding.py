@@ -13,7 +13,7 @@ from torch import Tensor
 from inference_pio.errors import UsageError
 from inference_pio.loader.dequantize import dequantize
 from inference_pio.loader.ggml_types import TYPES_BY_NAME
-from inference_pio.loader.quantize import quantize_rows
+from inference_pio.ops.rounding import quantize_rows
 from inference_pio.plugin.quantization import Quantization
 from requantize import encode
 from support.packed_gguf import decode
