@@ -191,6 +191,15 @@ class EngineOptions:
     no_prefix_caching: Annotated[
         bool, _engine("Compute equal beginnings of prompts again.", "--no-prefix-caching")
     ] = False
+    prefix_cache_disk_gb: Annotated[
+        float,
+        _engine(
+            "Keep cached prompts on the disk for later runs, in GB at most; the files tell what the prompts were. "
+            "(none)",
+            "--prefix-cache-disk-gb",
+            value="GB",
+        ),
+    ] = RuntimeOptions.prefix_cache_disk_gb
     memory_gb: Annotated[
         float | None, _engine("Refuse a model that needs more memory, in GB.", "--memory-gb", value="GB")
     ] = None
@@ -233,6 +242,7 @@ class EngineOptions:
             else self.kv_cache_dtype,
             quantize=self.quantize,
             experts=self.experts,
+            prefix_cache_disk_gb=self.prefix_cache_disk_gb,
             accept_licence=self.accept_licence,
             download=not self.offline,
         )

@@ -49,7 +49,8 @@ def _joined(parts: list[SequenceUpdate]) -> SequenceUpdate:
 class EngineStats:
     """Sequences and blocks now; steps, preemptions and tokens since the engine was made.
 
-    prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found;
+    prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found, of
+    which prefix_tier_hit_tokens came back from the tier below memory;
     draft_tokens were guessed by speculation, of which accepted_draft_tokens became tokens of an answer; of these the
     model's own layer for drafts made predicted_draft_tokens and accepted_predicted_tokens.
     """
@@ -64,6 +65,7 @@ class EngineStats:
     generation_tokens: int
     prefix_query_tokens: int
     prefix_hit_tokens: int
+    prefix_tier_hit_tokens: int
     draft_tokens: int
     accepted_draft_tokens: int
     predicted_draft_tokens: int

@@ -85,6 +85,9 @@ class RuntimeOptions:
     experts                 where experts in blocks lie: "memory"; "disk", in a file of the model cache that is mapped,
                             of which the system keeps in memory what is used, as far as there is room; or "auto": on
                             the disk where they do not fit into memory
+    prefix_cache_disk_gb    GB of the model cache for cached prefixes that memory has no room for, or that it held when
+                            the model was closed; they outlive the process. 0: none. Whoever can read the files can
+                            find out what the prompts were
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it
     download                fetch what is not on this machine
@@ -100,6 +103,7 @@ class RuntimeOptions:
     kv_cache_dtype: str = "auto"
     quantize: str | None = None
     experts: str = "auto"
+    prefix_cache_disk_gb: float = 0
     skip_tokenizer_init: bool = False
     accept_licence: bool = False
     download: bool = True
@@ -125,6 +129,11 @@ class RuntimeOptions:
         if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
             raise UsageError(
                 f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"
+            )
+
+        if not 0 <= self.prefix_cache_disk_gb < math.inf:
+            raise UsageError(
+                f"prefix_cache_disk_gb must be at least 0 and finite, got {self.prefix_cache_disk_gb!r}"
             )
 
     @classmethod

@@ -20,6 +20,7 @@ from inference_pio.engine.core import EngineCore
 from inference_pio.engine.loop import EngineLoop
 from inference_pio.engine.media import MediaSide
 from inference_pio.errors import PluginError, TokenizerError, UsageError
+from inference_pio.loader.prefix_store import PrefixStore
 from inference_pio.loader.stack_file import StackFile
 from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weights import load_weights
@@ -40,6 +41,7 @@ from inference_pio.runtime import stats
 from inference_pio.runtime.allocator import keep_freed_memory, release_memory, return_freed_memory
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
 from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.runtime.prefix_tier import check_prefix_tier, open_prefix_tier
 from inference_pio.runtime.prepared import Prepared, prepare_model
 from inference_pio.runtime.prompts import TextSide
 from inference_pio.runtime.requests import Answers, run_all
@@ -62,6 +64,7 @@ class LocalRuntime:
         self._model: nn.Module | None = None
         self._loop: EngineLoop | None = None
         self._text: TextSide | None = None
+        self._prefixes: PrefixStore | None = None
         self._threads_before: int | None = None
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
@@ -88,6 +91,7 @@ class LocalRuntime:
                 self._opened = open_model(config.model_path, options, progress, self._store)
             prepared = prepare_model(plugin, config, options, limits, progress, self._opened)
             prepared.plan.check(prepared.config.model_name)
+            check_prefix_tier(prepared)
             undo.pop_all()
         self._prepared = prepared
         return prepared.config
@@ -115,6 +119,7 @@ class LocalRuntime:
                 f"the tokenizer has {self._text.tokenizer.vocab_size} tokens, the model {config.vocab_size}",
             )
         specs = plugin.cache_specs(config, ready.kv_dtype, Shard())
+        self._prefixes = open_prefix_tier(ready, self._store)
         core = EngineCore(
             self._model,
             specs,
@@ -124,6 +129,7 @@ class LocalRuntime:
             prefix_policy=plugin.prefix_policy(config),
             device=ready.device,
             media=MediaSide(self._model, ready.device) if ready.images else None,
+            tier=self._prefixes,
         )
         self._loop = EngineLoop(core)
         return self._model
@@ -136,6 +142,7 @@ class LocalRuntime:
         if self._threads_before is not None:
             torch.set_num_threads(self._threads_before)
         self._loop = self._text = self._model = self._prepared = self._opened = self._threads_before = None
+        self._prefixes = None
         release_memory()
 
     @property
@@ -234,7 +241,7 @@ class LocalRuntime:
         return stats.compute_stats(self._loop.stats() if self._loop else None)
 
     def disk_stats(self) -> dict[str, float]:
-        return stats.disk_stats(self._opened, self._store)
+        return stats.disk_stats(self._opened, self._store, self._prefixes)
 
     def optimize(self, **targets: Any) -> dict[str, Any]:
         """Empty the prefix cache and return freed pages to the system; bytes before and after."""
