@@ -13,7 +13,7 @@ import pytest
 
 from inference_pio import LLM, SamplingParams
 from inference_pio.conformance.subject import Subject
-from inference_pio.errors import UsageError
+from inference_pio.errors import ConfigError, UsageError
 from inference_pio.loader.store import ModelStore
 
 PROMPT = {"prompt_token_ids": [5 + i * i % 90 for i in range(100)]}
@@ -110,13 +110,13 @@ def test_prefixes_go_with_their_model(home: Path) -> None:
 
 
 def test_what_cannot_be_kept_is_refused(checkpoint: Path, home: Path, tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="prefix caching is off"):
+    with pytest.raises(ConfigError, match=r"prefix_cache_disk_gb 0.01: .* use_prefix_caching is off"):
         ask(checkpoint, enable_prefix_caching=False)
     for wrong in (-1, float("nan"), float("inf")):
         with pytest.raises(UsageError, match="prefix_cache_disk_gb must be at least 0 and finite"):
             ask(checkpoint, disk_gb=wrong)
     pytest.importorskip("inference_pio.models.qwen3_next")
     subject = Subject.of("qwen3_next", tmp_path, collected={})
-    with pytest.raises(UsageError, match="layers keep state, of which no copies are kept on the disk"):
+    with pytest.raises(ConfigError, match="layers keep state, of which no copies are kept on the disk"):
         ask(subject.checkpoint(subject.case.typical))
     assert not (home / "prefixes").exists()

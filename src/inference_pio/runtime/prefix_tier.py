@@ -1,10 +1,10 @@
-"""The tier below the prefix cache: whether a model may have one, and what its blocks depend on."""
+"""The tier below the prefix cache: where its files lie, and what they depend on."""
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import fields
 from importlib import metadata
 from pathlib import Path
@@ -12,17 +12,17 @@ from pathlib import Path
 import torch
 
 from inference_pio import layers, ops
-from inference_pio.cache.specs import CacheSpec, state_specs
-from inference_pio.errors import UsageError
+from inference_pio.loader.identity import checkpoint_identity
 from inference_pio.loader.prefix_store import PrefixStore
 from inference_pio.loader.progress import file_sizes
 from inference_pio.loader.store import ModelStore
 from inference_pio.ops import native
-from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
+from inference_pio.runtime.opened import OpenedModel
 from inference_pio.runtime.prepared import Prepared
 
-# Of the options those that leave keys and values of equal tokens as they are. An option that is not named here counts.
+# Of the options those that leave keys and values of equal tokens as they are, or act through what else counts. An
+# option that is not named here counts.
 _NO_MATTER = frozenset(
     (
         "max_model_len",
@@ -33,33 +33,21 @@ _NO_MATTER = frozenset(
         "prefix_cache_disk_gb",
         "explain_cache",
         "experts",
+        "quality",
+        "enable",
+        "disable",
         "skip_tokenizer_init",
         "accept_licence",
         "download",
     )
 )
-_SAMPLES, _SAMPLE_BYTES = 64, 4096
-
-
-def check_prefix_tier(ready: Prepared) -> None:
-    """Raise `UsageError` where prefixes are to be kept on the disk and cannot be."""
-    if not ready.options.prefix_cache_disk_gb:
-        return
-    name = ready.config.model_name
-    if not ready.config.use_prefix_caching:
-        raise UsageError("prefix_cache_disk_gb keeps cached prefixes on the disk, and prefix caching is off")
-    if state_specs(_specs(ready)):
-        raise UsageError(
-            f"{name}: layers keep state, of which no copies are kept on the disk, and without one no prefix is reused; "
-            f"leave prefix_cache_disk_gb out"
-        )
 
 
 def open_prefix_tier(ready: Prepared, store: ModelStore) -> PrefixStore | None:
     """The folder of this model's prefixes, or None where none was asked for."""
-    asked = int(ready.options.prefix_cache_disk_gb * 1e9)
-    if not asked:
+    if not ready.serving.prefix_disk:
         return None
+    asked = int(ready.options.prefix_cache_disk_gb * 1e9)
     folder = store.prefixes_of(ready.opened.source.path)
     if store.limit_bytes is not None:
         others = store.disk_usage_bytes() - sum(file_sizes(folder))
@@ -67,34 +55,29 @@ def open_prefix_tier(ready: Prepared, store: ModelStore) -> PrefixStore | None:
     return PrefixStore(folder, _key(ready), asked)
 
 
-def _specs(ready: Prepared) -> Sequence[CacheSpec]:
-    return ready.plugin.cache_specs(ready.config, ready.kv_dtype, Shard())
-
-
 def _key(ready: Prepared) -> bytes:
     """Everything that keys and values of equal tokens depend on; rather too much than too little."""
     digest = hashlib.sha256()
-    for part in (*_files(ready.opened.source.path), *_settings(ready), *_code(ready.plugin)):
+    for part in (*_files(ready.files), *_settings(ready), *_code(ready.plugin)):
         digest.update(hashlib.sha256(part).digest())
     return digest.digest()
 
 
-def _files(source: Path) -> Iterator[bytes]:
-    """The checkpoint's files as they are now, and a little of what is in them."""
+def _files(opened: OpenedModel) -> Iterator[bytes]:
+    """What the checkpoint is, and its files as they are now."""
+    yield checkpoint_identity(opened.checkpoint).encode()
+    source = opened.source.path
     for file in [source] if source.is_file() else sorted(source.glob("*.safetensors")):
         stat = file.stat()
-        yield f"{file.absolute()} {stat.st_size} {stat.st_mtime_ns}".encode()
-        with file.open("rb") as data:
-            for number in range(_SAMPLES):
-                data.seek(stat.st_size * number // _SAMPLES)
-                yield data.read(_SAMPLE_BYTES)
+        yield f"{file.name} {stat.st_size} {stat.st_mtime_ns}".encode()
 
 
 def _settings(ready: Prepared) -> Iterator[bytes]:
     options = {field.name: getattr(ready.options, field.name) for field in fields(ready.options)}
     stated = {name: value for name, value in options.items() if name not in _NO_MATTER}
     policy = ready.plugin.prefix_policy(ready.config)
-    for each in (ready.config, stated, _specs(ready), policy, ready.dtype, ready.kv_dtype, ready.device):
+    at_work = [(one.technique.name, one.exempt) for one in ready.techniques if one.active]
+    for each in (ready.config, stated, ready.serving.cache_specs, policy, at_work, ready.dtype, ready.device):
         yield repr(each).encode()
     yield repr(sorted(ready.packing.kinds.items())).encode()
 
