@@ -220,6 +220,10 @@ class EngineOptions:
             value="GB",
         ),
     ] = RuntimeOptions.prefix_cache_disk_gb
+    explain_cache: Annotated[
+        bool,
+        _engine("Say what of the prompt was found in the prefix cache, and why no more.", "--explain-cache"),
+    ] = False
     memory_gb: Annotated[
         float | None, _engine("Refuse a model that needs more memory, in GB.", "--memory-gb", value="GB")
     ] = None
@@ -263,6 +267,7 @@ class EngineOptions:
             quantize=self.quantize,
             experts=self.experts,
             prefix_cache_disk_gb=self.prefix_cache_disk_gb,
+            explain_cache=self.explain_cache,
             quality=self.quality,
             enable=tuple(self.enable or ()),
             disable=tuple(self.disable or ()),

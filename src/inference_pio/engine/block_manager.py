@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from inference_pio.cache.prefix_index import PrefixIndex
 from inference_pio.engine.checks import ensure
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.explaining import PrefixHistory
 from inference_pio.engine.idle_blocks import IdleBlocks
 from inference_pio.engine.media import prefix_part
 from inference_pio.engine.sequence import Sequence
 from inference_pio.engine.state_slots import StateSlots
 from inference_pio.engine.tiering import TierSide
+from inference_pio.outputs import CacheExplanation
 
 
 class BlockManager:
@@ -34,9 +36,10 @@ class BlockManager:
         index: PrefixIndex | None,
         states: StateSlots | None,
         tier: TierSide | None = None,
+        history: PrefixHistory | None = None,
     ) -> None:
         """`index` is None where prefixes must not be reused, `states` where no layer keeps state, `tier` where blocks
-        that memory has no room for are gone.
+        that memory has no room for go, `history` where it is to be said why a prefix was not found.
         """
         self.block_size = config.block_size
         self.num_blocks = config.num_blocks
@@ -44,6 +47,7 @@ class BlockManager:
         self._index = index
         self._states = states
         self._tier = tier
+        self._history = history
         most = config.prefix_cache_max_blocks
         self._idle = IdleBlocks(config.num_blocks, config.num_blocks if most is None else most)
         self._slots = list(range(config.max_num_seqs))
@@ -94,6 +98,8 @@ class BlockManager:
         sequence.num_computed_tokens = sequence.num_shared_blocks * self.block_size
         if self._states is not None:
             self._states.begin(sequence, len(found))
+        if self._history is not None and is_new:
+            self._explain(sequence, len(found), self._history)
         return True
 
     def grow(self, sequence: Sequence, num_tokens: int) -> bool:
@@ -102,7 +108,7 @@ class BlockManager:
         if missing > self.num_free_blocks:
             return False
         for _ in range(missing):
-            self._hold(sequence, self._take_block())
+            self._hold(sequence, self._take_block(sequence))
         return True
 
     def make_room(self, sequence: Sequence, num_drafts: int) -> int:
@@ -123,7 +129,7 @@ class BlockManager:
         """Take back the blocks behind its computed tokens, which only drafts that were not accepted had needed."""
         table = sequence.block_table
         while len(table) > self._blocks_for(sequence.num_computed_tokens):
-            self._let_go(table.pop())
+            self._let_go(table.pop(), sequence)
             self.tables[sequence.slot, len(table)] = 0
 
     def publish(self, sequence: Sequence) -> None:
@@ -147,7 +153,7 @@ class BlockManager:
         self._slots.append(sequence.slot)
         # The end of a sequence is of less use to others than its beginning: let it grow old first.
         for block in reversed(sequence.block_table):
-            self._let_go(block)
+            self._let_go(block, sequence)
         sequence.slot = None
         sequence.block_table = []
         sequence.num_shared_blocks = 0
@@ -163,6 +169,8 @@ class BlockManager:
         self._index.clear(self._tier.tier.generation if self._tier is not None else None)
         if self._states is not None:
             self._states.clear()
+        if self._history is not None:
+            self._history.clear()
         self._blank.extend(self._idle)
         self._idle.clear()
         return known
@@ -172,7 +180,7 @@ class BlockManager:
         if self._index is None or self._tier is None:
             return
         while self._idle:
-            self._evict(wait=True)
+            self._evict(None, wait=True)
         for digest in list(self._index.digests):  # of running sequences
             self._tier.let_go(self._index.block_of(digest), digest, wait=True)
         self._tier.tier.close()
@@ -231,13 +239,21 @@ class BlockManager:
             blocks.append(block)
         return blocks
 
+    def _explain(self, sequence: Sequence, num_found: int, history: PrefixHistory) -> None:
+        if self._index is None:
+            sequence.explanation = CacheExplanation("off", sequence.num_tokens, 0, self.block_size, 0)
+            return
+        parent = self._parent(sequence, sequence.num_shared_blocks)
+        sequence.explanation = history.explain(sequence, parent, num_found)
+        history.remember(sequence)
+
     def _load(self, sequence: Sequence, tier: TierSide) -> None:
         """Bring back from the tier below what goes on where memory ends; there is room for all known tokens."""
         assert self._index is not None
         first, full = sequence.num_shared_blocks, (sequence.num_tokens - 1) // self.block_size
         contents = tier.find(self._parent(sequence, first), sequence.block_digests[first:full])
         for i in range(first, first + len(contents)):
-            self._hold(sequence, self._take_block())
+            self._hold(sequence, self._take_block(sequence))
             if self._index.insert(sequence.block_digests[i], sequence.block_table[i]):
                 self._published(sequence, i)
         tier.fill(sequence.block_table[first:], contents)
@@ -273,12 +289,12 @@ class BlockManager:
         self.tables[sequence.slot, len(sequence.block_table)] = block
         sequence.block_table.append(block)
 
-    def _take_block(self) -> int:
+    def _take_block(self, sequence: Sequence) -> int:
         if self._blank:
             return self._blank.pop()
-        return self._evict()
+        return self._evict(sequence)
 
-    def _let_go(self, block: int) -> None:
+    def _let_go(self, block: int, sequence: Sequence) -> None:
         self._holders[block] -= 1
         if self._holders[block]:
             return
@@ -287,13 +303,15 @@ class BlockManager:
             return
         self._idle.add(block)
         if len(self._idle) > self._idle.most:
-            self._blank.append(self._evict())
+            self._blank.append(self._evict(sequence))
 
-    def _evict(self, *, wait: bool = False) -> int:
+    def _evict(self, cause: Sequence | None, *, wait: bool = False) -> int:
         block = self._idle.pop()
         assert self._index is not None
         if self._tier is not None:
             self._tier.let_go(block, self._index.digest_of(block), wait=wait)
+        if self._history is not None and cause is not None:
+            self._history.forgotten(self._index.digest_of(block), cause.request.request_id)
         if self._states is not None:
             self._states.drop(self._index.digest_of(block))
         self._index.remove(block)

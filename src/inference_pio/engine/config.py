@@ -32,6 +32,7 @@ class EngineConfig:
         num_snapshots: copies of state kept for later requests, where a layer keeps state; without any such a model's
             prefixes are not reused.
         prefix_cache_max_blocks: blocks that may be kept for later requests only; None for all that are free.
+        explain_cache: keep what it takes to say why a prefix was not found.
         speculation: tokens that are drafted for one sequence in one step at most; 0 drafts none.
 
     Raises:
@@ -47,6 +48,7 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     num_snapshots: int = 0
     prefix_cache_max_blocks: int | None = None
+    explain_cache: bool = False
     speculation: int = 0
 
     def __post_init__(self) -> None:

@@ -17,6 +17,7 @@ from inference_pio.engine.batch import build_batch
 from inference_pio.engine.block_manager import BlockManager
 from inference_pio.engine.checks import check_request
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.explaining import PrefixHistory
 from inference_pio.engine.media import MediaSide
 from inference_pio.engine.runner import ModelRunner
 from inference_pio.engine.sampler import Sample, is_plain_greedy, sample
@@ -93,7 +94,10 @@ class EngineCore:
                 )
             below = TierSide(tier, self._runner.caches, config.num_blocks)
         index = PrefixIndex(prefix_policy.seed, *([tier.generation] if tier else ()))
-        self._blocks = BlockManager(config, index if self._reuses_prefixes else None, self._states, below)
+        history = PrefixHistory(config.block_size, tier) if config.explain_cache else None
+        self._blocks = BlockManager(
+            config, index if self._reuses_prefixes else None, self._states, below, history
+        )
         self._scheduler = Scheduler(config, self._blocks)
         self._predictor = self._runner.predictor
         self._speculation = Speculation(config, self._blocks, self._predictor) if config.speculation else None
@@ -264,6 +268,7 @@ class EngineCore:
             logprobs=[sample.logprobs for sample in taken if sample.logprobs is not None] or None,
             finish_reason=sequence.finish_reason,
             stop_reason=last if by_request else None,
+            cache=sequence.explanation,
         )
 
     def _encode(self, scheduled: dict[Sequence, int]) -> list[SequenceUpdate]:
@@ -309,6 +314,7 @@ class EngineCore:
                         sequence.num_cached_tokens or 0,
                         finish_reason=reason,
                         error=error,
+                        cache=sequence.explanation,
                     )
                 )
         return updates

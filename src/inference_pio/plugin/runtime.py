@@ -90,6 +90,7 @@ class RuntimeOptions:
     prefix_cache_disk_gb    GB of the model cache for cached prefixes that memory has no room for, or that it held when
                             the model was closed; they outlive the process. 0: none. Whoever can read the files can
                             find out what the prompts were
+    explain_cache           say of each request why the prefix cache gave what it gave and no more
     quality                 "exact", "faithful" or "fast": how far approximate techniques may move answers; they act
                             where this checkpoint's receipt says that they stay within (inference-pio calibrate)
     enable, disable         techniques by name: at work whatever a receipt says, or not at work
@@ -109,6 +110,7 @@ class RuntimeOptions:
     quantize: str | None = None
     experts: str = "auto"
     prefix_cache_disk_gb: float = 0
+    explain_cache: bool = False
     quality: str = "faithful"
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
