@@ -44,9 +44,9 @@ def files(folder: Path) -> list[Path]:
 def test_what_was_stored_comes_back_in_another_process(tmp_path):
     filled(tmp_path)
     store = opened(tmp_path)
-    found = store.load(ROOT, [digest(number) for number in range(5)])
-    assert [data.tolist() for data in found] == [block(number).data.tolist() for number in range(3)]
-    assert store.load(digest(0), [digest(1)])[0].tolist() == block(1).data.tolist()
+    found = [data.tolist() for data in store.load(ROOT, [digest(number) for number in range(5)])]
+    assert found == [block(number).data.tolist() for number in range(3)]
+    assert next(store.load(digest(0), [digest(1)])).tolist() == block(1).data.tolist()
     assert (store.num_loaded, store.num_broken) == (4, 0)
     assert store.following(digest(0)) == [[1, 7, 8, 9]]
     assert store.following(digest(2)) == []
@@ -58,7 +58,7 @@ def test_what_is_underway_is_found_too(tmp_path, monkeypatch):
     monkeypatch.setattr(store, "_write", lambda _: None)
     with store._changed:  # the writer waits
         store._underway[digest(0)] = block(0)
-        assert store.load(ROOT, [digest(0)])[0].tolist() == block(0).data.tolist()
+        assert next(store.load(ROOT, [digest(0)])).tolist() == block(0).data.tolist()
         assert store.following(ROOT) == [[0, 7, 8, 9]]
     store.close()
 
@@ -77,15 +77,15 @@ def test_every_byte_counts(tmp_path, caplog):
         changed = bytearray(whole)
         changed[place] ^= 1 << int(draw.integers(8))
         path.write_bytes(changed)
-        assert store.load(ROOT, [digest(0)]) == [], place
+        assert list(store.load(ROOT, [digest(0)])) == [], place
         assert not path.exists()
     for length in (0, 1, prefix_store._HEADER.size, len(whole) - 1):
         path.write_bytes(whole[:length])
-        assert store.load(ROOT, [digest(0)]) == []
+        assert list(store.load(ROOT, [digest(0)])) == []
     path.write_bytes(whole + b"\0")
-    assert store.load(ROOT, [digest(0)]) == []
+    assert list(store.load(ROOT, [digest(0)])) == []
     path.write_bytes(whole)
-    assert len(store.load(ROOT, [digest(0)])) == 1
+    assert len(list(store.load(ROOT, [digest(0)]))) == 1
     store.close()
     assert store.num_broken > 400
     assert len([record for record in caplog.records if "damaged" in record.message]) == 1
@@ -96,9 +96,9 @@ def test_a_block_in_the_place_of_another_is_none(tmp_path):
     first, second, third = files(tmp_path)
     first.write_bytes(second.read_bytes())
     store = opened(tmp_path)
-    assert store.load(ROOT, [digest(0)]) == []
-    assert store.load(ROOT, [digest(1)]) == []  # whole, and behind another prefix
-    assert len(store.load(digest(1), [digest(2)])) == 1
+    assert list(store.load(ROOT, [digest(0)])) == []
+    assert list(store.load(ROOT, [digest(1)])) == []  # whole, and behind another prefix
+    assert len(list(store.load(digest(1), [digest(2)]))) == 1
     store.close()
     assert files(tmp_path) == [third]
 
@@ -107,9 +107,9 @@ def test_another_key_finds_nothing_and_its_files_do_not_pass(tmp_path):
     filled(tmp_path, count=1)
     (mine,) = files(tmp_path)
     other = opened(tmp_path, key=b"o" * 32)
-    assert other.load(ROOT, [digest(0)]) == []
+    assert list(other.load(ROOT, [digest(0)])) == []
     (other._own / mine.name).write_bytes(mine.read_bytes())
-    assert other.load(ROOT, [digest(0)]) == []
+    assert list(other.load(ROOT, [digest(0)])) == []
     assert other.num_broken == 1
     other.close()
     assert mine.exists()
@@ -129,7 +129,7 @@ def test_a_link_is_not_followed(tmp_path):
     path.rename(tmp_path / "elsewhere")
     path.symlink_to(tmp_path / "elsewhere")
     store = opened(tmp_path)
-    assert store.load(ROOT, [digest(0)]) == []
+    assert list(store.load(ROOT, [digest(0)])) == []
     store.close()
     assert (tmp_path / "elsewhere").exists()
 
@@ -149,7 +149,7 @@ def test_the_limit_holds_and_what_was_used_longest_ago_goes(tmp_path):
     store = opened(tmp_path, limit=6 * each)
     for number in range(5):
         os.utime(store._path(digest(number)), (100 + number, 100 + number))
-    store.load(ROOT, [digest(0)])
+    assert len(list(store.load(ROOT, [digest(0)]))) == 1
     for number in range(5, 9):
         store.store(block(number), wait=True)
     store.close()
@@ -195,7 +195,7 @@ def test_a_full_disk_silences_it_after_one_line(tmp_path, monkeypatch, caplog):
     assert not list(tmp_path.rglob(".*"))
     monkeypatch.undo()
     store = opened(tmp_path)
-    assert len(store.load(ROOT, [digest(0), digest(1)])) == 1
+    assert len(list(store.load(ROOT, [digest(0), digest(1)]))) == 1
     store.close()
 
 
@@ -203,7 +203,7 @@ def test_a_folder_that_cannot_be_made_silences_it_too(tmp_path, caplog):
     (tmp_path / "model").write_text("a file")
     store = opened(tmp_path)
     store.store(block(0), wait=True)
-    assert store.load(ROOT, [digest(0)]) == []
+    assert list(store.load(ROOT, [digest(0)])) == []
     store.close()
     assert len(caplog.records) == 1
     assert caplog.records[0].levelno == logging.WARNING
@@ -220,7 +220,7 @@ def test_forgetting_leaves_nothing_and_changes_the_generation(tmp_path):
     store.close()
     again = opened(tmp_path)
     assert again.generation == store.generation
-    assert len(again.load(ROOT, [digest(0)])) == 1
+    assert len(list(again.load(ROOT, [digest(0)]))) == 1
     again.close()
 
 
@@ -233,7 +233,7 @@ def test_two_at_once_share_a_folder(tmp_path):
     one.close()
     two.close()
     third = opened(tmp_path)
-    assert len(third.load(ROOT, [digest(number) for number in range(20)])) == 20
+    assert len(list(third.load(ROOT, [digest(number) for number in range(20)]))) == 20
     assert not list(tmp_path.rglob(".*"))
     third.close()
 

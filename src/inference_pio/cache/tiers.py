@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Protocol
 
@@ -38,8 +38,10 @@ class PrefixTier(Protocol):
     def generation(self) -> bytes:
         """Enters the digests of all blocks; another one after `forget`."""
 
-    def load(self, parent: bytes, digests: Sequence[bytes]) -> list[BlockData]:
-        """What is here of a chain of blocks behind `parent`, up to the first that is not."""
+    def load(self, parent: bytes, digests: Sequence[bytes]) -> Iterator[BlockData]:
+        """What is here of a chain of blocks behind `parent`, up to the first that is not; each until the next is asked
+        for.
+        """
 
     def following(self, parent: bytes) -> list[list[int]]:
         """Token ids of the blocks that are known to follow that prefix; to explain what was not found."""
@@ -79,14 +81,10 @@ class BlockBytes:
         data: BlockData = torch.cat([view[block] for view in self._views]).cpu().numpy()
         return data
 
-    def write(self, blocks: Sequence[int], contents: Sequence[BlockData]) -> None:
-        """Make each of the blocks hold what was read."""
-        if not blocks:
-            return
-        where = torch.tensor(blocks, device=self._views[0].device)
-        data = torch.from_numpy(np.stack(contents))
-        for view, piece in zip(self._views, data.split(self._sizes, dim=1), strict=True):
-            view[where] = piece.to(view.device)
+    def write(self, block: int, data: BlockData) -> None:
+        """Make a block hold what was read."""
+        for view, piece in zip(self._views, torch.from_numpy(data).split(self._sizes), strict=True):
+            view[block].copy_(piece)
 
 
 def _tensors(cache: Any, num_blocks: int) -> list[Tensor]:

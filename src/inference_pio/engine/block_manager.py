@@ -252,12 +252,12 @@ class BlockManager:
         assert self._index is not None
         first, full = sequence.num_shared_blocks, (sequence.num_tokens - 1) // self.block_size
         contents = tier.find(self._parent(sequence, first), sequence.block_digests[first:full])
-        for i in range(first, first + len(contents)):
+        for i, data in enumerate(contents, first):
             self._hold(sequence, self._take_block(sequence))
+            tier.fill(sequence.block_table[i], data)
             if self._index.insert(sequence.block_digests[i], sequence.block_table[i]):
                 self._published(sequence, i)
-        tier.fill(sequence.block_table[first:], contents)
-        sequence.num_shared_blocks += len(contents)
+            sequence.num_shared_blocks = i + 1
 
     def _published(self, sequence: Sequence, i: int) -> None:
         """Its i-th block can be found from now on."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from collections.abc import Sequence as Items
 from itertools import takewhile
 from typing import Any
@@ -29,11 +30,10 @@ class TierSide:
         parent, token_ids = self._known[block]
         self.tier.store(StoredBlock(digest, parent, token_ids, self._bytes.read(block)), wait=wait)
 
-    def find(self, parent: bytes, digests: Items[bytes]) -> list[BlockData]:
+    def find(self, parent: bytes, digests: Items[bytes]) -> Iterator[BlockData]:
         """Contents of a chain of blocks behind `parent`, as far as they are there and fit the cache."""
-        found = self.tier.load(parent, digests)
-        return list(takewhile(lambda data: len(data) == self._bytes.nbytes, found))
+        return takewhile(lambda data: len(data) == self._bytes.nbytes, self.tier.load(parent, digests))
 
-    def fill(self, blocks: Items[int], contents: Items[BlockData]) -> None:
-        self._bytes.write(blocks, contents)
-        self.num_loaded += len(blocks)
+    def fill(self, block: int, data: BlockData) -> None:
+        self._bytes.write(block, data)
+        self.num_loaded += 1
