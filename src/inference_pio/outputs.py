@@ -74,13 +74,43 @@ class CompletionOutput:
         return message
 
 
+CacheReason = Literal["whole", "diverged", "new", "forgotten", "not computed", "no snapshot", "off"]
+
+
+@dataclass(frozen=True)
+class CacheExplanation:
+    """Why the prefix cache gave `num_cached_tokens` of a prompt and no more.
+
+    reason             "whole": all there was to give, whole blocks with one token at least behind them; "diverged":
+                       the prompt leaves what is known there; "new": nothing known begins like it; "forgotten": more
+                       was known and made room for a request; "not computed": a request begins alike and had not got
+                       that far; "no snapshot": layers keep state, and behind more of it no copy was kept; "off"
+    num_common_tokens  leading tokens in common with what is known, a part of a block included
+    token_id           the prompt's token behind those, `known_token_id` what was known in its place; None: nothing
+    other_request      whose tokens took the room, or were not computed; `seconds_ago` of the first
+    text               all this in one line, where there is a tokenizer with the tokens' text
+    """
+
+    reason: CacheReason
+    num_prompt_tokens: int
+    num_cached_tokens: int
+    block_size: int
+    num_common_tokens: int
+    token_id: int | None = None
+    known_token_id: int | None = None
+    other_request: str | None = None
+    seconds_ago: float | None = None
+    text: str = ""
+
+
 @dataclass(frozen=True)
 class RequestMetrics:
-    """Seconds since the request arrived, and how many prompt tokens the prefix cache saved."""
+    """Seconds since the request arrived, and how many prompt tokens the prefix cache saved, and why."""
 
     time_to_first_token: float
     time_total: float
     num_cached_tokens: int
+    cache_explanation: CacheExplanation | None = None
 
 
 @dataclass
@@ -97,7 +127,10 @@ class RequestOutput:
 
 @dataclass(frozen=True)
 class StreamChunk:
-    """What one step added to one answer: whole characters only, and the ids behind them."""
+    """What one step added to one answer: whole characters only, and the ids behind them.
+
+    With the option `explain_cache` a request's first chunk says what the prefix cache gave.
+    """
 
     index: int
     text: str
@@ -105,6 +138,7 @@ class StreamChunk:
     logprobs: list[TokenLogprobs] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
+    cache_explanation: CacheExplanation | None = None
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import select
 import signal
 import subprocess
@@ -60,6 +61,12 @@ def test_history_reset_and_system(cli: Any, tiny: Path, answers: dict[str, str])
 def test_system_option_and_exit(cli: Any, tiny: Path, answers: dict[str, str]) -> None:
     said = talk(cli, tiny, "two", "/exit", "one", options=("--system", "brief"))
     assert said.out == answers["two, brief"] + "\n"
+
+
+def test_what_the_prefix_cache_gave_of_each_message_is_told_on_request(cli: Any, tiny: Path) -> None:
+    said = talk(cli, tiny, "a" * 40, "two", options=("--explain-cache",))
+    first, second = re.findall(r"\(cache: (\d+) of \d+ tokens reused.*\)\n", said.err)
+    assert int(first) == 0 < int(second)
 
 
 @pytest.mark.parametrize("lines", [('"""a', 'b"""'), ('"""', "a", "b", '"""'), ("a\\", "b")])

@@ -188,3 +188,22 @@ def test_quantising_and_the_cache_type_reach_the_model(cli: Any, tiny: Path) -> 
     assert json.loads(result.out)["token_ids"] == expected
     plain = cli("run", tiny, "the hand", *options, "--json", "--dtype", "float32")
     assert json.loads(plain.out)["token_ids"] != expected, "four bits change what this noise says"
+
+
+def test_what_the_prefix_cache_gave_is_told_on_request(
+    cli: Any, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERENCE_PIO_HOME", str(tmp_path))
+    arguments = ["--raw", "--max-tokens", 1, "--prefix-cache-disk-gb", "0.01", "--explain-cache", *GREEDY]
+    text = "abcdefghijklmnopqrstuvwxyz " * 3
+    first = cli("run", tiny, text, *arguments, "--quiet")
+    assert re.fullmatch(r"cache: 0 of \d+ tokens reused; nothing known begins like it\n", first.err)
+    other = cli("run", tiny, text[:50] + "Z" + text[51:], *arguments, "--quiet")
+    assert re.fullmatch(
+        r"cache: 32 of \d+ tokens reused; diverged at token \d+: was '.+', is '.*Z.*' \(reused are whole "
+        r"blocks of 32\)\n",
+        other.err,
+    ), other.err
+    document = json.loads(cli("run", tiny, text, *arguments, "--json").out)
+    assert document["cache"]["reason"] == "whole"
+    assert document["cache"]["text"].startswith("cache: ")

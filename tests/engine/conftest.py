@@ -165,7 +165,9 @@ MODELS = {
 }
 
 
-def make_engine(kind: str = "paged", policy: PrefixPolicy | None = None, **overrides) -> EngineCore:
+def make_engine(
+    kind: str = "paged", policy: PrefixPolicy | None = None, tier=None, **overrides
+) -> EngineCore:
     sizes = {
         "max_model_len": 64,
         "block_size": 4,
@@ -184,6 +186,7 @@ def make_engine(kind: str = "paged", policy: PrefixPolicy | None = None, **overr
         eos_token_ids=[EOS],
         prefix_policy=policy or model.policy,
         device=torch.device("cpu"),
+        tier=tier,
     )
 
 

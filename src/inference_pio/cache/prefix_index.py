@@ -17,9 +17,11 @@ class PrefixIndex:
     by chance, which is what allows a hit to be trusted without comparing tokens.
     """
 
-    def __init__(self, seed: Sequence[str]) -> None:
+    def __init__(self, seed: Sequence[str], generation: bytes = b"0") -> None:
+        """`generation` tells digests of blocks that are to be forgotten from those that come after."""
         self._seed = "\0".join(seed).encode()
-        self._generation = 0
+        self._generation = generation
+        self._clearings = 0
         self._block_of: dict[bytes, int] = {}
         self._digest_of: dict[int, bytes] = {}
 
@@ -32,7 +34,7 @@ class PrefixIndex:
     @property
     def root(self) -> bytes:
         """The parent digest of a sequence's first block."""
-        text = self._seed + b"\0%d" % self._generation
+        text = self._seed + b"\0" + self._generation
         return hashlib.blake2b(text, digest_size=_DIGEST_BYTES).digest()
 
     def digest(self, parent: bytes, token_ids: Sequence[int], media: bytes = b"") -> bytes:
@@ -48,20 +50,26 @@ class PrefixIndex:
     def find(self, digest: bytes) -> int | None:
         return self._block_of.get(digest)
 
+    def block_of(self, digest: bytes) -> int:
+        return self._block_of[digest]
+
     def digest_of(self, block: int) -> bytes:
         return self._digest_of[block]
 
-    def insert(self, digest: bytes, block: int) -> None:
-        """Publish a full block; of two blocks with equal contents the first one stays."""
-        if digest not in self._block_of:
-            self._block_of[digest] = block
-            self._digest_of[block] = digest
+    def insert(self, digest: bytes, block: int) -> bool:
+        """Publish a full block; False, and nothing done, where one with equal contents was published before."""
+        if digest in self._block_of:
+            return False
+        self._block_of[digest] = block
+        self._digest_of[block] = digest
+        return True
 
     def remove(self, block: int) -> None:
         del self._block_of[self._digest_of.pop(block)]
 
-    def clear(self) -> None:
+    def clear(self, generation: bytes | None = None) -> None:
         """Forget everything; what running sequences publish later, under the old root, is never found."""
         self._block_of.clear()
         self._digest_of.clear()
-        self._generation += 1
+        self._clearings += 1
+        self._generation = b"%d" % self._clearings if generation is None else generation

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from inference_pio.cli.text import visible
-from inference_pio.outputs import ChatChunk, StreamChunk, TokenLogprobs
+from inference_pio.outputs import CacheExplanation, ChatChunk, StreamChunk, TokenLogprobs
 
 if TYPE_CHECKING:
     from inference_pio.outputs import FinishReason
@@ -26,6 +26,7 @@ class Answer:
     logprobs: list[TokenLogprobs] | None = None
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
+    cache: CacheExplanation | None = None
 
     def add(self, chunk: StreamChunk) -> None:
         self.text += chunk.text
@@ -35,6 +36,7 @@ class Answer:
         if chunk.logprobs is not None:
             self.logprobs = [*(self.logprobs or []), *chunk.logprobs]
         self.finish_reason, self.stop_reason = chunk.finish_reason, chunk.stop_reason
+        self.cache = self.cache or chunk.cache_explanation
 
 
 @dataclass

@@ -122,6 +122,8 @@ def _answer(
         return
     conversation.answered(answer.text, answer.reasoning)
     print(flush=True)
+    if answer.cache is not None:
+        _note(answer.cache.text)
     if answer.finish_reason == "length":
         _note(session.why_cut_off(timing.prompt_tokens, len(answer.token_ids)))
     if not quiet:

@@ -222,6 +222,19 @@ class EngineOptions:
     no_prefix_caching: Annotated[
         bool, _engine("Compute equal beginnings of prompts again.", "--no-prefix-caching")
     ] = False
+    prefix_cache_disk_gb: Annotated[
+        float,
+        _engine(
+            "Keep cached prompts on the disk for later runs, in GB at most; the files tell what the prompts were. "
+            "(none)",
+            "--prefix-cache-disk-gb",
+            value="GB",
+        ),
+    ] = RuntimeOptions.prefix_cache_disk_gb
+    explain_cache: Annotated[
+        bool,
+        _engine("Say what of the prompt was found in the prefix cache, and why no more.", "--explain-cache"),
+    ] = False
     memory_gb: Annotated[
         float | None, _engine("Refuse a model that needs more memory, in GB.", "--memory-gb", value="GB")
     ] = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ from inference_pio.cli.prompt import read_prompt, with_images
 from inference_pio.cli.session import Session, loaded
 from inference_pio.cli.text import visible
 from inference_pio.errors import UsageError
-from inference_pio.outputs import TokenLogprobs
+from inference_pio.outputs import CacheExplanation, TokenLogprobs
 
 
 def run(
@@ -106,6 +107,13 @@ def _show(session: Session, answers: list[Answer], timing: Timing, as_json: bool
             print(f"[{index + 1}] {text}", flush=True)
     if not quiet:
         print(_figures(session, answers, timing), file=sys.stderr)
+    for told in _cache(answers):
+        print(told.text, file=sys.stderr)
+
+
+def _cache(answers: list[Answer]) -> list[CacheExplanation]:
+    """What the prefix cache gave of the one prompt, where that was asked for."""
+    return [answer.cache for answer in answers if answer.cache is not None]
 
 
 def _figures(session: Session, answers: list[Answer], timing: Timing) -> str:
@@ -126,6 +134,8 @@ def _figures(session: Session, answers: list[Answer], timing: Timing) -> str:
 def _document(session: Session, answers: list[Answer], timing: Timing) -> dict[str, Any]:
     tokens = sum(len(answer.token_ids) for answer in answers)
     document = _answer(answers[0])
+    for told in _cache(answers):
+        document["cache"] = asdict(told)
     if len(answers) > 1:
         document["alternatives"] = [_answer(answer) for answer in answers[1:]]
     document["usage"] = {

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Collection
 
 import numpy as np
@@ -11,40 +11,58 @@ from numpy.typing import NDArray
 from inference_pio.cache.prefix_index import PrefixIndex
 from inference_pio.engine.checks import ensure
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.explaining import PrefixHistory
+from inference_pio.engine.idle_blocks import IdleBlocks
 from inference_pio.engine.media import prefix_part
 from inference_pio.engine.sequence import Sequence
 from inference_pio.engine.state_slots import StateSlots
+from inference_pio.engine.tiering import TierSide
+from inference_pio.outputs import CacheExplanation
 
 
 class BlockManager:
     """Hands out blocks and slots, and shares full blocks of equal prefixes between sequences.
 
-    A block is blank, idle (held by nobody, kept for its contents, oldest first out) or held by one or more
-    sequences. Only full blocks are ever shared, and nothing is written to a full block: a block has one writer at
-    most, so sharing needs no copies.
+    A block is blank, idle (held by nobody, kept for its contents; `IdleBlocks` says which goes first) or held by one
+    or more sequences. Only full blocks are ever shared, and nothing is written to a full block: a block has one writer
+    at most, so sharing needs no copies.
 
     `tables` [max_num_seqs, blocks_per_sequence] int32 has the block table of each slot's sequence, 0 behind its end.
     """
 
-    def __init__(self, config: EngineConfig, index: PrefixIndex | None, states: StateSlots | None) -> None:
-        """`index` is None where prefixes must not be reused, `states` where no layer keeps state."""
+    def __init__(
+        self,
+        config: EngineConfig,
+        index: PrefixIndex | None,
+        states: StateSlots | None,
+        tier: TierSide | None = None,
+        history: PrefixHistory | None = None,
+    ) -> None:
+        """`index` is None where prefixes must not be reused, `states` where no layer keeps state, `tier` where blocks
+        that memory has no room for go, `history` where it is to be said why a prefix was not found.
+        """
         self.block_size = config.block_size
         self.num_blocks = config.num_blocks
         self.tables: NDArray[np.int32] = np.zeros((config.max_num_seqs, config.blocks_per_sequence), np.int32)
         self._index = index
         self._states = states
-        self._max_idle = config.num_blocks
-        if config.prefix_cache_max_blocks is not None:
-            self._max_idle = config.prefix_cache_max_blocks
+        self._tier = tier
+        self._history = history
+        most = config.prefix_cache_max_blocks
+        self._idle = IdleBlocks(config.num_blocks, config.num_blocks if most is None else most)
         self._slots = list(range(config.max_num_seqs))
         # Last out, first in again: memory that was never used stays untouched, and what was just used is in caches.
         self._blank = list(reversed(range(config.num_blocks)))
-        self._idle: OrderedDict[int, None] = OrderedDict()
         self._holders = [0] * config.num_blocks
 
     @property
     def num_free_blocks(self) -> int:
         return len(self._blank) + len(self._idle)
+
+    @property
+    def num_loaded_tokens(self) -> int:
+        """That came back from the tier below."""
+        return self._tier.num_loaded * self.block_size if self._tier is not None else 0
 
     def can_share(self, prompt_len: int) -> bool:
         """Whether a second sequence with this prompt would find any of it in the cache."""
@@ -65,14 +83,23 @@ class BlockManager:
         if self._blocks_for(sequence.num_tokens) - len(cached) > self.num_free_blocks - idle:
             return False
         sequence.slot = self._slots.pop()
+        is_new = (
+            sequence.num_cached_tokens is None and sequence.index == 0
+        )  # not preempted, not its request's second
         for block in cached:
             if self._holders[block] == 0:
-                del self._idle[block]
+                self._idle.remove(block)
+            if is_new:
+                self._idle.found(block)
             self._hold(sequence, block)
         sequence.num_shared_blocks = len(cached)
-        sequence.num_computed_tokens = len(cached) * self.block_size
+        if self._tier is not None:
+            self._load(sequence, self._tier)
+        sequence.num_computed_tokens = sequence.num_shared_blocks * self.block_size
         if self._states is not None:
             self._states.begin(sequence, len(found))
+        if self._history is not None and is_new:
+            self._explain(sequence, len(found), self._history)
         return True
 
     def grow(self, sequence: Sequence, num_tokens: int) -> bool:
@@ -81,7 +108,7 @@ class BlockManager:
         if missing > self.num_free_blocks:
             return False
         for _ in range(missing):
-            self._hold(sequence, self._take_block())
+            self._hold(sequence, self._take_block(sequence))
         return True
 
     def make_room(self, sequence: Sequence, num_drafts: int) -> int:
@@ -102,7 +129,7 @@ class BlockManager:
         """Take back the blocks behind its computed tokens, which only drafts that were not accepted had needed."""
         table = sequence.block_table
         while len(table) > self._blocks_for(sequence.num_computed_tokens):
-            self._let_go(table.pop())
+            self._let_go(table.pop(), sequence)
             self.tables[sequence.slot, len(table)] = 0
 
     def publish(self, sequence: Sequence) -> None:
@@ -112,7 +139,8 @@ class BlockManager:
             return
         self._extend_digests(sequence, full)
         for i in range(sequence.num_shared_blocks, full):
-            self._index.insert(sequence.block_digests[i], sequence.block_table[i])
+            if self._index.insert(sequence.block_digests[i], sequence.block_table[i]):
+                self._published(sequence, i)
         sequence.num_shared_blocks = full
         if self._states is not None:
             self._states.keep(sequence)
@@ -125,7 +153,7 @@ class BlockManager:
         self._slots.append(sequence.slot)
         # The end of a sequence is of less use to others than its beginning: let it grow old first.
         for block in reversed(sequence.block_table):
-            self._let_go(block)
+            self._let_go(block, sequence)
         sequence.slot = None
         sequence.block_table = []
         sequence.num_shared_blocks = 0
@@ -136,12 +164,26 @@ class BlockManager:
         if self._index is None:
             return 0
         known = len(self._index)
-        self._index.clear()
+        if self._tier is not None:
+            self._tier.tier.forget()
+        self._index.clear(self._tier.tier.generation if self._tier is not None else None)
         if self._states is not None:
             self._states.clear()
+        if self._history is not None:
+            self._history.clear()
         self._blank.extend(self._idle)
         self._idle.clear()
         return known
+
+    def close(self) -> None:
+        """Leave what can be found to the tier below, what is worth least first; nothing may follow."""
+        if self._index is None or self._tier is None:
+            return
+        while self._idle:
+            self._evict(None, wait=True)
+        for digest in list(self._index.digests):  # of running sequences
+            self._tier.let_go(self._index.block_of(digest), digest, wait=True)
+        self._tier.tier.close()
 
     def check_integrity(self, running: Collection[Sequence]) -> None:
         """Raise AssertionError unless every block and slot is accounted for exactly once."""
@@ -151,7 +193,7 @@ class BlockManager:
         ensure(sorted(free) == list(range(self.num_blocks)), "a block is lost or in two places")
         slots = [*self._slots, *(sequence.slot for sequence in running)]
         ensure(sorted(s for s in slots if s is not None) == list(range(len(self.tables))), "slot lost")
-        ensure(len(self._idle) <= self._max_idle, "too many idle blocks")
+        ensure(len(self._idle) <= self._idle.most, "too many idle blocks")
         if self._index is not None:
             ensure(all(block in self._index for block in self._idle), "an idle block cannot be found")
             ensure(not any(block in self._index for block in self._blank), "a blank block can be found")
@@ -197,11 +239,44 @@ class BlockManager:
             blocks.append(block)
         return blocks
 
+    def _explain(self, sequence: Sequence, num_found: int, history: PrefixHistory) -> None:
+        if self._index is None:
+            sequence.explanation = CacheExplanation("off", sequence.num_tokens, 0, self.block_size, 0)
+            return
+        parent = self._parent(sequence, sequence.num_shared_blocks)
+        sequence.explanation = history.explain(sequence, parent, num_found)
+        history.remember(sequence)
+
+    def _load(self, sequence: Sequence, tier: TierSide) -> None:
+        """Bring back from the tier below what goes on where memory ends; there is room for all known tokens."""
+        assert self._index is not None
+        first, full = sequence.num_shared_blocks, (sequence.num_tokens - 1) // self.block_size
+        contents = tier.find(self._parent(sequence, first), sequence.block_digests[first:full])
+        for i, data in enumerate(contents, first):
+            self._hold(sequence, self._take_block(sequence))
+            tier.fill(sequence.block_table[i], data)
+            if self._index.insert(sequence.block_digests[i], sequence.block_table[i]):
+                self._published(sequence, i)
+            sequence.num_shared_blocks = i + 1
+
+    def _published(self, sequence: Sequence, i: int) -> None:
+        """Its i-th block can be found from now on."""
+        block = sequence.block_table[i]
+        self._idle.new(block)
+        if self._tier is not None:
+            token_ids = sequence.token_ids[i * self.block_size : (i + 1) * self.block_size]
+            self._tier.published(block, self._parent(sequence, i), token_ids)
+
+    def _parent(self, sequence: Sequence, i: int) -> bytes:
+        """Digest of what comes before its i-th block."""
+        assert self._index is not None
+        return sequence.block_digests[i - 1] if i else self._index.root
+
     def _extend_digests(self, sequence: Sequence, full: int) -> None:
         assert self._index is not None
         digests = sequence.block_digests
         for i in range(len(digests), full):
-            digests.append(self._digest(digests[-1] if digests else self._index.root, sequence, i))
+            digests.append(self._digest(self._parent(sequence, i), sequence, i))
 
     def _digest(self, parent: bytes, sequence: Sequence, block: int) -> bytes:
         assert self._index is not None
@@ -214,25 +289,29 @@ class BlockManager:
         self.tables[sequence.slot, len(sequence.block_table)] = block
         sequence.block_table.append(block)
 
-    def _take_block(self) -> int:
+    def _take_block(self, sequence: Sequence) -> int:
         if self._blank:
             return self._blank.pop()
-        return self._forget_oldest()
+        return self._evict(sequence)
 
-    def _let_go(self, block: int) -> None:
+    def _let_go(self, block: int, sequence: Sequence) -> None:
         self._holders[block] -= 1
         if self._holders[block]:
             return
         if self._index is None or block not in self._index:
             self._blank.append(block)
             return
-        self._idle[block] = None
-        if len(self._idle) > self._max_idle:
-            self._blank.append(self._forget_oldest())
+        self._idle.add(block)
+        if len(self._idle) > self._idle.most:
+            self._blank.append(self._evict(sequence))
 
-    def _forget_oldest(self) -> int:
-        block, _ = self._idle.popitem(last=False)
+    def _evict(self, cause: Sequence | None, *, wait: bool = False) -> int:
+        block = self._idle.pop()
         assert self._index is not None
+        if self._tier is not None:
+            self._tier.let_go(block, self._index.digest_of(block), wait=wait)
+        if self._history is not None and cause is not None:
+            self._history.forgotten(self._index.digest_of(block), cause.request.request_id)
         if self._states is not None:
             self._states.drop(self._index.digest_of(block))
         self._index.remove(block)

@@ -36,6 +36,7 @@ class EngineConfig:
         torch_groups: groups of operations (`ops.GROUPS`) that run in torch, whatever kernels there are.
         recompute: nothing is kept from step to step; a sequence gives its blocks back once its tokens are computed.
         vocabulary: end of the first run of tokens, and start of the last, that the model gives logits for; None: all.
+        explain_cache: keep what it takes to say why a prefix was not found.
         speculation: tokens that are drafted for one sequence in one step at most; 0 drafts none.
 
     Raises:
@@ -51,6 +52,7 @@ class EngineConfig:
     enable_prefix_caching: bool = True
     num_snapshots: int = 0
     prefix_cache_max_blocks: int | None = None
+    explain_cache: bool = False
     speculation: int = 0
     torch_groups: frozenset[ops.Group] = frozenset()
     recompute: bool = False

@@ -12,10 +12,12 @@ from torch import nn
 
 from inference_pio.cache.prefix_index import PrefixIndex
 from inference_pio.cache.specs import CacheSpec
+from inference_pio.cache.tiers import PrefixTier
 from inference_pio.engine.batch import build_batch
 from inference_pio.engine.block_manager import BlockManager
 from inference_pio.engine.checks import check_request
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.explaining import PrefixHistory
 from inference_pio.engine.media import MediaSide
 from inference_pio.engine.runner import ModelRunner
 from inference_pio.engine.sampler import Sample, is_plain_greedy, sample
@@ -24,6 +26,7 @@ from inference_pio.engine.script import Script, follow
 from inference_pio.engine.sequence import Drafts, Request, Sequence
 from inference_pio.engine.speculation import Speculation
 from inference_pio.engine.state_slots import StateSlots
+from inference_pio.engine.tiering import TierSide
 from inference_pio.engine.updates import EngineStats, SequenceUpdate
 from inference_pio.errors import GenerationError, InferencePIOError, PluginError, UsageError
 from inference_pio.outputs import FinishReason
@@ -64,7 +67,9 @@ class EngineCore:
         prefix_policy: PrefixPolicy,
         device: torch.device,
         media: MediaSide | None = None,
+        tier: PrefixTier | None = None,
     ) -> None:
+        """`tier` is where blocks go that memory has no room for; `close` leaves the others there too."""
         self.config = config
         self.vocab_size = vocab_size
         self._eos_token_ids = frozenset(eos_token_ids)
@@ -81,8 +86,18 @@ class EngineCore:
         if self._runner.keeps_state:
             places = prefix_policy.snapshots_at if self._reuses_prefixes else ()
             self._states = StateSlots(self._runner.states, config, places)
-        index = PrefixIndex(prefix_policy.seed) if self._reuses_prefixes else None
-        self._blocks = BlockManager(config, index, self._states)
+        below = None
+        if tier is not None:
+            if self._states is not None or not self._reuses_prefixes:
+                raise PluginError(
+                    "a tier below the prefix cache needs prefixes that are reused, and no state"
+                )
+            below = TierSide(tier, self._runner.caches, config.num_blocks)
+        index = PrefixIndex(prefix_policy.seed, *([tier.generation] if tier else ()))
+        history = PrefixHistory(config.block_size, tier) if config.explain_cache else None
+        self._blocks = BlockManager(
+            config, index if self._reuses_prefixes else None, self._states, below, history
+        )
         self._scheduler = Scheduler(config, self._blocks)
         self._predictor = self._runner.predictor
         self._speculation = Speculation(config, self._blocks, self._predictor) if config.speculation else None
@@ -196,6 +211,7 @@ class EngineCore:
             generation_tokens=self._generation_tokens,
             prefix_query_tokens=scheduler.num_prompt_tokens if self._reuses_prefixes else 0,
             prefix_hit_tokens=scheduler.num_cached_tokens,
+            prefix_tier_hit_tokens=self._blocks.num_loaded_tokens,
             draft_tokens=self._speculation.num_drafted if self._speculation else 0,
             accepted_draft_tokens=self._accepted_drafts,
             predicted_draft_tokens=self._speculation.num_predicted if self._speculation else 0,
@@ -207,6 +223,10 @@ class EngineCore:
         if self._media:
             self._media.clear()
         return self._blocks.forget()
+
+    def close(self) -> None:
+        """Leave cached prefixes to the tier below, if there is one; nothing may follow."""
+        self._blocks.close()
 
     def check_integrity(self) -> None:
         """Raise AssertionError unless every block and slot is accounted for; for tests."""
@@ -248,6 +268,7 @@ class EngineCore:
             logprobs=[sample.logprobs for sample in taken if sample.logprobs is not None] or None,
             finish_reason=sequence.finish_reason,
             stop_reason=last if by_request else None,
+            cache=sequence.explanation,
         )
 
     def _encode(self, scheduled: dict[Sequence, int]) -> list[SequenceUpdate]:
@@ -293,6 +314,7 @@ class EngineCore:
                         sequence.num_cached_tokens or 0,
                         finish_reason=reason,
                         error=error,
+                        cache=sequence.explanation,
                     )
                 )
         return updates

@@ -89,6 +89,7 @@ class EngineLoop:
             self._closing = True
             self._changed.notify_all()
         self._thread.join()
+        self._core.close()
         atexit.unregister(self.close)
 
     def _run(self) -> None:

@@ -38,11 +38,11 @@ class ModelRunner:
         self.device = device
         self._model = model
         self._vocab_size = vocab_size
-        self._caches: list[Any] = [
+        self.caches: list[Any] = [
             spec.allocate(config.num_blocks, config.block_size, num_slots, device) for spec in specs
         ]
         self.states: list[StateMemory] = [
-            cache for spec, cache in zip(specs, self._caches, strict=True) if spec.bytes_per_sequence()
+            cache for spec, cache in zip(specs, self.caches, strict=True) if spec.bytes_per_sequence()
         ]
         self._replay = StepReplay(self._forward, config)
         # A recording has the operations of one thread.
@@ -51,7 +51,7 @@ class ModelRunner:
         self._torch_groups, self._vocabulary = config.torch_groups, config.vocabulary
         self.predictor: Predictor | None = None
         if config.speculation and isinstance(model, DraftingModel) and model.can_draft:
-            self.predictor = Predictor(model, self._caches, config.block_size, config.max_num_seqs)
+            self.predictor = Predictor(model, self.caches, config.block_size, config.max_num_seqs)
             # What draws h of every row out of a step, and takes it in, is no recording of native operations.
             self._step = self.predictor.forward
 
@@ -74,5 +74,5 @@ class ModelRunner:
         return torch.cat((logits_RK[:, :first], missing_RM, logits_RK[:, first:]), dim=1)
 
     def _forward(self, batch: ForwardBatch) -> Tensor:
-        logits: Tensor = self._model(batch, self._caches)
+        logits: Tensor = self._model(batch, self.caches)
         return logits

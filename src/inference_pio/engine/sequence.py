@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from inference_pio.outputs import FinishReason
+from inference_pio.outputs import CacheExplanation, FinishReason
 from inference_pio.plugin.media import PromptMedia
 from inference_pio.sampling_params import SamplingParams
 
@@ -49,6 +49,7 @@ class Sequence:
     cuts                 numbers of tokens up to which it is computed exactly, for a snapshot of its state to be taken
     num_held             of the tokens scheduled last, those behind a cut: its state takes them in after the step
     num_shared_blocks    leading blocks that are published in the prefix index (or have an equal twin there)
+    explanation          what the prefix cache gave it and why no more, where that was asked for
     drafter              where its drafts come from, once it has been asked for any
     """
 
@@ -65,6 +66,7 @@ class Sequence:
     num_held: int = 0
     num_shared_blocks: int = 0
     finish_reason: FinishReason | None = None
+    explanation: CacheExplanation | None = None
     drafter: Drafter | None = None
 
     @property

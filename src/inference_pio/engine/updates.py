@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
 from inference_pio.errors import GenerationError
-from inference_pio.outputs import FinishReason, TokenLogprobs
+from inference_pio.outputs import CacheExplanation, FinishReason, TokenLogprobs
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,7 +18,7 @@ class SequenceUpdate:
     logprobs           one entry per new token, if the request asked for them
     stop_reason        the stop token of the request that ended the answer; None for the model's own
     error              why `finish_reason` is "error"
-    num_cached_tokens  prompt tokens that the prefix cache saved
+    num_cached_tokens  prompt tokens that the prefix cache saved; `cache` says why as many, where that was asked for
     """
 
     request_id: str
@@ -29,6 +29,7 @@ class SequenceUpdate:
     finish_reason: FinishReason | None = None
     stop_reason: int | None = None
     error: GenerationError | None = None
+    cache: CacheExplanation | None = None
 
 
 def joined(updates: Iterable[SequenceUpdate]) -> list[SequenceUpdate]:
@@ -49,7 +50,8 @@ def _joined(parts: list[SequenceUpdate]) -> SequenceUpdate:
 class EngineStats:
     """Sequences and blocks now; steps, preemptions and tokens since the engine was made.
 
-    prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found;
+    prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found, of
+    which prefix_tier_hit_tokens came back from the tier below memory;
     draft_tokens were guessed by speculation, of which accepted_draft_tokens became tokens of an answer; of these the
     model's own layer for drafts made predicted_draft_tokens and accepted_predicted_tokens.
     """
@@ -64,6 +66,7 @@ class EngineStats:
     generation_tokens: int
     prefix_query_tokens: int
     prefix_hit_tokens: int
+    prefix_tier_hit_tokens: int
     draft_tokens: int
     accepted_draft_tokens: int
     predicted_draft_tokens: int

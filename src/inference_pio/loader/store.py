@@ -44,7 +44,8 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class ModelStore:
     """`<home>/models/<name>/` holds one model and its receipt, `<home>/locks/` a lock for each,
-    `<home>/stacks/` the experts of models, stored here or not, that are larger than memory.
+    `<home>/stacks/` the experts of models, stored here or not, that are larger than memory, `<home>/prefixes/` a folder
+    for each model, stored here or not, whose cached prefixes are kept on the disk.
 
     home         folder of the cache; by default what `default_home` says
     limit_bytes  what all models together may take; None is no limit
@@ -55,6 +56,7 @@ class ModelStore:
         self.limit_bytes = limit_bytes
         self._models = self.home / "models"
         self._stacks = self.home / "stacks"
+        self._prefixes = self.home / "prefixes"
 
     def folder(self, name: str) -> Path:
         if not NAME.fullmatch(name):
@@ -95,11 +97,15 @@ class ModelStore:
         if not folder.is_dir():
             raise ModelNotFound(f"{name!r} is not in {self._models}; downloaded: {self._names()}")
         with self.lock(name):
-            stacks = [self.stacks_of(path) for path in (folder, *folder.iterdir())]
-            there = [path for path in stacks if path.is_file()]
-            freed = sum(file_sizes(folder)) + sum(path.stat().st_size for path in there)
-            for path in there:
+            paths = (folder, *folder.iterdir())
+            stacks = [path for path in map(self.stacks_of, paths) if path.is_file()]
+            prefixes = [path for path in map(self.prefixes_of, paths) if path.is_dir()]
+            freed = sum(path.stat().st_size for path in stacks)
+            freed += sum(sum(file_sizes(path)) for path in (folder, *prefixes))
+            for path in stacks:
                 path.unlink()
+            for path in prefixes:
+                shutil.rmtree(path)
             # The receipt goes first: whatever is left if this is interrupted is no model.
             (folder / _RECEIPT).unlink(missing_ok=True)
             shutil.rmtree(folder, ignore_errors=False)
@@ -107,12 +113,15 @@ class ModelStore:
 
     def stacks_of(self, model: Path) -> Path:
         """Where the experts of the model at that path lie, if they are on the disk (`loader.stack_file`)."""
-        path = model.absolute()
-        return self._stacks / f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.stacks"
+        return self._stacks / f"{_unique_name(model)}.stacks"
+
+    def prefixes_of(self, model: Path) -> Path:
+        """The folder of cached prefixes of the model at that path, if they are kept (`loader.prefix_store`)."""
+        return self._prefixes / _unique_name(model)
 
     def disk_usage_bytes(self) -> int:
-        """Bytes of all models and of their experts on the disk, unfinished downloads included."""
-        return sum(file_sizes(self._models)) + sum(file_sizes(self._stacks))
+        """Bytes of all models, of their experts and prefixes on the disk, unfinished downloads included."""
+        return sum(sum(file_sizes(folder)) for folder in (self._models, self._stacks, self._prefixes))
 
     def require_room(self, name: str, needed: int) -> None:
         """Refuse, before anything is fetched, `needed` bytes that break the limit or do not fit the disk."""
@@ -164,6 +173,11 @@ def default_home() -> Path:
         raise UnavailableError(
             "no home folder to keep models in; set INFERENCE_PIO_HOME to a folder"
         ) from error
+
+
+def _unique_name(model: Path) -> str:
+    path = model.absolute()
+    return f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}"
 
 
 def free_bytes(path: Path) -> int:

@@ -23,7 +23,7 @@ from inference_pio.optimizations.hardware.weight_quantization import (
 )
 from inference_pio.optimizations.memory.bounded_activations import BoundedMLP, BoundedScores
 from inference_pio.optimizations.memory.kv_compression import KVInt8
-from inference_pio.optimizations.memory.prefix_caching import PrefixCaching
+from inference_pio.optimizations.memory.prefix_caching import PrefixCaching, PrefixDiskTier
 from inference_pio.optimizations.memory.recomputation import Recomputation
 from inference_pio.optimizations.technique import Technique
 
@@ -40,6 +40,7 @@ _IN_ORDER: tuple[Technique, ...] = (
     KVInt8(),
     Recomputation(),
     PrefixCaching(),
+    PrefixDiskTier(),
     MergedProjections(),
     FoldedNorms(),
     ShorterVocabulary(),

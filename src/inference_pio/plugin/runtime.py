@@ -90,6 +90,10 @@ class RuntimeOptions:
     experts                 where experts in blocks lie: "memory"; "disk", in a file of the model cache that is mapped,
                             of which the system keeps in memory what is used, as far as there is room; or "auto": on
                             the disk where they do not fit into memory
+    prefix_cache_disk_gb    GB of the model cache for cached prefixes that memory has no room for, or that it held when
+                            the model was closed; they outlive the process. 0: none. Whoever can read the files can
+                            find out what the prompts were
+    explain_cache           say of each request why the prefix cache gave what it gave and no more
     quality                 "exact", "faithful" or "fast": how far approximate techniques may move answers; they act
                             where this checkpoint's receipt says that they stay within (inference-pio calibrate)
     enable, disable         techniques by name: at work whatever a receipt says, or not at work
@@ -111,6 +115,8 @@ class RuntimeOptions:
     kv_cache_dtype: str = "auto"
     quantize: str | None = None
     experts: str = "auto"
+    prefix_cache_disk_gb: float = 0
+    explain_cache: bool = False
     quality: str = "faithful"
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
@@ -136,6 +142,11 @@ class RuntimeOptions:
         if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
             raise UsageError(
                 f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"
+            )
+
+        if not 0 <= self.prefix_cache_disk_gb < math.inf:
+            raise UsageError(
+                f"prefix_cache_disk_gb must be at least 0 and finite, got {self.prefix_cache_disk_gb!r}"
             )
 
     def _check_words(self) -> None:

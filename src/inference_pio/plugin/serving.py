@@ -25,6 +25,7 @@ class Serving:
     asked_vocabulary    how many of the first tokens are to have logits; vocabulary: (end of the first run, start of the
                         last one) of tokens that have, None: all
     merged              projections of one input are one product
+    prefix_disk         blocks that memory has no room for go to the disk, as much as the caller allows
     exempt              technique -> layers that it must leave as they are, where its receipt says so
     calibration         gives a calibration text as token ids [windows, tokens], while weights are loaded
     """
@@ -39,6 +40,7 @@ class Serving:
     asked_vocabulary: int = 0
     vocabulary: tuple[int, int] | None = None
     merged: bool = False
+    prefix_disk: bool = False
     exempt: dict[str, frozenset[int]] = field(default_factory=dict)
     calibration: Callable[[], Tensor] | None = None
 

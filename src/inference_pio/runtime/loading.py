@@ -91,6 +91,7 @@ def engine_config(ready: Prepared) -> EngineConfig:
         enable_prefix_caching=serving.prefix_caching,
         num_snapshots=plan.num_snapshots,
         prefix_cache_max_blocks=kept,
+        explain_cache=options.explain_cache,
         torch_groups=frozenset(ops.GROUPS) - serving.native_groups
         if ready.device.type == "cpu"
         else frozenset(),

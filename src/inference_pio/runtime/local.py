@@ -19,6 +19,7 @@ from inference_pio.engine.loop import EngineLoop
 from inference_pio.engine.media import MediaSide
 from inference_pio.engine.script import Script
 from inference_pio.errors import PluginError, TokenizerError, UsageError
+from inference_pio.loader.prefix_store import PrefixStore
 from inference_pio.metrics.memory import process_bytes
 from inference_pio.multimodal.prompt import fill_placeholders
 from inference_pio.optimizations.choice import Chosen
@@ -40,6 +41,7 @@ from inference_pio.runtime.allocator import keep_freed_memory, release_memory, r
 from inference_pio.runtime.loading import engine_config, load_model
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
 from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.runtime.prefix_tier import open_prefix_tier
 from inference_pio.runtime.prepared import Prepared, prepare_model
 from inference_pio.runtime.prompts import TextSide
 from inference_pio.runtime.receipts import receipt_grants
@@ -65,6 +67,7 @@ class LocalRuntime:
         self._model: nn.Module | None = None
         self._loop: EngineLoop | None = None
         self._text: TextSide | None = None
+        self._prefixes: PrefixStore | None = None
         self._threads_before: int | None = None
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
@@ -128,6 +131,7 @@ class LocalRuntime:
                 ready.opened.source.path,
                 f"the tokenizer has {self._text.tokenizer.vocab_size} tokens, the model {config.vocab_size}",
             )
+        self._prefixes = open_prefix_tier(ready, self._store)
         core = EngineCore(
             self._model,
             ready.serving.cache_specs,
@@ -137,6 +141,7 @@ class LocalRuntime:
             prefix_policy=plugin.prefix_policy(config),
             device=ready.device,
             media=MediaSide(self._model, ready.device) if ready.images else None,
+            tier=self._prefixes,
         )
         self._loop = EngineLoop(core)
         return self._model
@@ -149,6 +154,7 @@ class LocalRuntime:
         if self._threads_before is not None:
             torch.set_num_threads(self._threads_before)
         self._loop = self._text = self._model = self._prepared = self._opened = self._threads_before = None
+        self._prefixes = None
         release_memory()
 
     @property
@@ -271,7 +277,7 @@ class LocalRuntime:
         return stats.compute_stats(self._loop.stats() if self._loop else None)
 
     def disk_stats(self) -> dict[str, float]:
-        return stats.disk_stats(self._opened, self._store)
+        return stats.disk_stats(self._opened, self._store, self._prefixes)
 
     def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:
         ready = self._ready()

@@ -9,7 +9,15 @@ from dataclasses import replace
 from inference_pio.engine.stream import RequestStream, as_they_come
 from inference_pio.engine.updates import SequenceUpdate
 from inference_pio.errors import InferencePIOError
-from inference_pio.outputs import CompletionOutput, RequestMetrics, RequestOutput, StreamChunk, TokenLogprobs
+from inference_pio.outputs import (
+    CacheExplanation,
+    CompletionOutput,
+    RequestMetrics,
+    RequestOutput,
+    StreamChunk,
+    TokenLogprobs,
+)
+from inference_pio.runtime.explaining import in_words
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.text.stream import TextStream
 from inference_pio.text.tokenizer import Tokenizer
@@ -44,6 +52,7 @@ class Answers:
         self.errors: list[InferencePIOError] = []
         self._started = started
         self._cached = 0
+        self._explanation: CacheExplanation | None = None
 
     @property
     def finished(self) -> bool:
@@ -76,11 +85,14 @@ class Answers:
     def result(self, request_id: str) -> RequestOutput:
         first = self.stream.first_update_at or self._started
         last = self.stream.last_update_at or self._started
-        metrics = RequestMetrics(first - self._started, last - self._started, self._cached)
+        metrics = RequestMetrics(first - self._started, last - self._started, self._cached, self._explanation)
         return RequestOutput(request_id, self._prompt, self._ids, self.outputs, True, metrics)
 
     def _chunk(self, update: SequenceUpdate, output: CompletionOutput) -> StreamChunk:
         self._cached = max(self._cached, update.num_cached_tokens)
+        told = None
+        if self._explanation is None and update.cache is not None:
+            told = self._explanation = in_words(update.cache, self._tokenizer)
         ids, reason = list(update.token_ids), update.finish_reason
         stop_reason: int | str | None = update.stop_reason
         text = ""
@@ -105,7 +117,7 @@ class Answers:
             output.cumulative_logprob = (output.cumulative_logprob or 0.0) + sum(
                 score[token_id].logprob for score, token_id in zip(named, ids, strict=True)
             )
-        return StreamChunk(update.index, text, ids, named, reason, stop_reason)
+        return StreamChunk(update.index, text, ids, named, reason, stop_reason, told)
 
     @staticmethod
     def _pushed(stream: TextStream, ids: list[int], *, one_by_one: bool) -> tuple[str, int, str | None]:

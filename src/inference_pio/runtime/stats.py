@@ -8,6 +8,7 @@ from torch import nn
 
 from inference_pio.engine.updates import EngineStats
 from inference_pio.layers.protocol import TakesQuantized, TakesStacks
+from inference_pio.loader.prefix_store import PrefixStore
 from inference_pio.loader.store import ModelStore, free_bytes
 from inference_pio.metrics.memory import available_bytes, peak_process_bytes, process_bytes
 from inference_pio.runtime.opened import OpenedModel
@@ -50,6 +51,7 @@ def compute_stats(engine: EngineStats | None) -> dict[str, float]:
             "requests_waiting": engine.num_waiting,
             "preemptions": engine.preemptions,
             "prefix_cache_hit_tokens": engine.prefix_hit_tokens,
+            "prefix_cache_tier_hit_tokens": engine.prefix_tier_hit_tokens,
             "prefix_cache_query_tokens": engine.prefix_query_tokens,
             "draft_tokens": engine.draft_tokens,
             "accepted_draft_tokens": engine.accepted_draft_tokens,
@@ -59,13 +61,16 @@ def compute_stats(engine: EngineStats | None) -> dict[str, float]:
     return stats
 
 
-def disk_stats(opened: OpenedModel | None, store: ModelStore) -> dict[str, float]:
-    """Bytes."""
+def disk_stats(
+    opened: OpenedModel | None, store: ModelStore, prefixes: PrefixStore | None
+) -> dict[str, float]:
+    """Bytes; blocks of prefixes, where they are kept on the disk."""
     return {
         "model_bytes": sum(tensor.nbytes for tensor in opened.checkpoint.tensors.values()) if opened else 0,
         "model_cache_bytes": store.disk_usage_bytes(),
         "model_cache_limit_bytes": store.limit_bytes if store.limit_bytes is not None else float("inf"),
         "free_bytes": free_bytes(store.home),
+        **(prefixes.stats if prefixes is not None else {}),
     }
 
 
