@@ -176,6 +176,15 @@ class EngineOptions:
             value="|".join(EXPERTS),
         ),
     ] = RuntimeOptions.experts
+    resident_weights_gb: Annotated[
+        float | None,
+        _engine(
+            "Weights in memory at a time, in GB, at most: the other layers are read from the disk when they are used. "
+            "(all, where they fit)",
+            "--resident-weights-gb",
+            value="GB",
+        ),
+    ] = None
     speculation: Annotated[
         int | None,
         _engine(
@@ -233,6 +242,7 @@ class EngineOptions:
             else self.kv_cache_dtype,
             quantize=self.quantize,
             experts=self.experts,
+            resident_weights_gb=self.resident_weights_gb,
             accept_licence=self.accept_licence,
             download=not self.offline,
         )

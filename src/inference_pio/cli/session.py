@@ -74,6 +74,7 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             kv_cache_dtype=options.kv_cache_dtype,
             quantize=options.quantize,
             experts=options.experts,
+            resident_weights_gb=options.resident_weights_gb,
             accept_licence=options.accept_licence,
             download=options.download,
         )

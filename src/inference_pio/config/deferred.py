@@ -8,8 +8,6 @@ _FRAMEWORK = "the optimisation framework"
 _CUDA = "the CUDA kernel dispatch table"
 
 DEFERRED_FIELDS: Mapping[str, str] = {
-    "device_map": "placing layers on several devices, with tensor paging",
-    "low_cpu_mem_usage": "tensor paging; loading streams tensor by tensor in any case",
     "gradient_checkpointing": "bounded activations (there are no gradients in inference)",
     "use_cache": "recomputation instead of a KV cache, for models whose cache does not fit",
     "use_sparse_attention": f"page selection by query, in {_FRAMEWORK}",

@@ -44,7 +44,7 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class ModelStore:
     """`<home>/models/<name>/` holds one model and its receipt, `<home>/locks/` a lock for each,
-    `<home>/stacks/` the experts of models, stored here or not, that are larger than memory.
+    `<home>/stacks/` experts and layers of models, stored here or not, that are larger than memory.
 
     home         folder of the cache; by default what `default_home` says
     limit_bytes  what all models together may take; None is no limit
@@ -95,8 +95,9 @@ class ModelStore:
         if not folder.is_dir():
             raise ModelNotFound(f"{name!r} is not in {self._models}; downloaded: {self._names()}")
         with self.lock(name):
-            stacks = [self.stacks_of(path) for path in (folder, *folder.iterdir())]
-            there = [path for path in stacks if path.is_file()]
+            paths = (folder, *folder.iterdir())
+            made = [file for path in paths for file in (self.stacks_of(path), self.pages_of(path))]
+            there = [path for path in made if path.is_file()]
             freed = sum(file_sizes(folder)) + sum(path.stat().st_size for path in there)
             for path in there:
                 path.unlink()
@@ -110,8 +111,12 @@ class ModelStore:
         path = model.absolute()
         return self._stacks / f"{path.stem}-{hashlib.sha256(str(path).encode()).hexdigest()[:16]}.stacks"
 
+    def pages_of(self, model: Path) -> Path:
+        """Where the layers of the model at that path lie, if they are read when they are used (`loader.page_file`)."""
+        return self.stacks_of(model).with_suffix(".pages")
+
     def disk_usage_bytes(self) -> int:
-        """Bytes of all models and of their experts on the disk, unfinished downloads included."""
+        """Bytes of all models and of what is kept for them on the disk, unfinished downloads included."""
         return sum(file_sizes(self._models)) + sum(file_sizes(self._stacks))
 
     def require_room(self, name: str, needed: int) -> None:

@@ -25,13 +25,25 @@ from inference_pio.ops.latent import (
     turn_pairs,
     turn_tails,
 )
-from inference_pio.ops.linear import PackedWeight, linear, pack_weight
+from inference_pio.ops.linear import PackedWeight, is_plain_weight, linear, pack_weight
+from inference_pio.ops.paging import (
+    PAGE,
+    Page,
+    PagedQuantizedWeight,
+    PagedWeight,
+    Pager,
+    PagerCounts,
+    PageUnit,
+    num_sums,
+    unit_sums,
+)
 from inference_pio.ops.quantized import (
     Blocks,
     QuantizedWeight,
     can_pack,
     pack_quantized,
     packed_bytes,
+    parts_of,
     quantized_embedding,
     quantized_gated_linear,
 )
@@ -51,6 +63,7 @@ Activation = Literal["silu", "gelu_tanh"]
 
 __all__ = [
     "DELTA_CHUNK",
+    "PAGE",
     "Activation",
     "Blocks",
     "CannotRecord",
@@ -58,6 +71,12 @@ __all__ = [
     "HeadNorms",
     "OpChoice",
     "PackedWeight",
+    "Page",
+    "PageUnit",
+    "PagedQuantizedWeight",
+    "PagedWeight",
+    "Pager",
+    "PagerCounts",
     "QuantizedStack",
     "QuantizedWeight",
     "RecordedStep",
@@ -80,11 +99,14 @@ __all__ = [
     "gelu_tanh_and_mul",
     "going_on",
     "inverse_frequencies",
+    "is_plain_weight",
     "linear",
+    "num_sums",
     "pack_quantized",
     "pack_weight",
     "packed_bytes",
     "paged_attention",
+    "parts_of",
     "quantized_embedding",
     "rms_norm",
     "rope_and_cache",
@@ -100,6 +122,7 @@ __all__ = [
     "top_sigmoid_experts",
     "turn_pairs",
     "turn_tails",
+    "unit_sums",
     "use",
     "yarn_attention_factor",
     "yarn_frequencies",

@@ -85,6 +85,8 @@ class RuntimeOptions:
     experts                 where experts in blocks lie: "memory"; "disk", in a file of the model cache that is mapped,
                             of which the system keeps in memory what is used, as far as there is room; or "auto": on
                             the disk where they do not fit into memory
+    resident_weights_gb     the most weights that are in memory at a time, in GB (CPU): layers beyond it are read from a
+                            file of the model cache when they are used, ahead of time; None: no limit of its own
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it
     download                fetch what is not on this machine
@@ -100,6 +102,7 @@ class RuntimeOptions:
     kv_cache_dtype: str = "auto"
     quantize: str | None = None
     experts: str = "auto"
+    resident_weights_gb: float | None = None
     skip_tokenizer_init: bool = False
     accept_licence: bool = False
     download: bool = True
@@ -122,10 +125,10 @@ class RuntimeOptions:
             raise UsageError(f"experts must be one of {', '.join(EXPERTS)}, got {self.experts!r}")
         if self.quantize is not None:
             Quantization.parse(self.quantize)
-        if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
-            raise UsageError(
-                f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"
-            )
+        for name in ("kv_cache_memory_gb", "resident_weights_gb"):
+            gigabytes = getattr(self, name)
+            if gigabytes is not None and not 0 < gigabytes < math.inf:
+                raise UsageError(f"{name} must be above 0 and finite, got {gigabytes!r}")
 
     @classmethod
     def names(cls) -> frozenset[str]:

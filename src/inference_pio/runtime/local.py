@@ -20,6 +20,7 @@ from inference_pio.engine.core import EngineCore
 from inference_pio.engine.loop import EngineLoop
 from inference_pio.engine.media import MediaSide
 from inference_pio.errors import PluginError, TokenizerError, UsageError
+from inference_pio.loader.page_file import PageFile
 from inference_pio.loader.stack_file import StackFile
 from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weights import load_weights
@@ -234,7 +235,7 @@ class LocalRuntime:
         return stats.compute_stats(self._loop.stats() if self._loop else None)
 
     def disk_stats(self) -> dict[str, float]:
-        return stats.disk_stats(self._opened, self._store)
+        return stats.disk_stats(self._opened, self._store, self._model)
 
     def optimize(self, **targets: Any) -> dict[str, Any]:
         """Empty the prefix cache and return freed pages to the system; bytes before and after."""
@@ -276,7 +277,7 @@ class LocalRuntime:
 
 def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
     """Weights into the model, then the plugin's optimisations, in order."""
-    with _stack_file(ready, store) as stacks:
+    with _stack_file(ready, store) as stacks, _page_file(ready, store) as pages:
         load_weights(
             ready.model,
             ready.files.checkpoint,
@@ -287,6 +288,8 @@ def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
             device=ready.device,
             packing=ready.packing,
             stacks=stacks,
+            pages=pages,
+            ahead=ready.ahead,
             progress=ready.progress,
         )
     model = ready.model.eval()
@@ -304,6 +307,18 @@ def _stack_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[St
         ready.stack_key,
         ready.mapped,
         lambda needed: store.require_room(f"the file of {ready.config.model_name}'s experts", needed),
+    )
+
+
+def _page_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[PageFile | None]:
+    """Where layers lie that the plan has on the disk."""
+    if ready.pages is None:
+        return nullcontext()
+    return PageFile(
+        store.pages_of(ready.opened.source.path),
+        ready.page_key,
+        ready.pages,
+        lambda needed: store.require_room(f"the file of {ready.config.model_name}'s layers", needed),
     )
 
 

@@ -39,6 +39,7 @@ class MemoryPlan:
     state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences and `num_snapshots` copies
     beside `kv_tokens` tokens, and what `num_held` tokens of a step would add to it, drafts above all.
     `mapped` bytes of experts lie on the disk and not among the weights: what memory is free keeps those in use.
+    `paged` bytes of layers do as well, and are read each time; the window that they pass through is among the weights.
     `positions` are those that the model was made for.
     """
 
@@ -60,6 +61,7 @@ class MemoryPlan:
     num_held: int
     state_bytes_per_draft: int
     mapped: int
+    paged: int
     positions: int
 
     @property
@@ -167,6 +169,7 @@ def plan_memory(
     *,
     itemsize: int,
     mapped_bytes: int,
+    paged_bytes: int = 0,
     reuse: Literal["blocks", "snapshots"],
     images: MediaProcessor | None,
     scratch: Scratch = _no_scratch,
@@ -177,6 +180,7 @@ def plan_memory(
         weight_bytes: of all parameters, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
         mapped_bytes: of those parameters that lie in a file, and not in memory.
+        paged_bytes: of layers that are read when they are used, less the memory that they share.
         reuse: of the model's prefix policy.
         images: of a model that sees: its encoder at work on its largest image, and features that are kept.
         scratch: bytes that a module needs for a moment, for so many tokens of a step, sequences, and tokens of one.
@@ -193,7 +197,7 @@ def plan_memory(
     logits = 3 * logit_rows * config.vocab_size * 4
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
     most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
-    weights = weight_bytes - mapped_bytes
+    weights = weight_bytes - mapped_bytes - paged_bytes
     room = budget.bytes - (weights + activations + logits + seen + RUNTIME_BYTES)
     held = _hold(options, each, room, longest, drafts, most)
     return MemoryPlan(
@@ -215,6 +219,7 @@ def plan_memory(
         num_held=held.rows if each.draft else 0,
         state_bytes_per_draft=each.draft,
         mapped=mapped_bytes,
+        paged=paged_bytes,
         positions=config.max_position_embeddings,
     )
 

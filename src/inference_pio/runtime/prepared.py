@@ -17,6 +17,8 @@ from inference_pio.layers.protocol import KeepsDtype, NeedsScratch
 from inference_pio.loader.checkpoint import CheckpointHeader
 from inference_pio.loader.described import described_by
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
+from inference_pio.loader.page_file import page_key
+from inference_pio.loader.page_plan import PagePlan
 from inference_pio.loader.raw_config import raw_preprocessor_config
 from inference_pio.loader.readings import plan_readings
 from inference_pio.loader.stack_file import stack_key
@@ -34,8 +36,12 @@ from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve_kv_dtype
 from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import DescribedModel, OpenedModel
+from inference_pio.runtime.paging import PagingRequest, layers_of, place_layers
 from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
 from inference_pio.security import ResourceLimits
+
+# Tensors that are read ahead where memory does not matter.
+_AHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,9 @@ class Prepared:
     images        how the model wants its images; None where it does not see
     mapped        bytes of each parameter that lies in the file of stacks, in its order
     stack_key     what that file depends on; empty where there is none
+    pages         which layers are read from the disk when they are used; None where none is
+    page_key      what their file depends on
+    ahead         tensors that are read ahead of the one that is packed, at most
     """
 
     plugin: ModelPlugin
@@ -66,6 +75,9 @@ class Prepared:
     images: MediaProcessor | None
     mapped: list[int]
     stack_key: str
+    pages: PagePlan | None
+    page_key: str
+    ahead: int
 
     @property
     def predicts(self) -> bool:
@@ -97,6 +109,7 @@ def prepare_model(
     if not plugin.manifest.fallback and not claims_checkpoint(plugin.manifest, opened.raw):
         raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
     device = resolve_device(config.device)
+    request = PagingRequest.of(config, options, device)
     stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.header)
     stated = stated.with_options_of(config)
     stated.model_name = stated.model_name or opened.source.name
@@ -109,13 +122,15 @@ def prepare_model(
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
     stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)
+    ahead = _AHEAD if not config.low_cpu_mem_usage else 1 if packing.kinds else 0
+    resident = _weight_bytes(model, weights, packing, device, dtype)
     planned = partial(
         plan_memory,
         stated,
         plugin.cache_specs(stated, kv_dtype, Shard()),
         options,
         _budget(device, limits),
-        _weight_bytes(model, header, weights, packing, device, dtype),
+        resident + _loading_bytes(header, weights, packing, dtype, ahead),
         itemsize=dtype.itemsize,
         reuse=plugin.prefix_policy(stated).reuse,
         images=images,
@@ -124,6 +139,15 @@ def prepare_model(
     plan = planned(mapped_bytes=sum(stacked) if options.experts == "disk" else 0)
     if options.experts == "auto" and stacked and not plan.fits:
         plan = planned(mapped_bytes=sum(stacked))
+    layers = layers_of(request, model, weights, packing, device, dtype)
+    plan, pages = place_layers(
+        request,
+        stated.model_name,
+        plan,
+        layers,
+        resident - plan.mapped,
+        lambda less: planned(mapped_bytes=plan.mapped, paged_bytes=less),
+    )
     return Prepared(
         plugin,
         stated,
@@ -142,6 +166,9 @@ def prepare_model(
         images,
         stacked if plan.mapped else [],
         stack_key(weights, packing.kinds, opened.source.path) if plan.mapped else "",
+        pages,
+        page_key(pages, weights, packing, dtype, opened.source.path) if pages else "",
+        ahead,
     )
 
 
@@ -188,15 +215,12 @@ def _packing(
 
 def _weight_bytes(
     model: nn.Module,
-    header: CheckpointHeader,
     weights: WeightPlan,
     packing: Packing,
     device: torch.device,
     dtype: torch.dtype,
 ) -> int:
-    """All parameters as they will lie in memory, and what loading holds beside them for a moment: the largest tensor,
-    where weights are packed one more.
-    """
+    """All parameters as they will lie in memory."""
     total = 0
     for name, parameter in model.named_parameters(remove_duplicate=False):
         if name in packing.kinds:
@@ -213,11 +237,20 @@ def _weight_bytes(
             for name, module in model.named_modules()
             if name in tied and isinstance(module, Linear)
         )
+    return total
+
+
+def _loading_bytes(
+    header: CheckpointHeader, weights: WeightPlan, packing: Packing, dtype: torch.dtype, ahead: int
+) -> int:
+    """What loading holds beside the parameters for a moment: the largest tensor, as it is in the file where weights are
+    packed, and as many more as are read ahead.
+    """
     if packing.kinds:
         # What is read at once: a tensor, or a few matrices of a stack.
-        return total + 2 * max(reading.nbytes for reading in plan_readings(weights, header.tensors))
+        return (ahead + 1) * max(reading.nbytes for reading in plan_readings(weights, header.tensors))
     largest = max((info.num_elements for info in header.tensors.values()), default=0)
-    return total + largest * dtype.itemsize
+    return (ahead + 1) * largest * dtype.itemsize
 
 
 def scratch_of(model: nn.Module, itemsize: int, tokens: int, sequences: int, context: int) -> int:

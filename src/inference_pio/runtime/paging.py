@@ -1,0 +1,135 @@
+"""Where the weights of layers lie: in memory, or on the disk as far as the budget or the memory asks for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from inference_pio.config import BaseModelConfig
+from inference_pio.errors import ResourceError, UsageError
+from inference_pio.loader.packing import Packing
+from inference_pio.loader.page_plan import PagedLayer, PagePlan, pageable_layers, plan_pages
+from inference_pio.loader.weight_plan import WeightPlan
+from inference_pio.ops import native
+from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.runtime.plan import MemoryPlan
+
+DEVICE_MAPS = ("auto", "cpu", "disk")
+# Context that layers go to the disk for, where the caller asks for none.
+_USEFUL_CONTEXT = 4096
+
+
+@dataclass(frozen=True)
+class PagingRequest:
+    """What the caller wants: `where` of `DEVICE_MAPS`, and the most bytes of weights in memory at a time."""
+
+    where: str
+    most: int | None
+
+    @classmethod
+    def of(cls, config: BaseModelConfig, options: RuntimeOptions, device: torch.device) -> PagingRequest:
+        """Read and hold against each other.
+
+        Raises:
+            UsageError: a value is unknown, or two contradict each other.
+            ResourceError: weights cannot be paged on this device.
+        """
+        where, gigabytes = config.device_map, options.resident_weights_gb
+        if where not in DEVICE_MAPS:
+            raise UsageError(f"device_map must be one of {', '.join(DEVICE_MAPS)}, got {where!r}")
+        if where == "cpu" and gigabytes is not None:
+            raise UsageError(
+                f"device_map 'cpu' keeps all weights in memory, and resident_weights_gb {gigabytes:g} does not: "
+                "leave one of them out"
+            )
+        found = cls(where, None if gigabytes is None else int(gigabytes * 1e9))
+        if found.is_explicit and device.type != "cpu":
+            raise ResourceError(
+                f"weights are paged from the disk on the CPU only, not on {device}: leave device_map and "
+                "resident_weights_gb out"
+            )
+        if found.is_explicit and native.MISSING is not None:
+            raise ResourceError(f"weights cannot be paged: {native.MISSING}")
+        return found
+
+    @property
+    def is_explicit(self) -> bool:
+        return self.where == "disk" or self.most is not None
+
+
+def place_layers(
+    request: PagingRequest,
+    name: str,
+    plan: MemoryPlan,
+    layers: tuple[PagedLayer, ...],
+    resident_bytes: int,
+    planned: Callable[[int], MemoryPlan],
+) -> tuple[MemoryPlan, PagePlan | None]:
+    """The memory plan, and which layers are on the disk; None where none is.
+
+    Args:
+        plan: with all layers in memory.
+        resident_bytes: of all weights in memory then, without what loading takes for a moment.
+        planned: the plan with so many bytes less of them.
+
+    Raises:
+        ResourceError: they cannot be paged though the caller asks for it, or not within the budget.
+    """
+    if request.is_explicit:
+        pages = _within(request, name, layers, resident_bytes)
+    elif request.where == "auto" and not plan.fits and layers and native.MISSING is None:
+        pages = _as_memory_allows(plan, layers)
+    else:
+        return plan, None
+    if not pages.streamed:
+        return plan, None
+    smaller = planned(pages.disk_bytes - pages.window_bytes)
+    return (smaller, pages) if request.is_explicit or smaller.fits else (plan, None)
+
+
+def layers_of(
+    request: PagingRequest,
+    model: nn.Module,
+    weights: WeightPlan,
+    packing: Packing,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> tuple[PagedLayer, ...]:
+    """Those that may be on the disk."""
+    if request.where == "cpu" or device.type != "cpu" or native.MISSING is not None:
+        return ()
+    return pageable_layers(model, weights, packing, dtype)
+
+
+def _within(
+    request: PagingRequest, name: str, layers: tuple[PagedLayer, ...], resident_bytes: int
+) -> PagePlan:
+    if not layers:
+        raise ResourceError(
+            f"the weights of {name} cannot be paged: it has no three layers of weights in blocks or of numbers that "
+            "this processor multiplies where they lie; quantize int8, or torch_dtype float32, makes them such"
+        )
+    others = resident_bytes - sum(layer.nbytes for layer in layers)
+    pages = plan_pages(layers, 0 if request.most is None else request.most - others)
+    if request.most is not None and others + pages.memory_bytes > request.most:
+        raise ResourceError(
+            f"{name} cannot run within resident_weights_gb {request.most / 1e9:g}: embedding, head and what else "
+            f"stays {_gb(others)} + a window of two layers {_gb(pages.memory_bytes)} = "
+            f"{_gb(others + pages.memory_bytes)} GB; raise it to that, or take a smaller model"
+        )
+    return pages
+
+
+def _as_memory_allows(plan: MemoryPlan, layers: tuple[PagedLayer, ...]) -> PagePlan:
+    """What does not fit beside the rest and a context of use goes to the disk."""
+    room = sum(layer.nbytes for layer in layers) - (plan.total - plan.budget)
+    context = max(0, min(_USEFUL_CONTEXT, plan.max_model_len) - plan.kv_tokens) * plan.kv_bytes_per_token
+    pages = plan_pages(layers, room - context)
+    return pages if pages.memory_bytes <= room - context else plan_pages(layers, room)
+
+
+def _gb(count: int) -> str:
+    return f"{-(-count // 10**6) / 1000:.3f}"
