@@ -13,11 +13,12 @@ import torch
 from inference_pio import BaseModelConfig, ResourceLimits, create_plugin
 from inference_pio.config.deferred import DEFERRED_FIELDS
 from inference_pio.conformance.subject import Subject
-from inference_pio.errors import InferencePIOError, ModelNotFound, UsageError
+from inference_pio.errors import ConfigError, InferencePIOError, ModelNotFound, UsageError
 from inference_pio.layers import Linear, ResidualNorm
 from inference_pio.models.llama.attention.multi_query_attention import Attention
 from inference_pio.models.llama.plugin import LlamaPlugin
 from inference_pio.plugin.sampling import sampling_params_of
+from inference_pio.plugin.serving import serving_of
 
 Checkpoint = Callable[[str], str]
 CHECKS: dict[str, Callable[[Checkpoint], None]] = {}
@@ -82,16 +83,18 @@ def _device(checkpoint: Checkpoint) -> None:
 
 @of("device_map")
 def _device_map(checkpoint: Checkpoint) -> None:
-    prompt, answers = "the cat", set()
-    for where in ("auto", "cpu", "disk"):
-        made = loaded(checkpoint("multi-query"), device_map=where)
-        assert (made.runtime.plan.paged > 0) == (where == "disk")
-        answers.add(made.generate_text(prompt, max_new_tokens=4, do_sample=False))
-        assert (made.get_disk_stats()["paged_read_bytes"] > 0) == (where == "disk")
-        made.cleanup()
+    path, answers = checkpoint("multi-query"), set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFERENCE_PIO_HOME", path + "/home")
+        for where in ("auto", "cpu", "disk"):
+            made = loaded(path, device_map=where)
+            assert (made.runtime.plan.paged > 0) == (where == "disk")
+            answers.add(made.generate_text("the cat", max_new_tokens=4, do_sample=False))
+            assert (made.get_disk_stats()["paged_read_bytes"] > 0) == (where == "disk")
+            made.cleanup()
     assert len(answers) == 1
     with pytest.raises(UsageError, match="^device_map must be one of auto, cpu, disk, got 'balanced'$"):
-        plugin(checkpoint("multi-query"), device_map="balanced").initialize()
+        plugin(path, device_map="balanced").initialize()
 
 
 @of("low_cpu_mem_usage")
@@ -189,6 +192,24 @@ def _biases(checkpoint: Checkpoint) -> None:
         counts.append(sum(linear.bias is not None for linear in modules(made, Linear)))
         made.cleanup()
     assert counts[0] == 0 < counts[1]
+
+
+@of("use_kv_cache_compression", "kv_cache_compression_method", "kv_cache_quantization_bits")
+def _kv_compression(checkpoint: Checkpoint) -> None:
+    made = plugin(checkpoint("grouped"))
+    assert made.initialize(config=made.config, enable=("kv_int8",))
+    specs = serving_of(made.load_model()).cache_specs
+    assert {spec.dtype for spec in specs} == {torch.int8}
+    made.cleanup()
+    for options, words in (
+        ({"use_kv_cache_compression": False}, "use_kv_cache_compression is off"),
+        ({"kv_cache_compression_method": "eviction"}, "kv_cache_compression_method is eviction"),
+        ({"kv_cache_compression_method": "zip"}, "quantization, eviction, combined, got 'zip'"),
+        ({"kv_cache_quantization_bits": 16}, "kv_cache_quantization_bits is 16"),
+    ):
+        made = plugin(checkpoint("grouped"), **options)
+        with pytest.raises(ConfigError, match=words):
+            made.initialize(config=made.config, enable=("kv_int8",))
 
 
 @of("use_prefix_caching", "prefix_cache_max_size")

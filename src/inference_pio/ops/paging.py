@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import sys
 import weakref
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -49,7 +50,8 @@ class PagerCounts(NamedTuple):
 class Pager:
     """Keeps a window of a file's units in memory, and reads ahead.
 
-    memory  uint8, all places; where nothing was read yet it takes none
+    memory          uint8, all places; where nothing was read yet it takes none
+    streamed_bytes  of units that share their place with others: what is read over and over
     """
 
     def __init__(self, path: Path, units: Sequence[PageUnit], sums: Tensor) -> None:
@@ -62,6 +64,8 @@ class Pager:
             OSError: it cannot be opened.
         """
         self.memory = whole_pages(max(unit.place + unit.nbytes for unit in units))
+        slots = Counter(unit.slot for unit in units)
+        self.streamed_bytes = sum(unit.nbytes for unit in units if slots[unit.slot] > 1)
         table = torch.tensor(units, dtype=torch.int64)
         self._number = int(
             native.call("pager_open", self.memory, table, sums.contiguous(), _opened(path), str(path))

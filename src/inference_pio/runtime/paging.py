@@ -15,6 +15,7 @@ from inference_pio.loader.page_plan import PagedLayer, PagePlan, pageable_layers
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.ops import native
 from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.plugin.serving import Serving
 from inference_pio.runtime.plan import MemoryPlan
 
 DEVICE_MAPS = ("auto", "cpu", "disk")
@@ -24,40 +25,36 @@ _USEFUL_CONTEXT = 4096
 
 @dataclass(frozen=True)
 class PagingRequest:
-    """What the caller wants: `where` of `DEVICE_MAPS`, and the most bytes of weights in memory at a time."""
+    """What the caller wants and techniques allow.
 
-    where: str
+    explicit  within a budget of the caller's: `most` bytes of weights in memory, or as few as can be where that is None
+    auto      what does not fit into memory
+    """
+
+    explicit: bool
+    auto: bool
     most: int | None
 
     @classmethod
-    def of(cls, config: BaseModelConfig, options: RuntimeOptions, device: torch.device) -> PagingRequest:
-        """Read and hold against each other.
-
+    def of(
+        cls, config: BaseModelConfig, options: RuntimeOptions, device: torch.device, serving: Serving
+    ) -> PagingRequest:
+        """
         Raises:
-            UsageError: a value is unknown, or two contradict each other.
-            ResourceError: weights cannot be paged on this device.
+            UsageError: `device_map` is no word of `DEVICE_MAPS`.
+            ResourceError: it asks for what this device cannot do.
         """
         where, gigabytes = config.device_map, options.resident_weights_gb
         if where not in DEVICE_MAPS:
             raise UsageError(f"device_map must be one of {', '.join(DEVICE_MAPS)}, got {where!r}")
-        if where == "cpu" and gigabytes is not None:
-            raise UsageError(
-                f"device_map 'cpu' keeps all weights in memory, and resident_weights_gb {gigabytes:g} does not: "
-                "leave one of them out"
-            )
-        found = cls(where, None if gigabytes is None else int(gigabytes * 1e9))
-        if found.is_explicit and device.type != "cpu":
+        if where == "disk" and device.type != "cpu":
             raise ResourceError(
-                f"weights are paged from the disk on the CPU only, not on {device}: leave device_map and "
-                "resident_weights_gb out"
+                f"device_map disk: weights are read from the disk on a CPU only, not on {device}"
             )
-        if found.is_explicit and native.MISSING is not None:
-            raise ResourceError(f"weights cannot be paged: {native.MISSING}")
-        return found
-
-    @property
-    def is_explicit(self) -> bool:
-        return self.where == "disk" or self.most is not None
+        if where == "disk" and native.MISSING is not None:
+            raise ResourceError(f"device_map disk: weights cannot be read from the disk: {native.MISSING}")
+        most = None if gigabytes is None else int(gigabytes * 1e9)
+        return cls(serving.pages_layers, serving.offloads and where == "auto", most)
 
 
 def place_layers(
@@ -78,16 +75,16 @@ def place_layers(
     Raises:
         ResourceError: they cannot be paged though the caller asks for it, or not within the budget.
     """
-    if request.is_explicit:
+    if request.explicit:
         pages = _within(request, name, layers, resident_bytes)
-    elif request.where == "auto" and not plan.fits and layers and native.MISSING is None:
+    elif request.auto and layers and not plan.fits:
         pages = _as_memory_allows(plan, layers)
     else:
         return plan, None
     if not pages.streamed:
         return plan, None
     smaller = planned(pages.disk_bytes - pages.window_bytes)
-    return (smaller, pages) if request.is_explicit or smaller.fits else (plan, None)
+    return (smaller, pages) if request.explicit or smaller.fits else (plan, None)
 
 
 def layers_of(
@@ -95,13 +92,10 @@ def layers_of(
     model: nn.Module,
     weights: WeightPlan,
     packing: Packing,
-    device: torch.device,
     dtype: torch.dtype,
 ) -> tuple[PagedLayer, ...]:
     """Those that may be on the disk."""
-    if request.where == "cpu" or device.type != "cpu" or native.MISSING is not None:
-        return ()
-    return pageable_layers(model, weights, packing, dtype)
+    return () if not (request.explicit or request.auto) else pageable_layers(model, weights, packing, dtype)
 
 
 def _within(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,20 +13,24 @@ import torch
 from torch import nn
 
 from inference_pio import ops
+from inference_pio.cache.specs import PagedKV, PagedLatent
 from inference_pio.errors import ModelNotFound, ResourceError, UnsupportedArchitecture, UsageError
 from inference_pio.layers import Linear
 from inference_pio.layers.protocol import KeepsDtype, NeedsScratch
 from inference_pio.loader.checkpoint import CheckpointHeader
 from inference_pio.loader.described import described_by
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
-from inference_pio.loader.page_file import page_key
+from inference_pio.loader.page_file import PageFile, page_key
 from inference_pio.loader.page_plan import PagePlan
 from inference_pio.loader.raw_config import raw_preprocessor_config
 from inference_pio.loader.readings import plan_readings
 from inference_pio.loader.stack_file import stack_key
+from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
+from inference_pio.optimizations.choice import Chosen, apply_all, check_names, choose, without_disabled
+from inference_pio.optimizations.technique import Situation
 from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.drafting import DraftingModel
@@ -33,6 +39,7 @@ from inference_pio.plugin.media import MediaProcessor
 from inference_pio.plugin.quantization import Quantization
 from inference_pio.plugin.registry import claims_checkpoint
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
+from inference_pio.plugin.serving import Serving, give_serving, serving_of
 from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve_kv_dtype
 from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import DescribedModel, OpenedModel
@@ -56,6 +63,7 @@ class Prepared:
     pages         which layers are read from the disk when they are used; None where none is
     page_key      what their file depends on
     ahead         tensors that are read ahead of the one that is packed, at most
+    techniques    how each of the standard's stands; those of the stage "plan" are applied to `model`
     """
 
     plugin: ModelPlugin
@@ -70,7 +78,7 @@ class Prepared:
     packed_bytes: int
     device: torch.device
     dtype: torch.dtype
-    kv_dtype: torch.dtype
+    techniques: tuple[Chosen, ...]
     plan: MemoryPlan
     images: MediaProcessor | None
     mapped: list[int]
@@ -80,9 +88,34 @@ class Prepared:
     ahead: int
 
     @property
+    def serving(self) -> Serving:
+        """What the model asks of the engine."""
+        return serving_of(self.model)
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """That of most layers' caches; of activations where none keeps tokens."""
+        kept = Counter(
+            spec.dtype for spec in self.serving.cache_specs if isinstance(spec, (PagedKV, PagedLatent))
+        )
+        return kept.most_common(1)[0][0] if kept else self.dtype
+
+    @property
     def predicts(self) -> bool:
         """Whether a layer of the model's own drafts."""
         return isinstance(self.model, DraftingModel) and self.model.can_draft
+
+    def page_file(self, store: ModelStore) -> AbstractContextManager[PageFile | None]:
+        """Where layers lie that the plan has on the disk; nothing where all are in memory."""
+        if self.pages is None:
+            return nullcontext()
+        path, name = self.opened.source.path, self.config.model_name
+        return PageFile(
+            store.pages_of(path),
+            self.page_key,
+            self.pages,
+            lambda needed: store.require_room(f"the file of {name}'s layers", needed),
+        )
 
     @property
     def files(self) -> OpenedModel:
@@ -109,17 +142,24 @@ def prepare_model(
     if not plugin.manifest.fallback and not claims_checkpoint(plugin.manifest, opened.raw):
         raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
     device = resolve_device(config.device)
-    request = PagingRequest.of(config, options, device)
     stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.header)
     stated = stated.with_options_of(config)
     stated.model_name = stated.model_name or opened.source.name
+    check_names(options)
+    stated = without_disabled(stated, options)
     with torch.device("meta"):
         model = plugin.build_model(stated, Shard())
     weight_map = plugin.weight_map(stated)
     header, weights = _weights(model, opened, weight_map)
     packing = _packing(model, header, weights, config, options, device)
-    dtype = torch.float32 if packing.kinds else resolve_dtype(config.torch_dtype, device)
+    exact = options.quality == "exact" and config.torch_dtype == "auto"
+    dtype = torch.float32 if packing.kinds or exact else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
+    serving = give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard())))
+    at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds))
+    techniques = choose(at, plugin.techniques(stated))
+    apply_all(techniques, model, stated, "plan")
+    request = PagingRequest.of(stated, options, device, serving)
     stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)
     ahead = _AHEAD if not config.low_cpu_mem_usage else 1 if packing.kinds else 0
@@ -127,7 +167,7 @@ def prepare_model(
     planned = partial(
         plan_memory,
         stated,
-        plugin.cache_specs(stated, kv_dtype, Shard()),
+        serving,
         options,
         _budget(device, limits),
         resident + _loading_bytes(header, weights, packing, dtype, ahead),
@@ -136,10 +176,10 @@ def prepare_model(
         images=images,
         scratch=partial(scratch_of, model, dtype.itemsize),
     )
-    plan = planned(mapped_bytes=sum(stacked) if options.experts == "disk" else 0)
-    if options.experts == "auto" and stacked and not plan.fits:
+    plan = planned(mapped_bytes=sum(stacked) if options.experts == "disk" and serving.offloads else 0)
+    if options.experts == "auto" and serving.offloads and stacked and not plan.fits:
         plan = planned(mapped_bytes=sum(stacked))
-    layers = layers_of(request, model, weights, packing, device, dtype)
+    layers = layers_of(request, model, weights, packing, dtype)
     plan, pages = place_layers(
         request,
         stated.model_name,
@@ -148,6 +188,7 @@ def prepare_model(
         resident - plan.mapped,
         lambda less: planned(mapped_bytes=plan.mapped, paged_bytes=less),
     )
+    serving.disk_bytes = plan.mapped + plan.paged
     return Prepared(
         plugin,
         stated,
@@ -161,7 +202,7 @@ def prepare_model(
         sum(packing.nbytes(weights.targets[name]) for name in packing.kinds),
         device,
         dtype,
-        kv_dtype,
+        techniques,
         plan,
         images,
         stacked if plan.mapped else [],
@@ -199,13 +240,15 @@ def _packing(
     options: RuntimeOptions,
     device: torch.device,
 ) -> Packing:
-    """With `torch_dtype` "auto" weights stay in the file's blocks; a dtype that is named asks for dense ones."""
+    """With `torch_dtype` "auto" weights stay in the file's blocks; a dtype that is named, or quality "exact", asks for
+    dense ones."""
     quantization = Quantization.parse(options.quantize) if options.quantize else None
     if quantization is not None and (device.type != "cpu" or not ops.can_pack(quantization.kind)):
         raise ResourceError(
             f"quantize {options.quantize} needs the native kernels, on the CPU: see inference-pio doctor"
         )
-    if device.type != "cpu" or (quantization is None and config.torch_dtype != "auto"):
+    dense = config.torch_dtype != "auto" or options.quality == "exact"
+    if device.type != "cpu" or (quantization is None and dense):
         return NOTHING_PACKED
     packing = plan_packing(model, header, weights, quantization)
     if quantization is not None and not packing.kinds:

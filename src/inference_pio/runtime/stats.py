@@ -9,8 +9,8 @@ import psutil
 import torch
 from torch import nn
 
-from inference_pio import ops
 from inference_pio.engine.updates import EngineStats
+from inference_pio.layers.paged import pagers_of
 from inference_pio.layers.protocol import TakesQuantized, TakesStacks
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.memory import available_bytes, peak_process_bytes, process_bytes
@@ -80,13 +80,6 @@ def disk_stats(opened: OpenedModel | None, store: ModelStore, model: nn.Module |
 def _existing(folder: Path) -> Path:
     """The folder, or the nearest one above it that is there."""
     return next(path for path in (folder, *folder.parents) if path.exists())
-
-
-def pagers_of(model: nn.Module) -> list[ops.Pager]:
-    """Of a model that has layers on the disk."""
-    packed = [module.packed for module in model.modules() if isinstance(module, TakesQuantized)]
-    kinds = (ops.PagedQuantizedWeight, ops.PagedWeight)
-    return list(dict.fromkeys(weight.page.pager for weight in packed if isinstance(weight, kinds)))
 
 
 def loaded_weight_bytes(model: nn.Module) -> int:
