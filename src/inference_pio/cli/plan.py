@@ -186,6 +186,7 @@ def _weights(planned: Prepared) -> str:
     if not planned.packing.kinds:
         return "and the largest tensor once more while it is loaded"
     kinds = ", ".join(planned.packing.used_kinds())
-    held = size(planned.packed_bytes - planned.plan.mapped - planned.plan.paged)
+    saved = planned.pages.saved_bytes if planned.pages else 0
+    held = size(planned.packed_bytes - planned.plan.mapped - saved)
     more = "two tensors" if planned.ahead == 1 else f"{planned.ahead + 1} tensors"
     return f"{held} in blocks of {kinds}; and {more} more while they are loaded"

@@ -93,6 +93,7 @@ class Pager {
         other.used = false;
         wanted_.notify_all();
       }
+    problems_[number].clear();  // what went wrong ahead of time is tried again
     if (slot.holds != number) {
       const auto begin = std::chrono::steady_clock::now();
       while (slot.holds != number && problems_[number].empty()) {
@@ -106,7 +107,7 @@ class Pager {
       waited_ += std::chrono::steady_clock::now() - begin;
     }
     std::string problem;
-    std::swap(problem, problems_[number]);  // the next one who wants it has it read again
+    std::swap(problem, problems_[number]);
     if (!problem.empty()) return problem;
     slot.used = true;
     slot.fresh = false;
@@ -224,7 +225,7 @@ class Pager {
   const std::vector<Extent> units_;
   const std::vector<int64_t> sums_;
   std::vector<Slot> slots_;
-  std::vector<std::string> problems_;  // of units that could not be read, until somebody is told
+  std::vector<std::string> problems_;  // of units that could not be read, until somebody wants them
   std::vector<int64_t> order_;         // units that share slots
   size_t next_ = 0;                    // in `order_`
   int64_t asked_ = -1;                 // a unit of its own slot that is wanted

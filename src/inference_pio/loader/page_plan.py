@@ -36,6 +36,11 @@ class PagedLayer:
     weights: dict[str, tuple[int, int]]
     nbytes: int
 
+    @property
+    def weight_bytes(self) -> int:
+        """What the weights take where they lie side by side."""
+        return sum(size for _, size in self.weights.values())
+
     @classmethod
     def of(cls, sizes: dict[str, int]) -> PagedLayer:
         weights, used = {}, 0
@@ -66,6 +71,11 @@ class PagePlan:
     @property
     def window_bytes(self) -> int:
         return _WINDOW * max((self.layers[number].nbytes for number in self.streamed), default=0)
+
+    @property
+    def saved_bytes(self) -> int:
+        """How much less memory it is than all weights side by side."""
+        return sum(layer.weight_bytes for layer in self.layers) - self.memory_bytes
 
     @property
     def memory_bytes(self) -> int:

@@ -63,14 +63,14 @@ def place_layers(
     plan: MemoryPlan,
     layers: tuple[PagedLayer, ...],
     resident_bytes: int,
-    planned: Callable[[int], MemoryPlan],
+    planned: Callable[[PagePlan], MemoryPlan],
 ) -> tuple[MemoryPlan, PagePlan | None]:
     """The memory plan, and which layers are on the disk; None where none is.
 
     Args:
         plan: with all layers in memory.
         resident_bytes: of all weights in memory then, without what loading takes for a moment.
-        planned: the plan with so many bytes less of them.
+        planned: the plan with layers on the disk.
 
     Raises:
         ResourceError: they cannot be paged though the caller asks for it, or not within the budget.
@@ -83,7 +83,7 @@ def place_layers(
         return plan, None
     if not pages.streamed:
         return plan, None
-    smaller = planned(pages.disk_bytes - pages.window_bytes)
+    smaller = planned(pages)
     return (smaller, pages) if request.explicit or smaller.fits else (plan, None)
 
 
@@ -101,12 +101,14 @@ def layers_of(
 def _within(
     request: PagingRequest, name: str, layers: tuple[PagedLayer, ...], resident_bytes: int
 ) -> PagePlan:
+    if request.most is not None and resident_bytes <= request.most:
+        return PagePlan(layers, ())
     if not layers:
         raise ResourceError(
             f"the weights of {name} cannot be paged: it has no three layers of weights in blocks or of numbers that "
             "this processor multiplies where they lie; quantize int8, or torch_dtype float32, makes them such"
         )
-    others = resident_bytes - sum(layer.nbytes for layer in layers)
+    others = resident_bytes - sum(layer.weight_bytes for layer in layers)
     pages = plan_pages(layers, 0 if request.most is None else request.most - others)
     if request.most is not None and others + pages.memory_bytes > request.most:
         raise ResourceError(
@@ -119,7 +121,7 @@ def _within(
 
 def _as_memory_allows(plan: MemoryPlan, layers: tuple[PagedLayer, ...]) -> PagePlan:
     """What does not fit beside the rest and a context of use goes to the disk."""
-    room = sum(layer.nbytes for layer in layers) - (plan.total - plan.budget)
+    room = sum(layer.weight_bytes for layer in layers) - (plan.total - plan.budget)
     context = max(0, min(_USEFUL_CONTEXT, plan.max_model_len) - plan.kv_tokens) * plan.kv_bytes_per_token
     pages = plan_pages(layers, room - context)
     return pages if pages.memory_bytes <= room - context else plan_pages(layers, room)

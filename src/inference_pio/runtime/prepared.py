@@ -186,7 +186,9 @@ def prepare_model(
         plan,
         layers,
         resident - plan.mapped,
-        lambda less: planned(mapped_bytes=plan.mapped, paged_bytes=less),
+        lambda paged: planned(
+            mapped_bytes=plan.mapped, paged_bytes=paged.disk_bytes, saved_bytes=paged.saved_bytes
+        ),
     )
     serving.disk_bytes = plan.mapped + plan.paged
     return Prepared(
