@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -29,11 +29,13 @@ class PagingRequest:
 
     explicit  within a budget of the caller's: `most` bytes of weights in memory, or as few as can be where that is None
     auto      what does not fit into memory
+    experts   of `EXPERTS`
     """
 
     explicit: bool
     auto: bool
     most: int | None
+    experts: str
 
     @classmethod
     def of(
@@ -54,37 +56,51 @@ class PagingRequest:
         if where == "disk" and native.MISSING is not None:
             raise ResourceError(f"device_map disk: weights cannot be read from the disk: {native.MISSING}")
         most = None if gigabytes is None else int(gigabytes * 1e9)
-        return cls(serving.pages_layers, serving.offloads and where == "auto", most)
+        experts = options.experts if serving.offloads else "memory"
+        return cls(serving.pages_layers, serving.offloads and where == "auto", most, experts)
 
 
-def place_layers(
-    request: PagingRequest,
-    name: str,
-    plan: MemoryPlan,
-    layers: tuple[PagedLayer, ...],
-    resident_bytes: int,
-    planned: Callable[[PagePlan], MemoryPlan],
+@dataclass(frozen=True)
+class WeightSizes:
+    """resident  bytes of all weights, in memory
+    loading   bytes that loading takes beside them for a moment
+    experts   of `resident`, those that may lie in a mapped file
+    layers    those that may be read when they are used
+    """
+
+    resident: int
+    loading: int
+    experts: int
+    layers: tuple[PagedLayer, ...]
+
+
+def place_weights(
+    request: PagingRequest, name: str, sizes: WeightSizes, planned: Callable[..., MemoryPlan]
 ) -> tuple[MemoryPlan, PagePlan | None]:
-    """The memory plan, and which layers are on the disk; None where none is.
+    """The memory plan, and which layers are on the disk; None where none is. Experts go there before layers do.
 
     Args:
-        plan: with all layers in memory.
-        resident_bytes: of all weights in memory then, without what loading takes for a moment.
-        planned: the plan with layers on the disk.
+        planned: `plan_memory` of everything but `weight_bytes` and `mapped_bytes`.
 
     Raises:
-        ResourceError: they cannot be paged though the caller asks for it, or not within the budget.
+        ResourceError: layers cannot be on the disk though the caller asks for it, or not within the budget.
     """
+    weights = sizes.resident + sizes.loading
+    plan = planned(weight_bytes=weights, mapped_bytes=sizes.experts if request.experts == "disk" else 0)
+    if request.experts == "auto" and sizes.experts and not plan.fits:
+        plan = planned(weight_bytes=weights, mapped_bytes=sizes.experts)
     if request.explicit:
-        pages = _within(request, name, layers, resident_bytes)
-    elif request.auto and layers and not plan.fits:
-        pages = _as_memory_allows(plan, layers)
+        pages = _within(request, name, sizes.layers, sizes.resident - plan.mapped)
+    elif request.auto and sizes.layers and not plan.fits:
+        pages = _as_memory_allows(plan, sizes.layers)
     else:
         return plan, None
     if not pages.streamed:
         return plan, None
-    smaller = planned(pages)
-    return (smaller, pages) if request.explicit or smaller.fits else (plan, None)
+    smaller = planned(weight_bytes=weights - pages.saved_bytes, mapped_bytes=plan.mapped)
+    if not request.explicit and not smaller.fits:
+        return plan, None
+    return replace(smaller, paged=pages.disk_bytes), pages
 
 
 def layers_of(

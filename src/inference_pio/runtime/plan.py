@@ -62,8 +62,8 @@ class MemoryPlan:
     num_held: int
     state_bytes_per_draft: int
     mapped: int
-    paged: int
     positions: int
+    paged: int = 0
 
     @property
     def state(self) -> int:
@@ -170,8 +170,6 @@ def plan_memory(
     *,
     itemsize: int,
     mapped_bytes: int,
-    paged_bytes: int = 0,
-    saved_bytes: int = 0,
     reuse: Literal["blocks", "snapshots"],
     images: MediaProcessor | None,
     scratch: Scratch = _no_scratch,
@@ -183,8 +181,6 @@ def plan_memory(
         weight_bytes: of all parameters, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
         mapped_bytes: of those parameters that lie in a file, and not in memory.
-        paged_bytes: of layers that are read when they are used.
-        saved_bytes: what of those is not in memory: they share a window there.
         reuse: of the model's prefix policy.
         images: of a model that sees: its encoder at work on its largest image, and features that are kept.
         scratch: bytes that a module needs for a moment, for so many tokens of a step, sequences, and tokens of one.
@@ -201,7 +197,7 @@ def plan_memory(
     logits = 3 * logit_rows * config.vocab_size * 4
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
     most = serving.prefix_cache_bytes if serving.prefix_caching and reuse == "snapshots" else 0
-    weights = weight_bytes - mapped_bytes - saved_bytes
+    weights = weight_bytes - mapped_bytes
     room = budget.bytes - (weights + activations + logits + seen + RUNTIME_BYTES)
     held = _hold(options, each, room, longest, drafts, most)
     return MemoryPlan(
@@ -223,7 +219,6 @@ def plan_memory(
         num_held=held.rows if each.draft else 0,
         state_bytes_per_draft=each.draft,
         mapped=mapped_bytes,
-        paged=paged_bytes,
         positions=config.max_position_embeddings,
     )
 

@@ -43,7 +43,7 @@ from inference_pio.plugin.serving import Serving, give_serving, serving_of
 from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve_kv_dtype
 from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import DescribedModel, OpenedModel
-from inference_pio.runtime.paging import PagingRequest, layers_of, place_layers
+from inference_pio.runtime.paging import PagingRequest, WeightSizes, layers_of, place_weights
 from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
 from inference_pio.security import ResourceLimits
 
@@ -138,15 +138,7 @@ def prepare_model(
     opened: OpenedModel | DescribedModel,
 ) -> Prepared:
     """Read the configuration, hold names and shapes against the model both ways, plan the memory."""
-    path = str(opened.source.path)
-    if not plugin.manifest.fallback and not claims_checkpoint(plugin.manifest, opened.raw):
-        raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
-    device = resolve_device(config.device)
-    stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.header)
-    stated = stated.with_options_of(config)
-    stated.model_name = stated.model_name or opened.source.name
-    check_names(options)
-    stated = without_disabled(stated, options)
+    stated, device = _configuration(plugin, config, options, opened), resolve_device(config.device)
     with torch.device("meta"):
         model = plugin.build_model(stated, Shard())
     weight_map = plugin.weight_map(stated)
@@ -163,33 +155,24 @@ def prepare_model(
     stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)
     ahead = _AHEAD if not config.low_cpu_mem_usage else 1 if packing.kinds else 0
-    resident = _weight_bytes(model, weights, packing, device, dtype)
+    sizes = WeightSizes(
+        _weight_bytes(model, weights, packing, device, dtype),
+        _loading_bytes(header, weights, packing, dtype, ahead),
+        sum(stacked),
+        layers_of(request, model, weights, packing, dtype),
+    )
     planned = partial(
         plan_memory,
         stated,
         serving,
         options,
         _budget(device, limits),
-        resident + _loading_bytes(header, weights, packing, dtype, ahead),
         itemsize=dtype.itemsize,
         reuse=plugin.prefix_policy(stated).reuse,
         images=images,
         scratch=partial(scratch_of, model, dtype.itemsize),
     )
-    plan = planned(mapped_bytes=sum(stacked) if options.experts == "disk" and serving.offloads else 0)
-    if options.experts == "auto" and serving.offloads and stacked and not plan.fits:
-        plan = planned(mapped_bytes=sum(stacked))
-    layers = layers_of(request, model, weights, packing, dtype)
-    plan, pages = place_layers(
-        request,
-        stated.model_name,
-        plan,
-        layers,
-        resident - plan.mapped,
-        lambda paged: planned(
-            mapped_bytes=plan.mapped, paged_bytes=paged.disk_bytes, saved_bytes=paged.saved_bytes
-        ),
-    )
+    plan, pages = place_weights(request, stated.model_name, sizes, planned)
     serving.disk_bytes = plan.mapped + plan.paged
     return Prepared(
         plugin,
@@ -213,6 +196,20 @@ def prepare_model(
         page_key(pages, weights, packing, dtype, opened.source.path) if pages else "",
         ahead,
     )
+
+
+def _configuration(
+    plugin: ModelPlugin, config: Any, options: RuntimeOptions, opened: OpenedModel | DescribedModel
+) -> Any:
+    """The checkpoint's, with the options of `config`."""
+    path = str(opened.source.path)
+    if not plugin.manifest.fallback and not claims_checkpoint(plugin.manifest, opened.raw):
+        raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
+    stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.header)
+    stated = stated.with_options_of(config)
+    stated.model_name = stated.model_name or opened.source.name
+    check_names(options)
+    return without_disabled(stated, options)
 
 
 def media_processor(plugin: ModelPlugin, stated: Any, path: Path) -> MediaProcessor | None:
