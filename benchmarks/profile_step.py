@@ -30,7 +30,7 @@ from inference_pio.layers import Linear, VocabParallelEmbedding
 from inference_pio.ops import dispatch
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import RuntimeOptions
-from inference_pio.runtime.local import engine_config, load_model
+from inference_pio.runtime.loading import engine_config, load_model
 from inference_pio.runtime.opened import model_store, open_model
 from inference_pio.runtime.prepared import prepare_model
 

@@ -68,6 +68,7 @@ class Technique(OptimizationInterface):
     conflicts  techniques that cannot be at work too
     on, off    options under which it has something to do, and nothing, where being allowed is not enough
     shows_on   the kind of work on which it shows
+    by_layer   it acts in each layer on its own: a receipt may have it leave some of them as they are
     stage      "plan": applied to the model's shapes, before memory is planned; "weights": when they are loaded
     by_flag    its flags are its own: switching it off by name switches them off, and a model is built without it
     """
@@ -85,6 +86,7 @@ class Technique(OptimizationInterface):
     shows_on: ClassVar[Kind]
     stage: ClassVar[Literal["plan", "weights"]] = "plan"
     by_flag: ClassVar[bool] = False
+    by_layer: ClassVar[bool] = False
 
     @abstractmethod
     def standing(self, at: Situation) -> Standing:

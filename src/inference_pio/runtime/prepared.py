@@ -30,6 +30,7 @@ from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
 from inference_pio.optimizations.choice import Chosen, apply_all, check_names, choose, without_disabled
+from inference_pio.optimizations.quality import Grants, no_receipt
 from inference_pio.optimizations.technique import Situation
 from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
@@ -62,7 +63,6 @@ class Prepared:
     stack_key     what that file depends on; empty where there is none
     pages         which layers are read from the disk when they are used; None where none is
     page_key      what their file depends on
-    ahead         tensors that are read ahead of the one that is packed, at most
     techniques    how each of the standard's stands; those of the stage "plan" are applied to `model`
     """
 
@@ -85,7 +85,6 @@ class Prepared:
     stack_key: str
     pages: PagePlan | None
     page_key: str
-    ahead: int
 
     @property
     def serving(self) -> Serving:
@@ -104,6 +103,11 @@ class Prepared:
     def predicts(self) -> bool:
         """Whether a layer of the model's own drafts."""
         return isinstance(self.model, DraftingModel) and self.model.can_draft
+
+    @property
+    def ahead(self) -> int:
+        """Tensors that are read ahead while weights are loaded."""
+        return _ahead(self.config, self.packing)
 
     def page_file(self, store: ModelStore) -> AbstractContextManager[PageFile | None]:
         """Where layers lie that the plan has on the disk; nothing where all are in memory."""
@@ -136,6 +140,7 @@ def prepare_model(
     limits: ResourceLimits | None,
     progress: Progress | None,
     opened: OpenedModel | DescribedModel,
+    grants: Grants = no_receipt,
 ) -> Prepared:
     """Read the configuration, hold names and shapes against the model both ways, plan the memory."""
     stated, device = _configuration(plugin, config, options, opened), resolve_device(config.device)
@@ -144,34 +149,20 @@ def prepare_model(
     weight_map = plugin.weight_map(stated)
     header, weights = _weights(model, opened, weight_map)
     packing = _packing(model, header, weights, config, options, device)
-    exact = options.quality == "exact" and config.torch_dtype == "auto"
-    dtype = torch.float32 if packing.kinds or exact else resolve_dtype(config.torch_dtype, device)
-    kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
+    dtype, kv_dtype = _dtypes(config, options, device, packed=bool(packing.kinds))
     serving = give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard())))
     at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds))
-    techniques = choose(at, plugin.techniques(stated))
+    techniques = choose(at, plugin.techniques(stated), grants)
     apply_all(techniques, model, stated, "plan")
     request = PagingRequest.of(stated, options, device, serving)
-    stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
+    blocks = {name: packing.nbytes(weights.targets[name]) for name in packing.kinds}
+    stacked = [blocks[name] for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)
-    ahead = _AHEAD if not config.low_cpu_mem_usage else 1 if packing.kinds else 0
-    sizes = WeightSizes(
-        _weight_bytes(model, weights, packing, device, dtype),
-        _loading_bytes(header, weights, packing, dtype, ahead),
-        sum(stacked),
-        layers_of(request, model, weights, packing, dtype),
-    )
-    planned = partial(
-        plan_memory,
-        stated,
-        serving,
-        options,
-        _budget(device, limits),
-        itemsize=dtype.itemsize,
-        reuse=plugin.prefix_policy(stated).reuse,
-        images=images,
-        scratch=partial(scratch_of, model, dtype.itemsize),
-    )
+    total = _weight_bytes(model, weights, packing, device, dtype)
+    loading = _loading_bytes(header, weights, packing, dtype, _ahead(stated, packing))
+    layers = layers_of(request, model, weights, packing, dtype)
+    sizes = WeightSizes(total, loading, sum(stacked), layers)
+    planned = partial(_planned, plugin, stated, options, _budget(device, limits), model, dtype, images)
     plan, pages = place_weights(request, stated.model_name, sizes, planned)
     serving.disk_bytes = plan.mapped + plan.paged
     return Prepared(
@@ -184,7 +175,7 @@ def prepare_model(
         model,
         weight_map,
         packing,
-        sum(packing.nbytes(weights.targets[name]) for name in packing.kinds),
+        sum(blocks.values()),
         device,
         dtype,
         techniques,
@@ -194,7 +185,6 @@ def prepare_model(
         stack_key(weights, packing.kinds, opened.source.path) if plan.mapped else "",
         pages,
         page_key(pages, weights, packing, dtype, opened.source.path) if pages else "",
-        ahead,
     )
 
 
@@ -210,6 +200,47 @@ def _configuration(
     stated.model_name = stated.model_name or opened.source.name
     check_names(options)
     return without_disabled(stated, options)
+
+
+def _dtypes(
+    config: Any, options: RuntimeOptions, device: torch.device, *, packed: bool
+) -> tuple[torch.dtype, torch.dtype]:
+    """Of activations and dense weights, and of keys and values."""
+    exact = options.quality == "exact" and config.torch_dtype == "auto"
+    dtype = torch.float32 if packed or exact else resolve_dtype(config.torch_dtype, device)
+    return dtype, resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=packed)
+
+
+def _planned(
+    plugin: ModelPlugin,
+    stated: Any,
+    options: RuntimeOptions,
+    budget: Budget,
+    model: nn.Module,
+    dtype: torch.dtype,
+    images: MediaProcessor | None,
+    weight_bytes: int,
+    mapped_bytes: int,
+) -> MemoryPlan:
+    return plan_memory(
+        stated,
+        serving_of(model),
+        options,
+        budget,
+        weight_bytes,
+        itemsize=dtype.itemsize,
+        mapped_bytes=mapped_bytes,
+        reuse=plugin.prefix_policy(stated).reuse,
+        images=images,
+        scratch=partial(scratch_of, model, dtype.itemsize),
+    )
+
+
+def _ahead(config: Any, packing: Packing) -> int:
+    """Tensors that are read ahead of the one that is put in its place, at most."""
+    if not config.low_cpu_mem_usage:
+        return _AHEAD
+    return 1 if packing.kinds else 0
 
 
 def media_processor(plugin: ModelPlugin, stated: Any, path: Path) -> MediaProcessor | None:

@@ -47,6 +47,7 @@ class KVInt8(Technique):
     exact = False
     flags = ("use_kv_cache_compression",)
     shows_on = "long"
+    by_layer = True
 
     def standing(self, at: Situation) -> Standing:
         config = at.config
