@@ -15,15 +15,13 @@ from torch import nn
 from inference_pio import ops
 from inference_pio.cache.specs import PagedKV, PagedLatent
 from inference_pio.errors import ModelNotFound, ResourceError, UnsupportedArchitecture, UsageError
-from inference_pio.layers import Linear
-from inference_pio.layers.protocol import KeepsDtype, NeedsScratch
+from inference_pio.layers.protocol import NeedsScratch
 from inference_pio.loader.checkpoint import CheckpointHeader
 from inference_pio.loader.described import described_by
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
 from inference_pio.loader.page_file import PageFile, page_key
 from inference_pio.loader.page_plan import PagePlan
 from inference_pio.loader.raw_config import raw_preprocessor_config
-from inference_pio.loader.readings import plan_readings
 from inference_pio.loader.stack_file import stack_key
 from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weight_plan import WeightPlan
@@ -46,10 +44,8 @@ from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import DescribedModel, OpenedModel
 from inference_pio.runtime.paging import PagingRequest, WeightSizes, layers_of, place_weights
 from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
+from inference_pio.runtime.weight_bytes import loading_bytes, read_ahead, weight_bytes
 from inference_pio.security import ResourceLimits
-
-# Tensors that are read ahead where memory does not matter.
-_AHEAD = 8
 
 
 @dataclass(frozen=True)
@@ -107,7 +103,7 @@ class Prepared:
     @property
     def ahead(self) -> int:
         """Tensors that are read ahead while weights are loaded."""
-        return _ahead(self.config, self.packing)
+        return read_ahead(self.config, self.packing)
 
     def page_file(self, store: ModelStore) -> AbstractContextManager[PageFile | None]:
         """Where layers lie that the plan has on the disk; nothing where all are in memory."""
@@ -158,8 +154,8 @@ def prepare_model(
     blocks = {name: packing.nbytes(weights.targets[name]) for name in packing.kinds}
     stacked = [blocks[name] for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)
-    total = _weight_bytes(model, weights, packing, device, dtype)
-    loading = _loading_bytes(header, weights, packing, dtype, _ahead(stated, packing))
+    total = weight_bytes(model, weights, packing, device, dtype)
+    loading = loading_bytes(header, weights, packing, dtype, read_ahead(stated, packing))
     layers = layers_of(request, model, weights, packing, dtype)
     sizes = WeightSizes(total, loading, sum(stacked), layers)
     planned = partial(_planned, plugin, stated, options, _budget(device, limits), model, dtype, images)
@@ -236,13 +232,6 @@ def _planned(
     )
 
 
-def _ahead(config: Any, packing: Packing) -> int:
-    """Tensors that are read ahead of the one that is put in its place, at most."""
-    if not config.low_cpu_mem_usage:
-        return _AHEAD
-    return 1 if packing.kinds else 0
-
-
 def media_processor(plugin: ModelPlugin, stated: Any, path: Path) -> MediaProcessor | None:
     """How the model wants its images, by its configuration and by what lies beside it; None where it does not see."""
     preprocessor, file = raw_preprocessor_config(path)
@@ -284,46 +273,6 @@ def _packing(
     if quantization is not None and not packing.kinds:
         raise UsageError(f"quantize {options.quantize}: no weight of this model can be held in blocks")
     return packing
-
-
-def _weight_bytes(
-    model: nn.Module,
-    weights: WeightPlan,
-    packing: Packing,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> int:
-    """All parameters as they will lie in memory."""
-    total = 0
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if name in packing.kinds:
-            total += packing.nbytes(weights.targets[name])
-        elif name not in weights.tied:
-            owner = model.get_submodule(name.rpartition(".")[0])
-            kept = owner.parameter_dtype if isinstance(owner, KeepsDtype) else dtype
-            total += parameter.numel() * kept.itemsize
-    if device.type == "cpu" and dtype == torch.bfloat16:
-        # A tied head is packed for the matrix product while the embedding keeps its rows.
-        tied = {name.rpartition(".")[0] for name in weights.tied}
-        total += sum(
-            module.in_features * module.out_features * dtype.itemsize
-            for name, module in model.named_modules()
-            if name in tied and isinstance(module, Linear)
-        )
-    return total
-
-
-def _loading_bytes(
-    header: CheckpointHeader, weights: WeightPlan, packing: Packing, dtype: torch.dtype, ahead: int
-) -> int:
-    """What loading holds beside the parameters for a moment: the largest tensor, as it is in the file where weights are
-    packed, and as many more as are read ahead.
-    """
-    if packing.kinds:
-        # What is read at once: a tensor, or a few matrices of a stack.
-        return (ahead + 1) * max(reading.nbytes for reading in plan_readings(weights, header.tensors))
-    largest = max((info.num_elements for info in header.tensors.values()), default=0)
-    return (ahead + 1) * largest * dtype.itemsize
 
 
 def scratch_of(model: nn.Module, itemsize: int, tokens: int, sequences: int, context: int) -> int:
