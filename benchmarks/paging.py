@@ -26,6 +26,7 @@ from threading import Lock
 from typing import Any
 
 from inference_pio import LLM, SamplingParams
+from inference_pio.layers.paged import pagers_of
 from inference_pio.loader.store import ModelStore
 from inference_pio.ops import PAGE
 
@@ -82,7 +83,8 @@ def measure(model: str, resident: float, tokens: int, rounds: int) -> dict[str, 
     steps, rates, waits = [], [], []
     with opened(model, resident) as llm:
         path = ModelStore().pages_of(Path(llm.plugin.config.model_path))
-        streamed = llm.plugin.runtime.plan.paged
+        (pager,) = pagers_of(llm.plugin.load_model())
+        streamed = pager.streamed_bytes
         kept = llm.plugin.get_memory_stats()["weights_bytes"]
         rates.append(read_bandwidth(path, streamed))
         for turn in range(rounds):
@@ -126,8 +128,8 @@ def main() -> None:
         print(json.dumps(found))
         return
     print(
-        f"{found['resident_bytes'] / 1e6:.0f} of {found['weights_bytes'] / 1e6:.0f} MB of weights in memory, a process of "
-        f"{found['process_bytes'] / 1e6:.0f} MB; a step reads {found['streamed_bytes'] / 1e6:.0f} MB"
+        f"{found['resident_bytes'] / 1e6:.0f} of {found['weights_bytes'] / 1e6:.0f} MB of weights in memory, a process "
+        f"of {found['process_bytes'] / 1e6:.0f} MB; a step reads {found['streamed_bytes'] / 1e6:.0f} MB"
     )
     rate, step = found["disk_bytes_per_second"], found["step_seconds"]
     print(f"disk: {rate / 1e9:.2f} GB/s, {found['streamed_bytes'] / rate * 1e3:.0f} ms for a step's bytes")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,7 +60,9 @@ def whole(path: Path, **options: Any) -> tuple[list[list[int]], list[list[int]],
 DRAWN = SamplingParams(temperature=0.8, top_p=0.9, max_tokens=12, ignore_eos=True, seed=3)
 
 
-@pytest.mark.parametrize("kind", [BLOCKS, FLOATS], ids=["blocks", "floats"])
+@pytest.mark.parametrize(
+    "kind", [BLOCKS, FLOATS, {"dtype": "bfloat16"}], ids=["blocks", "floats", "bfloat16"]
+)
 def test_tokens_are_the_same_and_weights_stay_within_the_budget(path: Path, kind: dict[str, Any]) -> None:
     greedy, drawn, total = whole(path, **kind)
     streamed = []
@@ -122,6 +125,21 @@ def test_a_file_without_its_end_ends_the_request(path: Path) -> None:
             llm.generate(PROMPTS[:1], GREEDY)
         file.write_bytes(right)
         assert answers(llm) == before
+
+
+def test_a_closed_model_leaves_no_file_open_and_no_thread(path: Path) -> None:
+    def held() -> tuple[int, list[str]]:
+        links = [link for link in Path("/proc/self/fd").iterdir() if link.is_symlink()]
+        names = [os.readlink(link) for link in links if os.path.lexists(link)]
+        return len(list(Path("/proc/self/task").iterdir())), [name for name in names if ".pages" in name]
+
+    with opened(path, 0.00014, **BLOCKS) as llm:
+        answers(llm)
+        threads, files = held()
+        assert len(files) == 1
+    gone, files = held()
+    assert files == []
+    assert gone <= threads - 4
 
 
 def test_less_than_the_least_is_refused_with_the_sum(path: Path) -> None:

@@ -7,9 +7,9 @@
 //
 // Several threads read one chunk each, since a disk is fast only when it has more than one thing to do. Every chunk is
 // held against its checksum, each time that it is read.
-#include <fcntl.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <chrono>
 #include <condition_variable>

@@ -101,9 +101,10 @@ def pageable_layers(
 ) -> tuple[PagedLayer, ...]:
     """Layers whose weights may come and go; empty where there are too few.
 
-    They are those of plain linear maps, in blocks or as numbers that are multiplied where they lie; norms, biases,
-    routers and the like are small and stay. Of several stacks of layers the one with the most weights is meant: the
-    encoder of a model that sees is not used in every step.
+    They are those of plain linear maps, in blocks or as numbers, row by row: oneDNN's own order of bfloat16 cannot be
+    laid where one wants it, and gives the same products. Norms, biases, routers and the like are small and stay. Of
+    several stacks of layers the one with the most weights is meant: the encoder of a model that sees is not used in
+    every step.
     """
     stacks: dict[str, dict[int, dict[str, int]]] = defaultdict(lambda: defaultdict(dict))
     tied = weights.tied.keys() | set(weights.tied.values())
@@ -111,12 +112,8 @@ def pageable_layers(
         found, owner = _LAYER.match(name), model.get_submodule(name.rpartition(".")[0])
         if found is None or name in tied or target.stacked or not _is_plain(owner, name):
             continue
-        if name in packing.kinds:
-            size = packing.nbytes(target)
-        elif ops.is_plain_weight(dtype):
-            size = model.get_parameter(name).numel() * dtype.itemsize
-        else:
-            continue
+        dense = model.get_parameter(name).numel() * dtype.itemsize
+        size = packing.nbytes(target) if name in packing.kinds else dense
         stacks[found["stack"]][int(found["number"])][name] = size
     largest = max(
         stacks.values(), key=lambda stack: sum(sum(sizes.values()) for sizes in stack.values()), default={}

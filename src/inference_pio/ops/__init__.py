@@ -25,7 +25,7 @@ from inference_pio.ops.latent import (
     turn_pairs,
     turn_tails,
 )
-from inference_pio.ops.linear import PackedWeight, is_plain_weight, linear, pack_weight
+from inference_pio.ops.linear import PackedWeight, linear, pack_weight
 from inference_pio.ops.paging import (
     PAGE,
     Page,
@@ -99,7 +99,6 @@ __all__ = [
     "gelu_tanh_and_mul",
     "going_on",
     "inverse_frequencies",
-    "is_plain_weight",
     "linear",
     "num_sums",
     "pack_quantized",

@@ -36,16 +36,11 @@ class PackedWeight:
 def pack_weight(weight_OI: Tensor) -> PackedWeight:
     """Blocked for bfloat16 on a CPU with bfloat16 products, else as it is (nothing is copied then)."""
     out_features, in_features = weight_OI.shape
-    blocked = weight_OI.is_cpu and not is_plain_weight(weight_OI.dtype)
+    blocked = weight_OI.is_cpu and weight_OI.dtype == torch.bfloat16 and _has_bf16_products()
     tensor = weight_OI.detach()
     if blocked:
         tensor = torch.ops.mkldnn._reorder_linear_weight(tensor.contiguous(), _ROWS_HINT)
     return PackedWeight(tensor, out_features, in_features, blocked)
-
-
-def is_plain_weight(dtype: torch.dtype) -> bool:
-    """Whether `pack_weight` leaves weights of that dtype on a CPU as they are."""
-    return dtype != torch.bfloat16 or not _has_bf16_products()
 
 
 def linear(x_TI: Tensor, packed: PackedWeight | QuantizedWeight, bias_O: Tensor | None = None) -> Tensor:

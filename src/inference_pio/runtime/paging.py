@@ -121,8 +121,8 @@ def _within(
         return PagePlan(layers, ())
     if not layers:
         raise ResourceError(
-            f"the weights of {name} cannot be paged: it has no three layers of weights in blocks or of numbers that "
-            "this processor multiplies where they lie; quantize int8, or torch_dtype float32, makes them such"
+            f"the weights of {name} cannot be paged: it has no three layers of plain linear maps; leave device_map "
+            "and resident_weights_gb out"
         )
     others = resident_bytes - sum(layer.weight_bytes for layer in layers)
     pages = plan_pages(layers, 0 if request.most is None else request.most - others)
