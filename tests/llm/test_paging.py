@@ -161,15 +161,16 @@ def test_a_model_of_two_layers_cannot_be_paged(tmp_path: Path) -> None:
 def test_what_memory_lacks_is_on_the_disk(path: Path) -> None:
     greedy, _, _ = whole(path, **FLOATS)
     with opened(path, **FLOATS) as llm:
-        total = llm.plugin.runtime.plan.total
-    limits = ResourceLimits(memory_gb=(total - 300_000) / 1e9)
-    with opened(path, resource_limits=limits, **FLOATS) as llm:
+        plan = llm.plugin.runtime.plan
+    least = plan.total - plan.kv_cache + 256 * plan.kv_bytes_per_token
+    limits = ResourceLimits(memory_gb=(least - 300_000) / 1e9)
+    with opened(path, resource_limits=limits, kv_cache_memory_gb=None, **FLOATS) as llm:
         plan = llm.plugin.runtime.plan
         assert plan.paged > 0
         assert plan.total <= plan.budget
         assert answers(llm) == greedy
     with pytest.raises(ResourceError, match="^layers-7 does not fit: "):
-        opened(path, resource_limits=limits, disable=("disk_offload",), **FLOATS)
+        opened(path, resource_limits=limits, kv_cache_memory_gb=None, disable=("disk_offload",), **FLOATS)
 
 
 def test_contradictions_are_refused(path: Path) -> None:

@@ -105,7 +105,8 @@ def _show(found: Planned) -> None:
             "A layer of the model's own guesses ahead (multi-token prediction), with weights and cache that are "
             "counted here; --no-mtp leaves it out."
         )
-    verdict = f"It fits. {_most(plan)}" if plan.fits else f"It does not fit: {plan.advice()}."
+    where = f", with {size(plan.paged)} of layers on the disk" if plan.paged else ""
+    verdict = f"It fits{where}. {_most(plan)}" if plan.fits else f"It does not fit: {plan.advice()}."
     print(f"{verdict}{_hint(found)}")
     sys.stdout.flush()
 

@@ -16,7 +16,7 @@ from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.ops import native
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.serving import Serving
-from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.runtime.plan import SHORTEST, MemoryPlan
 
 DEVICE_MAPS = ("auto", "cpu", "disk")
 # Context that layers go to the disk for, where the caller asks for none.
@@ -28,7 +28,7 @@ class PagingRequest:
     """What the caller wants and techniques allow.
 
     explicit  within a budget of the caller's: `most` bytes of weights in memory, or as few as can be where that is None
-    auto      what does not fit into memory
+    auto      where the weights do not fit into memory beside any context of use
     experts   of `EXPERTS`
     """
 
@@ -91,15 +91,15 @@ def place_weights(
         plan = planned(weight_bytes=weights, mapped_bytes=sizes.experts)
     if request.explicit:
         pages = _within(request, name, sizes.layers, sizes.resident - plan.mapped)
-    elif request.auto and sizes.layers and not plan.fits:
+    elif request.auto and sizes.layers and not plan.fits and plan.longest < min(SHORTEST, plan.positions):
+        # A shorter context would not help: it is the weights that are too many.
         pages = _as_memory_allows(plan, sizes.layers)
     else:
         return plan, None
     if not pages.streamed:
         return plan, None
+    # Where that does not fit either it says what the least is.
     smaller = planned(weight_bytes=weights - pages.saved_bytes, mapped_bytes=plan.mapped)
-    if not request.explicit and not smaller.fits:
-        return plan, None
     return replace(smaller, paged=pages.disk_bytes), pages
 
 

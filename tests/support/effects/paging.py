@@ -26,15 +26,17 @@ def tensor_paging(tiny: Tiny) -> None:
 
 @effect_of("disk_offload")
 def disk_offload(tiny: Tiny) -> None:
-    """With memory for all but one byte of it the model runs, and one layer of three is on the disk."""
+    """With a byte less than its weights and the shortest context take it runs, and a layer of three is on the disk."""
     path = tiny("multi-query")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("INFERENCE_PIO_HOME", str(path / "home"))
         with loaded(path) as plugin:
             answer = plugin.generate_text("the cat", max_new_tokens=5, do_sample=False)
-            memory = (plugin.runtime.plan.total - 1) / 1e9
+            plan = plugin.runtime.plan
+        least = plan.total - plan.kv_cache + 256 * plan.kv_bytes_per_token
+        limits = ResourceLimits(memory_gb=(least - 1) / 1e9)
         try:
-            with loaded(path, resource_limits=ResourceLimits(memory_gb=memory)) as plugin:
+            with loaded(path, resource_limits=limits, kv_cache_memory_gb=None) as plugin:
                 assert plugin.generate_text("the cat", max_new_tokens=5, do_sample=False) == answer
                 assert plugin.runtime.plan.paged > 0
         except ResourceError as refusal:
