@@ -53,7 +53,7 @@ class Prepared:
     """`model` is on torch's meta device: shapes without memory.
 
     file_bytes    of the checkpoint's tensors, as they are stored
-    packed_bytes  of the weights that stay in blocks; part of `plan.weights` or, where they are mapped, `plan.mapped`
+    packed_bytes  of the weights that stay in blocks; part of `plan.weights`, `plan.mapped` or `plan.paged`
     images        how the model wants its images; None where it does not see
     mapped        bytes of each parameter that lies in the file of stacks, in its order
     stack_key     what that file depends on; empty where there is none
