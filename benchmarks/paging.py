@@ -1,13 +1,13 @@
 """Decoding with part of the layers on the disk, beside what the disk's measured bandwidth allows.
 
     python benchmarks/paging.py [--model qwen2.5-coder-1.5b-instruct] [--resident-gb 0.6]
-        [--tokens 16] [--rounds 5] [--json]
+        [--tokens 16] [--rounds 5] [--alone] [--json]
 
 A step reads every layer that does not stay in memory once. What these bytes take at the rate at which the disk gives
 them is the least time of a step; its share of the time measured is what is reported. The rate is measured between the
 rounds, on the same bytes of the same file, past the system's cache, four readings of 1 MiB at once and nothing
-computed; the rates of one run before and one after a round are averaged for it. Beside it: the same with all weights in
-memory.
+computed; the rates of one run before and one after a round are averaged for it. Beside it, unless
+`--alone`: the same with all weights in memory.
 """
 
 from __future__ import annotations
@@ -58,15 +58,12 @@ def read_bandwidth(path: Path, nbytes: int) -> float:
 
 
 def seconds_per_step(llm: LLM, tokens: int, turn: int) -> float:
-    """With the tokens less without them."""
+    """Of a short prompt, which is one step, and all tokens but the first."""
     prompt = {"prompt_token_ids": [1 + (97 * turn + 31 * i) % 9999 for i in range(_PROMPT)]}
-    taken = []
-    for count in (1, 1 + tokens):
-        params = SamplingParams(temperature=0.0, max_tokens=count, ignore_eos=True)
-        begin = time.perf_counter()
-        llm.generate([prompt], params)
-        taken.append(time.perf_counter() - begin)
-    return (taken[1] - taken[0]) / tokens
+    params = SamplingParams(temperature=0.0, max_tokens=tokens, ignore_eos=True)
+    begin = time.perf_counter()
+    llm.generate([prompt], params)
+    return (time.perf_counter() - begin) / tokens
 
 
 @contextmanager
@@ -79,7 +76,7 @@ def opened(model: str, resident: float | None) -> Iterator[LLM]:
         yield llm
 
 
-def measure(model: str, resident: float, tokens: int, rounds: int) -> dict[str, Any]:
+def measure(model: str, resident: float, tokens: int, rounds: int, alone: bool) -> dict[str, Any]:
     steps, rates, waits = [], [], []
     with opened(model, resident) as llm:
         path = ModelStore().pages_of(Path(llm.plugin.config.model_path))
@@ -90,26 +87,28 @@ def measure(model: str, resident: float, tokens: int, rounds: int) -> dict[str, 
         for turn in range(rounds):
             before = llm.plugin.get_disk_stats()["paged_wait_seconds"]
             steps.append(seconds_per_step(llm, tokens, turn))
-            waits.append((llm.plugin.get_disk_stats()["paged_wait_seconds"] - before) / (tokens + 2))
+            waits.append((llm.plugin.get_disk_stats()["paged_wait_seconds"] - before) / tokens)
             rates.append(read_bandwidth(path, streamed))
         peak = llm.plugin.get_memory_stats()["process_bytes"]
-    with opened(model, None) as llm:
-        in_memory = [seconds_per_step(llm, tokens, turn) for turn in range(rounds)]
-        whole = llm.plugin.get_memory_stats()["weights_bytes"]
+    beside: dict[str, float] = {}
+    if not alone:
+        with opened(model, None) as llm:
+            in_memory = statistics.median(seconds_per_step(llm, tokens, turn) for turn in range(rounds))
+            whole = llm.plugin.get_memory_stats()["weights_bytes"]
+            beside = {"in_memory_step_seconds": in_memory, "in_memory_bytes": whole}
     shares = [
         2 * streamed / (first + second) / seconds
         for seconds, first, second in zip(steps, rates, rates[1:], strict=False)
     ]
     return {
         "model": model,
-        "weights_bytes": whole,
         "resident_bytes": kept,
         "process_bytes": peak,
         "streamed_bytes": streamed,
         "disk_bytes_per_second": statistics.median(rates),
         "step_seconds": statistics.median(steps),
         "waited_seconds_per_step": statistics.median(waits),
-        "in_memory_step_seconds": statistics.median(in_memory),
+        **beside,
         "share": statistics.median(shares),
         "shares": shares,
     }
@@ -121,22 +120,28 @@ def main() -> None:
     parser.add_argument("--resident-gb", type=float, default=0.6)
     parser.add_argument("--tokens", type=int, default=16)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--alone", action="store_true", help="nothing with all weights in memory")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()
-    found = measure(options.model, options.resident_gb, options.tokens, options.rounds)
+    found = measure(options.model, options.resident_gb, options.tokens, options.rounds, options.alone)
     if options.json:
         print(json.dumps(found))
         return
     print(
-        f"{found['resident_bytes'] / 1e6:.0f} of {found['weights_bytes'] / 1e6:.0f} MB of weights in memory, a process "
-        f"of {found['process_bytes'] / 1e6:.0f} MB; a step reads {found['streamed_bytes'] / 1e6:.0f} MB"
+        f"{found['resident_bytes'] / 1e6:.0f} MB of weights in memory, a process of "
+        f"{found['process_bytes'] / 1e6:.0f} MB; a step reads {found['streamed_bytes'] / 1e6:.0f} MB"
     )
     rate, step = found["disk_bytes_per_second"], found["step_seconds"]
     print(f"disk: {rate / 1e9:.2f} GB/s, {found['streamed_bytes'] / rate * 1e3:.0f} ms for a step's bytes")
     print(
         f"{1 / step:.2f} tokens/s: {step * 1e3:.0f} ms a step, {found['waited_seconds_per_step'] * 1e3:.0f} of them "
-        f"waiting; {found['in_memory_step_seconds'] * 1e3:.0f} ms with all weights in memory"
+        f"waiting"
     )
+    if not options.alone:
+        print(
+            f"all {found['in_memory_bytes'] / 1e6:.0f} MB of weights in memory: "
+            f"{found['in_memory_step_seconds'] * 1e3:.0f} ms a step"
+        )
     print(
         f"{100 * found['share']:.0f} % of what the disk allows ({', '.join(f'{s:.2f}' for s in found['shares'])})"
     )
