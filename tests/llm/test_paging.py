@@ -16,8 +16,9 @@ from inference_pio.config import BaseModelConfig
 from inference_pio.errors import ConfigError, GenerationError, ResourceError
 from inference_pio.layers.paged import pagers_of
 from inference_pio.ops import native
+from inference_pio.optimizations.technique import Situation
 from inference_pio.plugin.runtime import RuntimeOptions
-from inference_pio.plugin.serving import Serving
+from inference_pio.plugin.serving import Serving, give_serving
 from inference_pio.runtime.paging import PagingRequest
 from support.layered import layered
 
@@ -80,6 +81,19 @@ def test_tokens_are_the_same_and_weights_stay_within_the_budget(path: Path, kind
             # No mapping of the file is left that could hold it in memory a second time.
             assert ".pages" not in Path("/proc/self/maps").read_text()
     assert 0 < streamed[0] < streamed[1] <= streamed[2]
+
+
+def test_projections_that_are_taken_apart_are_read_too(path: Path) -> None:
+    with opened(path, disable=("merged_projections",), **BLOCKS) as llm:
+        greedy = answers(llm)
+    with opened(path, 0.00014, disable=("merged_projections",), **BLOCKS) as llm:
+        assert answers(llm) == greedy
+        assert llm.plugin.runtime.plan.paged > 0
+
+
+def test_weights_that_are_folded_exclude_it(path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"tensor_paging.* exclude each other; ask for one of them$"):
+        opened(path, 0.0006, enable=("folded_norms",), **FLOATS)
 
 
 def test_steps_are_recorded(path: Path) -> None:
@@ -174,15 +188,18 @@ def test_what_memory_lacks_is_on_the_disk(path: Path) -> None:
 
 
 def test_contradictions_are_refused(path: Path) -> None:
-    cpu, cuda = torch.device("cpu"), torch.device("cuda")
-    serving = Serving(())
-    with pytest.raises(
-        ResourceError, match=r"^device_map disk: weights are read .* on a CPU only, not on cuda$"
-    ):
-        PagingRequest.of(BaseModelConfig(device_map="disk"), RuntimeOptions(), cuda, serving)
-    assert (
-        PagingRequest.of(BaseModelConfig(device_map="disk"), RuntimeOptions(), cpu, serving).explicit is False
-    )
+    def asked(device: str, serving: Serving) -> PagingRequest:
+        model = torch.nn.Module()
+        give_serving(model, serving)
+        config, place = BaseModelConfig(device_map="disk"), torch.device(device)
+        return PagingRequest.of(
+            Situation(model, config, RuntimeOptions(), place, torch.float32, packed=False)
+        )
+
+    with pytest.raises(ResourceError, match=r"^device_map disk: .* on a CPU only, not on cuda$"):
+        asked("cuda", Serving(()))
+    assert not asked("cpu", Serving(())).explicit
+    assert asked("cpu", Serving((), pages_layers=True)).explicit
     with pytest.raises(
         ConfigError, match=r"^resident_weights_gb 1: tensor paging cannot be used here: switched off"
     ):

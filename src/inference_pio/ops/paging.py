@@ -122,6 +122,16 @@ class PagedQuantizedWeight(QuantizedWeight):
     def __init__(self, page: Page, parts: Tensor, in_features: int) -> None:
         self.__dict__.update(vars(QuantizedWeight.of(page.place, parts, in_features)) | {"page": page})
 
+    def pieces(self) -> list[QuantizedWeight]:
+        wholes, first = QuantizedWeight.of(self.page.place, self.parts, self.in_features).pieces(), 0
+        found: list[QuantizedWeight] = []
+        for whole in wholes:
+            place = self.page.place.narrow(0, first, whole.nbytes)
+            page = Page(self.page.pager, self.page.unit, place)
+            found.append(PagedQuantizedWeight(page, whole.parts, self.in_features))
+            first += whole.nbytes
+        return found
+
     @property
     def data(self) -> Tensor:
         return self.page.present()

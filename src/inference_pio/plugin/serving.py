@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from inference_pio import ops
 from inference_pio.cache.specs import CacheSpec
 from inference_pio.errors import PluginError
 
@@ -20,6 +21,12 @@ class Serving:
     pages_layers        layers may be read when they are used, within a budget of memory that the caller sets
     offloads            experts and layers may lie on the disk where memory is too small for them
     disk_bytes          of weights that do lie there by the memory plan
+    native_groups       groups of operations (`ops.GROUPS`) that run in kernels of the device; the others run in torch
+    recompute           nothing is kept from step to step: each token computes all before it again
+    asked_ranks, ranks  over how many ranks its weights were asked to be divided, and are
+    asked_vocabulary    how many of the first tokens are to have logits; vocabulary: (end of the first run, start of the
+                        last one) of tokens that have, None: all
+    merged              projections of one input are one product
     exempt              technique -> layers that it must leave as they are, where its receipt says so
     """
 
@@ -29,6 +36,13 @@ class Serving:
     pages_layers: bool = False
     offloads: bool = False
     disk_bytes: int = 0
+    native_groups: frozenset[ops.Group] = frozenset()
+    recompute: bool = False
+    asked_ranks: int = 1
+    ranks: int = 1
+    asked_vocabulary: int = 0
+    vocabulary: tuple[int, int] | None = None
+    merged: bool = False
     exempt: dict[str, frozenset[int]] = field(default_factory=dict)
 
     def layers_for(self, technique: str) -> list[int]:

@@ -8,14 +8,13 @@ from dataclasses import dataclass, replace
 import torch
 from torch import nn
 
-from inference_pio.config import BaseModelConfig
 from inference_pio.errors import ResourceError, UsageError
 from inference_pio.loader.packing import Packing
 from inference_pio.loader.page_plan import PagedLayer, PagePlan, pageable_layers, plan_pages
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.ops import native
-from inference_pio.plugin.runtime import RuntimeOptions
-from inference_pio.plugin.serving import Serving
+from inference_pio.optimizations.technique import Situation
+from inference_pio.plugin.serving import serving_of
 from inference_pio.runtime.plan import SHORTEST, MemoryPlan
 
 DEVICE_MAPS = ("auto", "cpu", "disk")
@@ -38,15 +37,15 @@ class PagingRequest:
     experts: str
 
     @classmethod
-    def of(
-        cls, config: BaseModelConfig, options: RuntimeOptions, device: torch.device, serving: Serving
-    ) -> PagingRequest:
-        """
+    def of(cls, at: Situation) -> PagingRequest:
+        """Of a model that techniques were applied to. One that is divided over ranks has no layers on the disk.
+
         Raises:
             UsageError: `device_map` is no word of `DEVICE_MAPS`.
             ResourceError: it asks for what this device cannot do.
         """
-        where, gigabytes = config.device_map, options.resident_weights_gb
+        serving, device = serving_of(at.model), at.device
+        where, gigabytes = at.config.device_map, at.options.resident_weights_gb
         if where not in DEVICE_MAPS:
             raise UsageError(f"device_map must be one of {', '.join(DEVICE_MAPS)}, got {where!r}")
         if where == "disk" and device.type != "cpu":
@@ -56,26 +55,29 @@ class PagingRequest:
         if where == "disk" and native.MISSING is not None:
             raise ResourceError(f"device_map disk: weights cannot be read from the disk: {native.MISSING}")
         most = None if gigabytes is None else int(gigabytes * 1e9)
-        experts = options.experts if serving.offloads else "memory"
-        return cls(serving.pages_layers, serving.offloads and where == "auto", most, experts)
+        experts = at.options.experts if serving.offloads else "memory"
+        auto = serving.offloads and where == "auto" and serving.ranks == 1
+        return cls(serving.pages_layers, auto, most, experts)
 
 
 @dataclass(frozen=True)
 class WeightSizes:
-    """resident  bytes of all weights, in memory
+    """request   what is to be on the disk
+    resident  bytes of all weights, in memory
     loading   bytes that loading takes beside them for a moment
-    experts   of `resident`, those that may lie in a mapped file
+    experts   of `resident`, of each parameter that may lie in a mapped file
     layers    those that may be read when they are used
     """
 
+    request: PagingRequest
     resident: int
     loading: int
-    experts: int
+    experts: tuple[int, ...]
     layers: tuple[PagedLayer, ...]
 
 
 def place_weights(
-    request: PagingRequest, name: str, sizes: WeightSizes, planned: Callable[..., MemoryPlan]
+    name: str, sizes: WeightSizes, planned: Callable[..., MemoryPlan]
 ) -> tuple[MemoryPlan, PagePlan | None]:
     """The memory plan, and which layers are on the disk; None where none is. Experts go there before layers do.
 
@@ -85,10 +87,10 @@ def place_weights(
     Raises:
         ResourceError: layers cannot be on the disk though the caller asks for it, or not within the budget.
     """
-    weights = sizes.resident + sizes.loading
-    plan = planned(weight_bytes=weights, mapped_bytes=sizes.experts if request.experts == "disk" else 0)
-    if request.experts == "auto" and sizes.experts and not plan.fits:
-        plan = planned(weight_bytes=weights, mapped_bytes=sizes.experts)
+    request, weights, experts = sizes.request, sizes.resident + sizes.loading, sum(sizes.experts)
+    plan = planned(weight_bytes=weights, mapped_bytes=experts if request.experts == "disk" else 0)
+    if request.experts == "auto" and experts and not plan.fits:
+        plan = planned(weight_bytes=weights, mapped_bytes=experts)
     if request.explicit:
         pages = _within(request, name, sizes.layers, sizes.resident - plan.mapped)
     elif request.auto and sizes.layers and not plan.fits and plan.longest < min(SHORTEST, plan.positions):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import DescribedModel, OpenedModel
 from inference_pio.runtime.paging import PagingRequest, WeightSizes, layers_of, place_weights
 from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
+from inference_pio.runtime.ranks import divided
 from inference_pio.runtime.weight_bytes import loading_bytes, read_ahead, weight_bytes
 from inference_pio.security import ResourceLimits
 
@@ -146,21 +147,18 @@ def prepare_model(
     header, weights = _weights(model, opened, weight_map)
     packing = _packing(model, header, weights, config, options, device)
     dtype, kv_dtype = _dtypes(config, options, device, packed=bool(packing.kinds))
-    serving = give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard())))
-    at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds))
+    specs = plugin.cache_specs(stated, kv_dtype, Shard())
+    ranks, vocabulary = options.tensor_parallel_size, options.keep_vocabulary or 0
+    give_serving(model, Serving(specs, asked_ranks=ranks, asked_vocabulary=vocabulary))
+    legal = plugin.shard_plan(stated).legal_sizes
+    at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds), legal_ranks=legal)
     techniques = choose(at, plugin.techniques(stated), grants)
     apply_all(techniques, model, stated, "plan")
-    request = PagingRequest.of(stated, options, device, serving)
+    sizes = _weight_sizes(at, header, weights, packing)
     blocks = {name: packing.nbytes(weights.targets[name]) for name in packing.kinds}
-    stacked = [blocks[name] for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)
-    total = weight_bytes(model, weights, packing, device, dtype)
-    loading = loading_bytes(header, weights, packing, dtype, read_ahead(stated, packing))
-    layers = layers_of(request, model, weights, packing, dtype)
-    sizes = WeightSizes(total, loading, sum(stacked), layers)
-    planned = partial(_planned, plugin, stated, options, _budget(device, limits), model, dtype, images)
-    plan, pages = place_weights(request, stated.model_name, sizes, planned)
-    serving.disk_bytes = plan.mapped + plan.paged
+    at = replace(at, model=divided(at, plugin, kv_dtype, techniques))
+    plan, pages = _plan(at, plugin, _budget(device, limits), sizes, images)
     return Prepared(
         plugin,
         stated,
@@ -168,7 +166,7 @@ def prepare_model(
         progress,
         opened,
         sum(info.nbytes for info in header.tensors.values()),
-        model,
+        at.model,
         weight_map,
         packing,
         sum(blocks.values()),
@@ -177,7 +175,7 @@ def prepare_model(
         techniques,
         plan,
         images,
-        stacked if plan.mapped else [],
+        list(sizes.experts) if plan.mapped else [],
         stack_key(weights, packing.kinds, opened.source.path) if plan.mapped else "",
         pages,
         page_key(pages, weights, packing, dtype, opened.source.path) if pages else "",
@@ -207,29 +205,39 @@ def _dtypes(
     return dtype, resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=packed)
 
 
-def _planned(
-    plugin: ModelPlugin,
-    stated: Any,
-    options: RuntimeOptions,
-    budget: Budget,
-    model: nn.Module,
-    dtype: torch.dtype,
-    images: MediaProcessor | None,
-    weight_bytes: int,
-    mapped_bytes: int,
-) -> MemoryPlan:
-    return plan_memory(
-        stated,
-        serving_of(model),
-        options,
-        budget,
-        weight_bytes,
-        itemsize=dtype.itemsize,
-        mapped_bytes=mapped_bytes,
-        reuse=plugin.prefix_policy(stated).reuse,
-        images=images,
-        scratch=partial(scratch_of, model, dtype.itemsize),
+def _weight_sizes(
+    at: Situation, header: CheckpointHeader, weights: WeightPlan, packing: Packing
+) -> WeightSizes:
+    """Before the model is divided over ranks."""
+    request = PagingRequest.of(at)
+    return WeightSizes(
+        request,
+        weight_bytes(at.model, weights, packing, at.device, at.dtype),
+        loading_bytes(header, weights, packing, at.dtype, read_ahead(at.config, packing)),
+        tuple(packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)),
+        layers_of(request, at.model, weights, packing, at.dtype),
     )
+
+
+def _plan(
+    at: Situation, plugin: ModelPlugin, budget: Budget, sizes: WeightSizes, images: MediaProcessor | None
+) -> tuple[MemoryPlan, PagePlan | None]:
+    """The memory plan, and which layers are on the disk by it."""
+    serving = serving_of(at.model)
+    planned = partial(
+        plan_memory,
+        at.config,
+        serving,
+        at.options,
+        budget,
+        itemsize=at.dtype.itemsize,
+        reuse=plugin.prefix_policy(at.config).reuse,
+        images=images,
+        scratch=partial(scratch_of, at.model, at.dtype.itemsize),
+    )
+    plan, pages = place_weights(at.config.model_name, sizes, planned)
+    serving.disk_bytes = plan.mapped + plan.paged
+    return plan, pages
 
 
 def media_processor(plugin: ModelPlugin, stated: Any, path: Path) -> MediaProcessor | None:

@@ -24,6 +24,7 @@ class DiskOffload(Technique):
     family = "disk offloading"
     category = "memory"
     exact = True
+    conflicts = ("folded_norms",)
     on = MappingProxyType({"experts": "disk"})
     off = MappingProxyType({"experts": "memory", "device_map": "cpu"})
     shows_on = "memory"

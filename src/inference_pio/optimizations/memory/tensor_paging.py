@@ -42,6 +42,7 @@ class TensorPaging(Technique):
     family = "tensor paging"
     category = "memory"
     exact = True
+    conflicts = ("tensor_parallelism", "folded_norms")  # whose weights are no longer those of the file
     on = MappingProxyType({"device_map": "disk"})
     off = MappingProxyType({"device_map": "cpu"})
     shows_on = "memory"
