@@ -46,6 +46,17 @@ class Calibration:
         found = self.run(self.model, variant, probes)
         return divergence(self.reference[:count], found.logits, probes), found
 
+    def most_sensitive(self, name: str, layers: int) -> list[int]:
+        """Layers by how far a technique in one of them alone moves answers, the worst first; measured once."""
+        if name not in self._ranked:
+            spoils = []
+            for layer in range(layers):
+                others = tuple(other for other in range(layers) if other != layer)
+                found, _ = self.measure(alone(name, others), f"{name}, layer {layer}", _RANKING_PROBES)
+                spoils.append(found.kl)
+            self._ranked[name] = sorted(range(layers), key=lambda layer: -spoils[layer])
+        return self._ranked[name]
+
     def layers_to_leave(
         self, name: str, level: Level, layers: int
     ) -> tuple[Divergence, tuple[int, ...]] | None:
