@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from dataclasses import fields
 from typing import Any
@@ -84,6 +85,49 @@ def _name(checkpoint: Checkpoint) -> None:
 @of("device")
 def _device(checkpoint: Checkpoint) -> None:
     assert "cuda:63 is not here" in str(refusal(plugin(checkpoint("grouped"), device="cuda:63")))
+
+
+@of("device_map")
+def _device_map(checkpoint: Checkpoint) -> None:
+    path, answers = checkpoint("multi-query"), set()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("INFERENCE_PIO_HOME", path + "/home")
+        for where in ("auto", "cpu", "disk"):
+            made = loaded(path, device_map=where)
+            assert (made.runtime.plan.paged > 0) == (where == "disk")
+            answers.add(made.generate_text("the cat", max_new_tokens=4, do_sample=False))
+            assert (made.get_disk_stats()["paged_read_bytes"] > 0) == (where == "disk")
+            made.cleanup()
+    assert len(answers) == 1
+    with pytest.raises(UsageError, match="^device_map must be one of auto, cpu, disk, got 'balanced'$"):
+        plugin(path, device_map="balanced").initialize()
+
+
+@of("low_cpu_mem_usage")
+def _loading(checkpoint: Checkpoint) -> None:
+    """How many tensors have been read when the first of them is in its place."""
+    ahead, planned = [], []
+    for low in (True, False):
+        made, reads, first = plugin(checkpoint("grouped"), low_cpu_mem_usage=low), [], []
+
+        def note(*_: Any, reads: list[str] = reads, first: list[int] = first) -> None:
+            for _ in range(200):
+                if first or len(reads) > 3:
+                    break
+                time.sleep(0.005)
+            first.append(len(reads))
+
+        assert made.initialize(config=made.config, kv_cache_memory_gb=0.02, block_size=16, progress=note)
+        source = made.runtime._opened.checkpoint
+        read = source.read
+        source.read = lambda name, *args, reads=reads, read=read: (reads.append(name), read(name, *args))[1]
+        made.load_model()
+        ahead.append(first[0])
+        planned.append(made.runtime.plan.weights)
+        made.cleanup()
+    assert ahead[0] == 1
+    assert ahead[1] > 3
+    assert planned[0] < planned[1]
 
 
 @of("torch_dtype")

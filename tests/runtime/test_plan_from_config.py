@@ -86,7 +86,8 @@ def test_bytes_of_weights_are_those_of_transformers_class(known: KnownModel) -> 
     expected = 2 * sum(tensor.numel() for tensor in tensors)
     assert planned.described
     assert planned.prepared.file_bytes == expected
-    assert expected <= planned.prepared.plan.weights
+    plan = planned.prepared.plan  # where memory is too small, layers are on the disk
+    assert expected <= plan.weights + plan.paged
 
 
 def test_the_default_dtype_is_the_stated_one(tmp_path: Path) -> None:

@@ -186,6 +186,15 @@ class EngineOptions:
             value="|".join(EXPERTS),
         ),
     ] = None
+    resident_weights_gb: Annotated[
+        float | None,
+        _engine(
+            "Weights in memory at a time, in GB, at most: the other layers are read from the disk when they are used. "
+            "(all, where they fit)",
+            "--resident-weights-gb",
+            value="GB",
+        ),
+    ] = None
     speculation: Annotated[
         int | None,
         _engine(

@@ -84,6 +84,7 @@ def _show(found: Planned) -> None:
     rows = [
         ("weights", plan.weights, _weights(planned)),
         *_mapped(plan),
+        *_paged(plan),
         (
             "KV cache",
             plan.kv_cache - plan.state,
@@ -106,7 +107,9 @@ def _show(found: Planned) -> None:
             "A layer of the model's own guesses ahead (multi-token prediction), with weights and cache that are "
             "counted here; --no-mtp leaves it out."
         )
-    print(f"It fits. {_most(plan)}" if plan.fits else f"It does not fit: {plan.advice()}.{_hint(found)}")
+    where = f", with {size(plan.paged)} of layers on the disk" if plan.paged else ""
+    verdict = f"It fits{where}. {_most(plan)}" if plan.fits else f"It does not fit: {plan.advice()}."
+    print(f"{verdict}{_hint(found)}")
     sys.stdout.flush()
 
 
@@ -175,9 +178,18 @@ def _mapped(plan: MemoryPlan) -> list[tuple[str, int, str]]:
     ]
 
 
+def _paged(plan: MemoryPlan) -> list[tuple[str, int, str]]:
+    """A line for layers on the disk, where they are."""
+    if not plan.paged:
+        return []
+    return [("layers", 0, f"paged: {size(plan.paged)} on disk, read in every step, ahead of their use")]
+
+
 def _weights(planned: Prepared) -> str:
     if not planned.packing.kinds:
         return "and the largest tensor once more while it is loaded"
     kinds = ", ".join(planned.packing.used_kinds())
-    held = size(planned.packed_bytes - planned.plan.mapped)
-    return f"{held} in blocks of {kinds}; and two tensors more while they are loaded"
+    saved = planned.pages.saved_bytes if planned.pages else 0
+    held = size(planned.packed_bytes - planned.plan.mapped - saved)
+    more = "two tensors" if planned.ahead == 1 else f"{planned.ahead + 1} tensors"
+    return f"{held} in blocks of {kinds}; and {more} more while they are loaded"

@@ -70,6 +70,13 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def("replay(int step) -> ()");
   m.def("timed_replay(int step) -> str");
   m.def("forget_step(int step) -> ()");
+  m.def("pager_chunk() -> int");
+  m.def("pager_sums(Tensor data, Tensor(a!) sums) -> ()");
+  m.def("pager_open(Tensor memory, Tensor units, Tensor sums, int fd, str path) -> int");
+  m.def("pager_enter(int pager, int unit) -> ()");
+  m.def("pager_leave(int pager, int unit) -> ()");
+  m.def("pager_counts(int pager) -> str");
+  m.def("pager_close(int pager) -> ()");
 }
 
 STABLE_TORCH_LIBRARY_IMPL(inference_pio, CompositeExplicitAutograd, m) {
@@ -81,6 +88,11 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CompositeExplicitAutograd, m) {
   m.impl("replay", TORCH_BOX(&pio::replay));
   m.impl("timed_replay", TORCH_BOX(&pio::timed_replay));
   m.impl("forget_step", TORCH_BOX(&pio::forget_step));
+  m.impl("pager_chunk", TORCH_BOX(&pio::pager_chunk));
+  m.impl("pager_enter", TORCH_BOX(&pio::pager_enter));
+  m.impl("pager_leave", TORCH_BOX(&pio::pager_leave));
+  m.impl("pager_counts", TORCH_BOX(&pio::pager_counts));
+  m.impl("pager_close", TORCH_BOX(&pio::pager_close));
 }
 
 STABLE_TORCH_LIBRARY_IMPL(inference_pio, CPU, m) {
@@ -95,6 +107,8 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CPU, m) {
   m.impl("linear", TORCH_BOX(&pio::linear));
   m.impl("gated_linear", TORCH_BOX(&pio::gated_linear));
   m.impl("embedding", TORCH_BOX(&pio::embedding));
+  m.impl("pager_sums", TORCH_BOX(&pio::pager_sums));
+  m.impl("pager_open", TORCH_BOX(&pio::pager_open));
   m.impl("top_experts", TORCH_BOX(&pio::top_experts));
   m.impl("experts", TORCH_BOX(&pio::experts));
   m.impl("gated_rms_norm", TORCH_BOX(&pio::gated_rms_norm));

@@ -63,12 +63,17 @@ class Step {
 
   void replay() {
     for (const auto& work : works_) work->prepare();
+    const Work* stopped = nullptr;
     in_team(torch::stable::get_num_threads(), [&](const Team& team) {
       for (const auto& work : works_) {
         work->run(team, reinterpret_cast<uint8_t*>(scratch_));
         team.wait();
+        if (work->problem().empty()) continue;
+        if (team.id == 0) stopped = work.get();
+        return;
       }
     });
+    if (stopped != nullptr) STD_TORCH_CHECK(false, stopped->problem());
   }
   // The same, with the seconds from each operation's beginning until all threads were through with it.
   std::string timed_replay() {
@@ -143,6 +148,7 @@ void launch(std::shared_ptr<Work> work) {
   uint8_t* scratch = scratch_of<LaunchMemory>(work->scratch_bytes());
   in_team(std::min<int64_t>(wanted, torch::stable::get_num_threads()),
           [&](const Team& team) { work->run(team, scratch); });
+  if (!work->problem().empty()) STD_TORCH_CHECK(false, work->problem());
   if (recording != nullptr) recording->keep(std::move(work));
 }
 

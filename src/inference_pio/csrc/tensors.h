@@ -138,6 +138,13 @@ int64_t end_recording(const Tensor& result);
 void replay(int64_t step);
 std::string timed_replay(int64_t step);
 void forget_step(int64_t step);
+int64_t pager_chunk();
+void pager_sums(const Tensor& data, const Tensor& sums);
+int64_t pager_open(const Tensor& memory, const Tensor& units, const Tensor& sums, int64_t fd, std::string path);
+void pager_enter(int64_t pager, int64_t unit);
+void pager_leave(int64_t pager, int64_t unit);
+std::string pager_counts(int64_t pager);
+void pager_close(int64_t pager);
 Tensor embedding(const Tensor& token_ids, const Tensor& data, const Tensor& parts, const Tensor& like, int64_t columns,
                  double scale);
 

@@ -17,6 +17,11 @@ class Work {
   virtual void prepare() {}
   virtual void run(const Team& team, uint8_t* scratch) const = 0;
   virtual int64_t scratch_bytes() const { return 0; }
+  // What went wrong in the last `run`, once all threads are through with it; a step ends there. "" for nothing.
+  virtual const std::string& problem() const {
+    static const std::string none;
+    return none;
+  }
   // Multiply-adds or bytes, whichever is more: decides how many threads are worth waking.
   virtual int64_t cost() const = 0;
   // For people: what it is, and of which size.

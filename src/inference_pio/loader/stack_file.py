@@ -21,7 +21,7 @@ from inference_pio.errors import ResourceError
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.ops import native
 
-_HEADER = 4096  # bytes in front of the stacks: a whole page
+HEADER_BYTES = 4096  # in front of the stacks: a whole page
 _ALIGNMENT = 64
 
 
@@ -31,15 +31,25 @@ class StackFile:
     complete  the file was there: what the pieces hold is what was put into them when it was written
     """
 
-    def __init__(self, path: Path, key: str, sizes: list[int], require_room: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        path: Path,
+        key: str,
+        sizes: list[int],
+        require_room: Callable[[int], None],
+        holds: str = "experts on disk",
+    ) -> None:
         """Map the file of that key, or one that is to be filled: it replaces `path` when `finish` is called.
+
+        Args:
+            holds: what it is, for errors.
 
         Raises:
             ResourceError: the disk has no room for it, or another process is writing it.
         """
-        self._path, self._header = path, key.encode().ljust(_HEADER, b"\0")
-        self._used = _HEADER
-        self._size = _HEADER + sum(_aligned(size) for size in sizes)
+        self._path, self._holds, self._header = path, holds, key.encode().ljust(HEADER_BYTES, b"\0")
+        self._used = HEADER_BYTES
+        self._size = HEADER_BYTES + sum(_aligned(size) for size in sizes)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = filelock.FileLock(f"{path}.lock")
         self.complete = self._is_complete()
@@ -53,11 +63,17 @@ class StackFile:
         self._used += _aligned(nbytes)
         return piece
 
+    def let_go(self, pieces: Tensor) -> None:
+        """Pages of a filled stretch, whole ones, leave this process's memory; the system writes them."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            first = pieces.data_ptr() - self._memory.data_ptr()
+            self._map.madvise(mmap.MADV_DONTNEED, first, pieces.nbytes)
+
     def finish(self) -> None:
         """All pieces are filled: from here on the file is whole, for later runs too."""
         if self.complete:
             return
-        self._memory[:_HEADER] = torch.frombuffer(bytearray(self._header), dtype=torch.uint8)
+        self._memory[:HEADER_BYTES] = torch.frombuffer(bytearray(self._header), dtype=torch.uint8)
         os.replace(self._part, self._path)
         self.complete = True
         self._lock.release()
@@ -80,7 +96,9 @@ class StackFile:
     def _is_complete(self) -> bool:
         try:
             with open(os.open(self._path, os.O_RDONLY | _NO_LINKS), "rb") as file:
-                return os.fstat(file.fileno()).st_size == self._size and file.read(_HEADER) == self._header
+                return (
+                    os.fstat(file.fileno()).st_size == self._size and file.read(HEADER_BYTES) == self._header
+                )
         except OSError:
             return False
 
@@ -96,7 +114,7 @@ class StackFile:
             require_room(self._size)
             fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_TRUNC | _NO_LINKS, 0o600)
             try:
-                _reserve(fd, self._size, self._part)
+                _reserve(fd, self._size, self._part, self._holds)
             except BaseException:
                 os.close(fd)
                 self._part.unlink(missing_ok=True)
@@ -109,7 +127,8 @@ class StackFile:
     def _mapped(self, fd: int, kind: int) -> Tensor:
         """The mapping keeps the file, whatever becomes of its name; pages that nobody writes are the system's."""
         try:
-            return torch.frombuffer(mmap.mmap(fd, self._size, flags=kind), dtype=torch.uint8)
+            self._map = mmap.mmap(fd, self._size, flags=kind)
+            return torch.frombuffer(self._map, dtype=torch.uint8)
         finally:
             os.close(fd)
 
@@ -134,7 +153,7 @@ def _aligned(nbytes: int) -> int:
     return -(-nbytes // _ALIGNMENT) * _ALIGNMENT
 
 
-def _reserve(fd: int, nbytes: int, path: Path) -> None:
+def _reserve(fd: int, nbytes: int, path: Path, holds: str) -> None:
     """Room on the disk now: a mapping has no way to say later that there is none."""
     try:
         if hasattr(os, "posix_fallocate"):
@@ -143,6 +162,6 @@ def _reserve(fd: int, nbytes: int, path: Path) -> None:
             os.ftruncate(fd, nbytes)
     except OSError as error:
         raise ResourceError(
-            f"{path} cannot have the {nbytes / 1e9:.1f} GB that experts on disk take: {error.strerror}; free some "
+            f"{path} cannot have the {nbytes / 1e9:.1f} GB that {holds} take: {error.strerror}; free some "
             f"room, or raise the memory limit"
         ) from error

@@ -44,8 +44,8 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class ModelStore:
     """`<home>/models/<name>/` holds one model and its receipt, `<home>/locks/` a lock for each,
-    `<home>/stacks/` the experts of models, stored here or not, that are larger than memory, `<home>/prefixes/` a folder
-    for each model, stored here or not, whose cached prefixes are kept on the disk.
+    `<home>/stacks/` experts and layers of models, stored here or not, that are larger than memory, `<home>/prefixes/` a
+    folder for each model, stored here or not, whose cached prefixes are kept on the disk.
 
     home         folder of the cache; by default what `default_home` says
     limit_bytes  what all models together may take; None is no limit
@@ -98,11 +98,12 @@ class ModelStore:
             raise ModelNotFound(f"{name!r} is not in {self._models}; downloaded: {self._names()}")
         with self.lock(name):
             paths = (folder, *folder.iterdir())
-            stacks = [path for path in map(self.stacks_of, paths) if path.is_file()]
+            made = [file for path in paths for file in (self.stacks_of(path), self.pages_of(path))]
+            there = [path for path in made if path.is_file()]
             prefixes = [path for path in map(self.prefixes_of, paths) if path.is_dir()]
-            freed = sum(path.stat().st_size for path in stacks)
+            freed = sum(path.stat().st_size for path in there)
             freed += sum(sum(file_sizes(path)) for path in (folder, *prefixes))
-            for path in stacks:
+            for path in there:
                 path.unlink()
             for path in prefixes:
                 shutil.rmtree(path)
@@ -119,8 +120,12 @@ class ModelStore:
         """The folder of cached prefixes of the model at that path, if they are kept (`loader.prefix_store`)."""
         return self._prefixes / _unique_name(model)
 
+    def pages_of(self, model: Path) -> Path:
+        """Where the layers of the model at that path lie, if they are read when they are used (`loader.page_file`)."""
+        return self.stacks_of(model).with_suffix(".pages")
+
     def disk_usage_bytes(self) -> int:
-        """Bytes of all models, of their experts and prefixes on the disk, unfinished downloads included."""
+        """Bytes of all models and of what is kept for them on the disk, unfinished downloads included."""
         return sum(sum(file_sizes(folder)) for folder in (self._models, self._stacks, self._prefixes))
 
     def require_room(self, name: str, needed: int) -> None:

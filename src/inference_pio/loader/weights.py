@@ -13,10 +13,12 @@ from torch import Tensor, nn
 
 from inference_pio import ops
 from inference_pio.errors import CheckpointMismatch
+from inference_pio.layers import Linear
 from inference_pio.layers.protocol import FinishesLoading, KeepsDtype, TakesQuantized, TakesStacks
 from inference_pio.loader.assemblies import Assembly, StackAssembly
 from inference_pio.loader.converted import changes_values, restored, unpermuted
 from inference_pio.loader.packing import NOTHING_PACKED, Packing
+from inference_pio.loader.page_file import PageFile
 from inference_pio.loader.readings import Reading, plan_readings, without
 from inference_pio.loader.sharding import Sharding
 from inference_pio.loader.stack_file import StackFile
@@ -63,17 +65,20 @@ def load_weights(
     device: torch.device,
     packing: Packing = NOTHING_PACKED,
     stacks: StackFile | None = None,
+    pages: PageFile | None = None,
+    ahead: int = 0,
     progress: Progress | None = None,
 ) -> None:
     """Fill a model that was built on the meta device; each tensor is read once, and given up before the next.
 
     Parameters become frozen ones of `dtype` on `device` in memory of their own (`KeepsDtype` modules choose their own
     type); those that `packing` names stay in blocks. Beside the model at most one tensor of the checkpoint is in
-    memory, in the parameter's type; with `packing` two, one being read while the other is packed. A module's
+    memory, in the parameter's type, and those that are read `ahead` of the one that is put in its place. A module's
     `finish_loading` runs as soon as all its parameters are there; of modules that share one, after everything.
 
     Args:
         stacks: where stacks lie that stay in blocks; None: in memory.
+        pages: where layers lie that are not all in memory at once; None: in memory.
         progress: called with (bytes read, bytes of all tensors to read, "loading").
 
     Raises:
@@ -82,7 +87,7 @@ def load_weights(
     """
     shapes = {name: tuple(parameter.shape) for name, parameter in _parameters(model)}
     plan = plan_weights(shapes, checkpoint, weight_map, Sharding(shard_plan, shard))
-    _Loading(model, checkpoint, plan, packing, dtype, device, progress, stacks).run()
+    _Loading(model, checkpoint, plan, packing, dtype, device, progress, stacks, pages, ahead).run()
 
 
 class _Loading:
@@ -98,6 +103,8 @@ class _Loading:
         device: torch.device,
         progress: Progress | None,
         stacks: StackFile | None,
+        pages: PageFile | None,
+        ahead: int,
     ) -> None:
         self._model, self._checkpoint, self._plan, self._packing = model, checkpoint, plan, packing
         self._dtype, self._device, self._progress = dtype, device, progress
@@ -108,8 +115,14 @@ class _Loading:
         self._slab = ops.Slab()
         self._file, self._stacked = stacks, stacks or self._slab
         self._readings = plan_readings(plan, checkpoint.tensors)
+        self._pages, self._paged = pages, pages.names if pages is not None else frozenset()
+        self._ahead = ahead
         if stacks is not None:
             self._lay_out(stacks)
+        if pages is not None and pages.complete:
+            self._readings = without(self._readings, pages.names)
+            for name in pages.names:
+                self._is_paged(name)
         self._total = sum(reading.nbytes for reading in self._readings)
         self._done = 0
 
@@ -124,6 +137,8 @@ class _Loading:
             self._share(name, other)
         if self._file is not None:
             self._file.finish()
+        if self._pages is not None:
+            self._pages.finish(self._model, self._plan, self._packing, self._dtype)
         self._finishing.finish_rest()
 
     def _lay_out(self, stacks: StackFile) -> None:
@@ -143,15 +158,23 @@ class _Loading:
         owner.take_stack(leaf, self._stacks.pop(name).stack)
         self._finishing.filled(name)
 
+    def _is_paged(self, name: str) -> None:
+        """The parameter is in the file, from which its module is given it when all are."""
+        owner, _ = _owner(self._model, name)
+        assert isinstance(owner, Linear)
+        owner.weight = None
+        self._finishing.filled(name)
+
     def _read_all(self) -> Iterator[tuple[Reading, list[Tensor | ops.Blocks]]]:
-        """What was read for each of its uses; where weights are packed, the next is read meanwhile."""
-        if not self._packing.kinds:
+        """What was read for each of its uses; those ahead are read while one is put in its place."""
+        if not self._ahead:
             for reading in self._readings:
                 yield reading, self._read(reading)
             return
+        ahead = self._ahead
         with ThreadPoolExecutor(1) as reader:
-            coming = deque([reader.submit(self._read, reading) for reading in self._readings[:1]])
-            for reading, after in zip_longest(self._readings, self._readings[1:]):
+            coming = deque([reader.submit(self._read, reading) for reading in self._readings[:ahead]])
+            for reading, after in zip_longest(self._readings, self._readings[ahead:]):
                 found = coming.popleft().result()
                 if after is not None:
                     coming.append(reader.submit(self._read, after))
@@ -214,10 +237,15 @@ class _Loading:
         parts[target.place(piece)] = blocks
         if len(parts) < len(target.pieces):
             return
+        whole = [parts[order] for order in range(len(parts))]
+        del self._blocks[target.name]
+        if self._pages is not None and target.name in self._paged:
+            self._pages.put_blocks(target.name, whole)
+            self._is_paged(target.name)
+            return
         owner, _ = _owner(self._model, target.name)
         assert isinstance(owner, TakesQuantized)
-        owner.take_quantized([parts[order] for order in range(len(parts))], self._slab)
-        del self._blocks[target.name]
+        owner.take_quantized(whole, self._slab)
         self._finishing.filled(target.name)
 
     def _put_in_stack(self, target: Target, piece: Piece, blocks: ops.Blocks) -> None:
@@ -245,6 +273,10 @@ class _Loading:
                 raise CheckpointMismatch(
                     self._checkpoint.path, unused=[f"{name} (tied to {other}, but holds other values)"]
                 )
+            return
+        if self._pages is not None and name in self._paged:
+            self._pages.put_dense(name, value)
+            self._is_paged(name)
             return
         owner, leaf = _owner(self._model, name)
         setattr(owner, leaf, nn.Parameter(value, requires_grad=False))

@@ -23,6 +23,7 @@ _NAMES = (
     "top_sigmoid_experts", "small_linear", "gated_rms_norm", "sigmoid_gate", "add_shared", "take_columns",
     "causal_conv", "gated_delta_rule", "decay_and_rate", "store_latents", "turn_tails", "absorb_keys", "raise_values",
     "begin_recording", "abandon_recording", "end_recording", "replay", "timed_replay", "forget_step",
+    "pager_chunk", "pager_sums", "pager_open", "pager_enter", "pager_leave", "pager_counts", "pager_close",
 )  # fmt: skip
 ISA_SWITCH = "INFERENCE_PIO_ISA"
 _NO_WINDOW = 2**62

@@ -12,7 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from inference_pio.ops import dispatch, native
-from inference_pio.ops.slab import Slab
+from inference_pio.ops.slab import HandsOut, Slab
 
 # By their number in csrc/packed.h.
 KINDS = (
@@ -51,6 +51,13 @@ class QuantizedWeight:
     out_features: int
     in_features: int
     halves_match: bool
+
+    @classmethod
+    def of(cls, data: Tensor, parts: Tensor, in_features: int) -> QuantizedWeight:
+        """Of parts that are packed already."""
+        rows = parts.tolist()
+        match = len(rows) == 2 and rows[0] == rows[1]
+        return cls(data, parts, sum(count for _, count in rows), in_features, match)
 
     @property
     def nbytes(self) -> int:
@@ -115,16 +122,20 @@ def packed_bytes(kind: str, rows: int, columns: int) -> int:
     return int(native.call("packed_bytes", KINDS.index(kind), rows, columns))
 
 
-def pack_quantized(pieces: Sequence[Blocks], memory: Slab | None = None) -> QuantizedWeight:
+def parts_of(pieces: Sequence[tuple[str, int]]) -> Tensor:
+    """`QuantizedWeight.parts` of pieces of these kinds and rows."""
+    return torch.tensor([(KINDS.index(kind), rows) for kind, rows in pieces])
+
+
+def pack_quantized(pieces: Sequence[Blocks], memory: HandsOut | None = None) -> QuantizedWeight:
     """One weight out of pieces that lie one below the other; their kinds may differ. It lies in `memory`."""
     columns = pieces[0].columns
-    parts = [(KINDS.index(piece.kind), piece.data.shape[0]) for piece in pieces]
+    parts = parts_of([(piece.kind, piece.data.shape[0]) for piece in pieces])
     sizes = [packed_bytes(piece.kind, piece.data.shape[0], columns) for piece in pieces]
     data = (memory or Slab()).take(sum(sizes))
     for piece, place in zip(pieces, data.split(sizes), strict=True):
         native.call("pack_blocks", piece.data, piece.codebook, KINDS.index(piece.kind), columns, place)
-    match = len(parts) == 2 and parts[0] == parts[1]
-    return QuantizedWeight(data, torch.tensor(parts), sum(rows for _, rows in parts), columns, match)
+    return QuantizedWeight.of(data, parts, columns)
 
 
 def quantized_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | None) -> Tensor:

@@ -35,16 +35,23 @@ class Slab:
     def take(self, nbytes: int) -> Tensor:
         """uint8 [nbytes], aligned to cache lines; what it holds is undefined."""
         if self._used + nbytes > len(self._chunk):
-            self._chunk, self._used = _mapped(max(nbytes, _CHUNK)), 0
+            self._chunk, self._used = whole_pages(max(nbytes, _CHUNK)), 0
         piece = self._chunk.narrow(0, self._used, nbytes)
         self._used += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
         return piece
 
 
-def _mapped(nbytes: int) -> Tensor:
-    if not hasattr(mmap, "MADV_HUGEPAGE"):
+def whole_pages(nbytes: int) -> Tensor:
+    """uint8 [nbytes] of a mapping of its own, in large pages where the system has them; what nobody touches takes none.
+
+    It begins with a page wherever the system maps memory in the way of POSIX.
+    """
+    if not hasattr(mmap, "MAP_PRIVATE"):
         return torch.empty(nbytes, dtype=torch.uint8)
     memory = mmap.mmap(-1, nbytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with suppress(OSError):  # a system that was built without large pages says so; small ones hold the same
-        memory.madvise(mmap.MADV_HUGEPAGE)
+    if hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(
+            OSError
+        ):  # a system that was built without large pages says so; small ones hold the same
+            memory.madvise(mmap.MADV_HUGEPAGE)
     return torch.frombuffer(memory, dtype=torch.uint8)

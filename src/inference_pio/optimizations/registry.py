@@ -22,9 +22,11 @@ from inference_pio.optimizations.hardware.weight_quantization import (
     WeightsInt8,
 )
 from inference_pio.optimizations.memory.bounded_activations import BoundedMLP, BoundedScores
+from inference_pio.optimizations.memory.disk_offload import DiskOffload
 from inference_pio.optimizations.memory.kv_compression import KVInt8
 from inference_pio.optimizations.memory.prefix_caching import PrefixCaching, PrefixDiskTier
 from inference_pio.optimizations.memory.recomputation import Recomputation
+from inference_pio.optimizations.memory.tensor_paging import TensorPaging
 from inference_pio.optimizations.technique import Technique
 
 _IN_ORDER: tuple[Technique, ...] = (
@@ -41,6 +43,8 @@ _IN_ORDER: tuple[Technique, ...] = (
     Recomputation(),
     PrefixCaching(),
     PrefixDiskTier(),
+    TensorPaging(),
+    DiskOffload(),
     MergedProjections(),
     FoldedNorms(),
     ShorterVocabulary(),

@@ -94,6 +94,8 @@ class RuntimeOptions:
                             the model was closed; they outlive the process. 0: none. Whoever can read the files can
                             find out what the prompts were
     explain_cache           say of each request why the prefix cache gave what it gave and no more
+    resident_weights_gb     the most weights that are in memory at a time, in GB (CPU): layers beyond it are read from a
+                            file of the model cache when they are used, ahead of time; None: no limit of its own
     quality                 "exact", "faithful" or "fast": how far approximate techniques may move answers; they act
                             where this checkpoint's receipt says that they stay within (inference-pio calibrate)
     enable, disable         techniques by name: at work whatever a receipt says, or not at work
@@ -117,6 +119,7 @@ class RuntimeOptions:
     experts: str = "auto"
     prefix_cache_disk_gb: float = 0
     explain_cache: bool = False
+    resident_weights_gb: float | None = None
     quality: str = "faithful"
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
@@ -139,10 +142,10 @@ class RuntimeOptions:
                 raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
         if not isinstance(self.mtp, bool):
             raise UsageError(f"mtp must be True or False, got {self.mtp!r}")
-        if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
-            raise UsageError(
-                f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"
-            )
+        for name in ("kv_cache_memory_gb", "resident_weights_gb"):
+            gigabytes = getattr(self, name)
+            if gigabytes is not None and not 0 < gigabytes < math.inf:
+                raise UsageError(f"{name} must be above 0 and finite, got {gigabytes!r}")
 
         if not 0 <= self.prefix_cache_disk_gb < math.inf:
             raise UsageError(

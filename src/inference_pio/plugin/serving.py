@@ -19,6 +19,9 @@ class Serving:
     cache_specs         what each layer remembers, one spec per layer
     prefix_caching      blocks of equal beginnings are shared
     prefix_cache_bytes  what may be kept for later requests only
+    pages_layers        layers may be read when they are used, within a budget of memory that the caller sets
+    offloads            experts and layers may lie on the disk where memory is too small for them
+    disk_bytes          of weights that do lie there by the memory plan
     native_groups       groups of operations (`ops.GROUPS`) that run in kernels of the device; the others run in torch
     recompute           nothing is kept from step to step: each token computes all before it again
     asked_ranks, ranks  over how many ranks its weights were asked to be divided, and are
@@ -33,6 +36,9 @@ class Serving:
     cache_specs: tuple[CacheSpec, ...]
     prefix_caching: bool = False
     prefix_cache_bytes: int = 0
+    pages_layers: bool = False
+    offloads: bool = False
+    disk_bytes: int = 0
     native_groups: frozenset[ops.Group] = frozenset()
     recompute: bool = False
     asked_ranks: int = 1

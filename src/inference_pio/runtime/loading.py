@@ -35,7 +35,7 @@ def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
 
 
 def _load(ready: Prepared, store: ModelStore, model: nn.Module, shard: Shard) -> nn.Module:
-    with _stack_file(ready, store) as stacks:
+    with _stack_file(ready, store) as stacks, ready.page_file(store) as pages:
         load_weights(
             model,
             ready.files.checkpoint,
@@ -46,6 +46,8 @@ def _load(ready: Prepared, store: ModelStore, model: nn.Module, shard: Shard) ->
             device=ready.device,
             packing=ready.packing,
             stacks=stacks,
+            pages=pages,
+            ahead=ready.ahead,
             progress=ready.progress,
         )
     model = model.eval()

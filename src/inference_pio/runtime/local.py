@@ -277,7 +277,7 @@ class LocalRuntime:
         return stats.compute_stats(self._loop.stats() if self._loop else None)
 
     def disk_stats(self) -> dict[str, float]:
-        return stats.disk_stats(self._opened, self._store, self._prefixes)
+        return stats.disk_stats(self._opened, self._store, self._prefixes, self._model)
 
     def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:
         ready = self._ready()

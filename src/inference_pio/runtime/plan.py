@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 # Interpreter, torch and its thread pools, resident: measured 0.22 GB on Linux, a little more with a tokenizer.
 RUNTIME_BYTES = 260_000_000
 MAX_DEFAULT_KV_BYTES = 4 * 2**30
-_SHORTEST = 256
+SHORTEST = 256
 
 
 Scratch = Callable[[int, int, int], int]
@@ -40,6 +40,7 @@ class MemoryPlan:
     state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences and `num_snapshots` copies
     beside `kv_tokens` tokens, and what `num_held` tokens of a step would add to it, drafts above all.
     `mapped` bytes of experts lie on the disk and not among the weights: what memory is free keeps those in use.
+    `paged` bytes of layers do as well, and are read each time; the window that they pass through is among the weights.
     `positions` are those that the model was made for.
     """
 
@@ -62,6 +63,7 @@ class MemoryPlan:
     state_bytes_per_draft: int
     mapped: int
     positions: int
+    paged: int = 0
 
     @property
     def state(self) -> int:
@@ -127,9 +129,9 @@ class MemoryPlan:
         tokens = room // self.kv_bytes_per_token if self.kv_bytes_per_token else 0
         if tokens >= self.max_model_len:
             return f"with kv_cache_memory_gb {room // 1e6 / 1e3:g} it fits"
-        if tokens >= _SHORTEST:
+        if tokens >= SHORTEST:
             return f"with max_model_len {tokens // 64 * 64} it fits"
-        least = fixed + _SHORTEST * self.kv_bytes_per_token + self.state_bytes_per_sequence
+        least = fixed + SHORTEST * self.kv_bytes_per_token + self.state_bytes_per_sequence
         return f"it needs {_gb(least)} GB at least: raise the limit or take a smaller model"
 
     def check(self, name: str) -> None:
@@ -320,7 +322,7 @@ def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int)
     most = min(room, MAX_DEFAULT_KV_BYTES) // per_token
     wanted = min(options.max_num_seqs * longest, most)
     # One sequence must fit: of the length that was asked for, or long enough to be of use.
-    needed = options.max_model_len or min(longest, _SHORTEST)
+    needed = options.max_model_len or min(longest, SHORTEST)
     return max(wanted // block, -(-needed // block)) * block
 
 

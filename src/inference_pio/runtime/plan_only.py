@@ -81,7 +81,8 @@ def _prepare(
 def _smaller(prepared: Prepared, dtype: str, limits: ResourceLimits | None) -> tuple[str, Prepared] | None:
     """The same in fewer bits, where that could help."""
     options = prepared.options
-    if prepared.plan.fits or prepared.device.type != "cpu" or options.quantize or prepared.packing.kinds:
+    in_memory = prepared.plan.fits and not prepared.plan.paged
+    if in_memory or prepared.device.type != "cpu" or options.quantize or prepared.packing.kinds:
         return None
     found: list[tuple[str, Prepared]] = []
     for asked in _SMALLER:
@@ -91,5 +92,5 @@ def _smaller(prepared: Prepared, dtype: str, limits: ResourceLimits | None) -> t
                 (asked, _prepare(prepared.plugin, prepared.opened, dtype, device, again, limits, None))
             )
     fitting = [each for each in found if each[1].plan.fits]
-    in_memory = [each for each in fitting if not each[1].plan.mapped]
-    return next(iter([*in_memory, *reversed(fitting), *reversed(found)]), None)
+    whole = [each for each in fitting if not (each[1].plan.mapped or each[1].plan.paged)]
+    return next(iter([*whole, *reversed(fitting), *reversed(found)]), None)

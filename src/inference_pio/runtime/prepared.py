@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -14,14 +15,15 @@ from torch import nn
 from inference_pio import ops
 from inference_pio.cache.specs import PagedKV, PagedLatent
 from inference_pio.errors import ModelNotFound, ResourceError, UnsupportedArchitecture, UsageError
-from inference_pio.layers import Linear
-from inference_pio.layers.protocol import KeepsDtype, NeedsScratch
+from inference_pio.layers.protocol import NeedsScratch
 from inference_pio.loader.checkpoint import CheckpointHeader
 from inference_pio.loader.described import described_by
 from inference_pio.loader.packing import NOTHING_PACKED, Packing, plan_packing
+from inference_pio.loader.page_file import PageFile, page_key
+from inference_pio.loader.page_plan import PagePlan
 from inference_pio.loader.raw_config import raw_preprocessor_config
-from inference_pio.loader.readings import plan_readings
 from inference_pio.loader.stack_file import stack_key
+from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
@@ -40,8 +42,10 @@ from inference_pio.plugin.serving import Serving, give_serving, serving_of
 from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve_kv_dtype
 from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import DescribedModel, OpenedModel
+from inference_pio.runtime.paging import PagingRequest, WeightSizes, layers_of, place_weights
 from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
 from inference_pio.runtime.ranks import divided
+from inference_pio.runtime.weight_bytes import loading_bytes, read_ahead, weight_bytes
 from inference_pio.security import ResourceLimits
 
 
@@ -50,10 +54,12 @@ class Prepared:
     """`model` is on torch's meta device: shapes without memory.
 
     file_bytes    of the checkpoint's tensors, as they are stored
-    packed_bytes  of the weights that stay in blocks; part of `plan.weights` or, where they are mapped, `plan.mapped`
+    packed_bytes  of the weights that stay in blocks; part of `plan.weights`, `plan.mapped` or `plan.paged`
     images        how the model wants its images; None where it does not see
     mapped        bytes of each parameter that lies in the file of stacks, in its order
     stack_key     what that file depends on; empty where there is none
+    pages         which layers are read from the disk when they are used; None where none is
+    page_key      what their file depends on
     techniques    how each of the standard's stands; those of the stage "plan" are applied to `model`
     """
 
@@ -74,6 +80,8 @@ class Prepared:
     images: MediaProcessor | None
     mapped: list[int]
     stack_key: str
+    pages: PagePlan | None
+    page_key: str
 
     @property
     def serving(self) -> Serving:
@@ -92,6 +100,23 @@ class Prepared:
     def predicts(self) -> bool:
         """Whether a layer of the model's own drafts."""
         return isinstance(self.model, DraftingModel) and self.model.can_draft
+
+    @property
+    def ahead(self) -> int:
+        """Tensors that are read ahead while weights are loaded."""
+        return read_ahead(self.config, self.packing)
+
+    def page_file(self, store: ModelStore) -> AbstractContextManager[PageFile | None]:
+        """Where layers lie that the plan has on the disk; nothing where all are in memory."""
+        if self.pages is None:
+            return nullcontext()
+        path, name = self.opened.source.path, self.config.model_name
+        return PageFile(
+            store.pages_of(path),
+            self.page_key,
+            self.pages,
+            lambda needed: store.require_room(f"the file of {name}'s layers", needed),
+        )
 
     @property
     def files(self) -> OpenedModel:
@@ -115,23 +140,13 @@ def prepare_model(
     grants: Grants = no_receipt,
 ) -> Prepared:
     """Read the configuration, hold names and shapes against the model both ways, plan the memory."""
-    path = str(opened.source.path)
-    if not plugin.manifest.fallback and not claims_checkpoint(plugin.manifest, opened.raw):
-        raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
-    device = resolve_device(config.device)
-    stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.header)
-    stated = stated.with_options_of(config)
-    stated.model_name = stated.model_name or opened.source.name
-    check_names(options)
-    stated = without_disabled(stated, options)
+    stated, device = _configuration(plugin, config, options, opened), resolve_device(config.device)
     with torch.device("meta"):
         model = plugin.build_model(stated, Shard())
     weight_map = plugin.weight_map(stated)
     header, weights = _weights(model, opened, weight_map)
     packing = _packing(model, header, weights, config, options, device)
-    exact = options.quality == "exact" and config.torch_dtype == "auto"
-    dtype = torch.float32 if packing.kinds or exact else resolve_dtype(config.torch_dtype, device)
-    kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
+    dtype, kv_dtype = _dtypes(config, options, device, packed=bool(packing.kinds))
     specs = plugin.cache_specs(stated, kv_dtype, Shard())
     ranks, vocabulary = options.tensor_parallel_size, options.keep_vocabulary or 0
     give_serving(model, Serving(specs, asked_ranks=ranks, asked_vocabulary=vocabulary))
@@ -139,11 +154,11 @@ def prepare_model(
     at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds), legal_ranks=legal)
     techniques = choose(at, plugin.techniques(stated), grants)
     apply_all(techniques, model, stated, "plan")
-    weight_bytes = _weight_bytes(model, header, weights, packing, device, dtype)
-    stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
+    sizes = _weight_sizes(at, header, weights, packing)
+    blocks = {name: packing.nbytes(weights.targets[name]) for name in packing.kinds}
     images = media_processor(plugin, stated, opened.source.path)
     at = replace(at, model=divided(at, plugin, kv_dtype, techniques))
-    plan = _plan(at, plugin, _budget(device, limits), weight_bytes, sum(stacked), images)
+    plan, pages = _plan(at, plugin, _budget(device, limits), sizes, images)
     return Prepared(
         plugin,
         stated,
@@ -154,42 +169,75 @@ def prepare_model(
         at.model,
         weight_map,
         packing,
-        sum(packing.nbytes(weights.targets[name]) for name in packing.kinds),
+        sum(blocks.values()),
         device,
         dtype,
         techniques,
         plan,
         images,
-        stacked if plan.mapped else [],
+        list(sizes.experts) if plan.mapped else [],
         stack_key(weights, packing.kinds, opened.source.path) if plan.mapped else "",
+        pages,
+        page_key(pages, weights, packing, dtype, opened.source.path) if pages else "",
+    )
+
+
+def _configuration(
+    plugin: ModelPlugin, config: Any, options: RuntimeOptions, opened: OpenedModel | DescribedModel
+) -> Any:
+    """The checkpoint's, with the options of `config`."""
+    path = str(opened.source.path)
+    if not plugin.manifest.fallback and not claims_checkpoint(plugin.manifest, opened.raw):
+        raise UnsupportedArchitecture(path, f"not a checkpoint that plugin {plugin.manifest.name!r} runs")
+    stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.header)
+    stated = stated.with_options_of(config)
+    stated.model_name = stated.model_name or opened.source.name
+    check_names(options)
+    return without_disabled(stated, options)
+
+
+def _dtypes(
+    config: Any, options: RuntimeOptions, device: torch.device, *, packed: bool
+) -> tuple[torch.dtype, torch.dtype]:
+    """Of activations and dense weights, and of keys and values."""
+    exact = options.quality == "exact" and config.torch_dtype == "auto"
+    dtype = torch.float32 if packed or exact else resolve_dtype(config.torch_dtype, device)
+    return dtype, resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=packed)
+
+
+def _weight_sizes(
+    at: Situation, header: CheckpointHeader, weights: WeightPlan, packing: Packing
+) -> WeightSizes:
+    """Before the model is divided over ranks."""
+    request = PagingRequest.of(at)
+    return WeightSizes(
+        request,
+        weight_bytes(at.model, weights, packing, at.device, at.dtype),
+        loading_bytes(header, weights, packing, at.dtype, read_ahead(at.config, packing)),
+        tuple(packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)),
+        layers_of(request, at.model, weights, packing, at.dtype),
     )
 
 
 def _plan(
-    at: Situation,
-    plugin: ModelPlugin,
-    budget: Budget,
-    weight_bytes: int,
-    stacked_bytes: int,
-    images: MediaProcessor | None,
-) -> MemoryPlan:
-    """The memory plan; `stacked_bytes` of experts lie on the disk where that was asked for or nothing else fits."""
+    at: Situation, plugin: ModelPlugin, budget: Budget, sizes: WeightSizes, images: MediaProcessor | None
+) -> tuple[MemoryPlan, PagePlan | None]:
+    """The memory plan, and which layers are on the disk by it."""
+    serving = serving_of(at.model)
     planned = partial(
         plan_memory,
         at.config,
-        serving_of(at.model),
+        serving,
         at.options,
         budget,
-        weight_bytes,
         itemsize=at.dtype.itemsize,
         reuse=plugin.prefix_policy(at.config).reuse,
         images=images,
         scratch=partial(scratch_of, at.model, at.dtype.itemsize),
     )
-    plan = planned(mapped_bytes=stacked_bytes if at.options.experts == "disk" else 0)
-    if at.options.experts == "auto" and stacked_bytes and not plan.fits:
-        return planned(mapped_bytes=stacked_bytes)
-    return plan
+    plan, pages = place_weights(at.config.model_name, sizes, planned)
+    serving.disk_bytes = plan.mapped + plan.paged
+    return plan, pages
 
 
 def media_processor(plugin: ModelPlugin, stated: Any, path: Path) -> MediaProcessor | None:
@@ -233,40 +281,6 @@ def _packing(
     if quantization is not None and not packing.kinds:
         raise UsageError(f"quantize {options.quantize}: no weight of this model can be held in blocks")
     return packing
-
-
-def _weight_bytes(
-    model: nn.Module,
-    header: CheckpointHeader,
-    weights: WeightPlan,
-    packing: Packing,
-    device: torch.device,
-    dtype: torch.dtype,
-) -> int:
-    """All parameters as they will lie in memory, and what loading holds beside them for a moment: the largest tensor,
-    where weights are packed one more.
-    """
-    total = 0
-    for name, parameter in model.named_parameters(remove_duplicate=False):
-        if name in packing.kinds:
-            total += packing.nbytes(weights.targets[name])
-        elif name not in weights.tied:
-            owner = model.get_submodule(name.rpartition(".")[0])
-            kept = owner.parameter_dtype if isinstance(owner, KeepsDtype) else dtype
-            total += parameter.numel() * kept.itemsize
-    if device.type == "cpu" and dtype == torch.bfloat16:
-        # A tied head is packed for the matrix product while the embedding keeps its rows.
-        tied = {name.rpartition(".")[0] for name in weights.tied}
-        total += sum(
-            module.in_features * module.out_features * dtype.itemsize
-            for name, module in model.named_modules()
-            if name in tied and isinstance(module, Linear)
-        )
-    if packing.kinds:
-        # What is read at once: a tensor, or a few matrices of a stack.
-        return total + 2 * max(reading.nbytes for reading in plan_readings(weights, header.tensors))
-    largest = max((info.num_elements for info in header.tensors.values()), default=0)
-    return total + largest * dtype.itemsize
 
 
 def scratch_of(model: nn.Module, itemsize: int, tokens: int, sequences: int, context: int) -> int:

@@ -7,6 +7,7 @@ import torch
 from torch import nn
 
 from inference_pio.engine.updates import EngineStats
+from inference_pio.layers.paged import pagers_of
 from inference_pio.layers.protocol import TakesQuantized, TakesStacks
 from inference_pio.loader.prefix_store import PrefixStore
 from inference_pio.loader.store import ModelStore, free_bytes
@@ -62,10 +63,14 @@ def compute_stats(engine: EngineStats | None) -> dict[str, float]:
 
 
 def disk_stats(
-    opened: OpenedModel | None, store: ModelStore, prefixes: PrefixStore | None
+    opened: OpenedModel | None, store: ModelStore, prefixes: PrefixStore | None, model: nn.Module | None
 ) -> dict[str, float]:
-    """Bytes; blocks of prefixes, where they are kept on the disk."""
+    """Bytes; blocks of prefixes, where they are kept on the disk; seconds that computations waited for layers there."""
+    pagers = pagers_of(model) if model is not None else []
+    counts = [pager.counts() for pager in pagers]
     return {
+        "paged_read_bytes": sum(count.read_bytes for count in counts),
+        "paged_wait_seconds": sum(count.waited_seconds for count in counts),
         "model_bytes": sum(tensor.nbytes for tensor in opened.checkpoint.tensors.values()) if opened else 0,
         "model_cache_bytes": store.disk_usage_bytes(),
         "model_cache_limit_bytes": store.limit_bytes if store.limit_bytes is not None else float("inf"),
@@ -75,11 +80,15 @@ def disk_stats(
 
 
 def loaded_weight_bytes(model: nn.Module) -> int:
-    """Bytes of all weights as they lie in memory, each storage once."""
+    """Bytes of all weights as they lie in memory, each storage once; what layers on the disk share counts as it is."""
     storages = {parameter.data_ptr(): parameter.nbytes for parameter in model.parameters()}
     for module in model.modules():
         if isinstance(module, TakesQuantized) and module.packed is not None:
             storages[module.packed.address] = module.packed.nbytes
         if isinstance(module, TakesStacks):
             storages |= {stack.address: stack.nbytes for stack in module.stacks.values()}
+    for pager in pagers_of(model):
+        places = range(pager.memory.data_ptr(), pager.memory.data_ptr() + pager.memory.nbytes)
+        storages = {address: size for address, size in storages.items() if address not in places}
+        storages[places.start] = len(places)
     return sum(storages.values())
