@@ -6,7 +6,7 @@ The text is Shakespeare's sonnets in part (public domain), in the excerpt that t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from importlib import resources
 
@@ -18,6 +18,7 @@ from inference_pio.benchmarks.command import Settings
 from inference_pio.benchmarks.loaded import LoadedModel
 from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.workload import Suite
+from inference_pio.cache.specs import CacheSpec
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.serving import serving_of
 
@@ -68,20 +69,26 @@ def measure(suite: Suite, settings: Settings) -> Report:
 @torch.inference_mode()
 def score(loaded: LoadedModel, ids: list[int]) -> Scores:
     """Score a text in chunks, each attending to those before it through a cache of its own."""
-    device = loaded.device
-    specs = serving_of(loaded.model).cache_specs
-    caches = [spec.allocate(-(-len(ids) // _BLOCK), _BLOCK, 1, device) for spec in specs]
-    tokens = torch.tensor(ids, device=device)
-    keeps_state = any(spec.bytes_per_sequence() for spec in specs)
-    slot = torch.zeros(1, dtype=torch.int64, device=device) if keeps_state else None
+    tokens = torch.tensor(ids, device=loaded.device)
     nll, best = [], []
-    for start in range(0, len(ids), _CHUNK):
-        logits = loaded.model(_chunk(tokens, start, slot), caches)
+    for start, logits in each_chunk(loaded, tokens, serving_of(loaded.model).cache_specs):
         following = tokens[start + 1 : start + 1 + _CHUNK]
         logits = logits[: len(following)]
         nll.append(functional.cross_entropy(logits, following, reduction="none").cpu())
         best.append(logits.argmax(dim=-1).cpu())
     return Scores(torch.cat(nll), torch.cat(best))
+
+
+def each_chunk(
+    loaded: LoadedModel, tokens: Tensor, specs: Sequence[CacheSpec]
+) -> Iterator[tuple[int, Tensor]]:
+    """Each chunk's first place and the logits [tokens, vocab_size] of all its tokens, over fresh caches of `specs`."""
+    device = tokens.device
+    caches = [spec.allocate(-(-len(tokens) // _BLOCK), _BLOCK, 1, device) for spec in specs]
+    keeps_state = any(spec.bytes_per_sequence() for spec in specs)
+    slot = torch.zeros(1, dtype=torch.int64, device=device) if keeps_state else None
+    for start in range(0, len(tokens), _CHUNK):
+        yield start, loaded.model(_chunk(tokens, start, slot), caches)
 
 
 def same_best(loaded: LoadedModel, prompts: Sequence[list[int]], answers: Sequence[list[int]]) -> float:

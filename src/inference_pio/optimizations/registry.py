@@ -8,7 +8,7 @@ from types import MappingProxyType
 from inference_pio.optimizations.attention.flash_attention import FlashAttention
 from inference_pio.optimizations.attention.paged_attention import PagedAttentionInPlace
 from inference_pio.optimizations.hardware.fused_layers import FusedLayerNorm
-from inference_pio.optimizations.memory.kv_compression import KVInt8
+from inference_pio.optimizations.memory.kv_compression import KVInt4, KVInt8
 from inference_pio.optimizations.memory.prefix_caching import PrefixCaching
 from inference_pio.optimizations.technique import Technique
 
@@ -17,6 +17,7 @@ _IN_ORDER: tuple[Technique, ...] = (
     PagedAttentionInPlace(),
     FusedLayerNorm(),
     KVInt8(),
+    KVInt4(),
     PrefixCaching(),
 )
 
