@@ -17,6 +17,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from inference_pio import ops
+from inference_pio.ops.kept_heads import quantize_heads
 
 HIDDEN, HEADS, KV_HEADS, HEAD_DIM, INTERMEDIATE, BLOCK = 576, 9, 3, 64, 1536, 32
 DTYPE = torch.bfloat16
@@ -38,7 +39,8 @@ def main() -> None:
             ("prefill, 1 sequence of 1024", [1024], [1024]),
         ):
             show(name, attention(queries, lengths), sdpa(queries, lengths))
-            show(f"{name}, int8", attention(queries, lengths, whole=True))
+            for kind, dtype in (("int8", torch.int8), ("int4", torch.uint8)):
+                show(f"{name}, {kind}", attention(queries, lengths, kept=dtype))
             show(f"{name}, window 512", attention(queries, lengths, window=512))
         for outputs in (960, 3072, 49152):
             for tokens in (1, 32):
@@ -81,18 +83,22 @@ def rows(tokens: int) -> dict[str, Callable[[], Any]]:
 
 
 def attention(
-    queries: Sequence[int], lengths: Sequence[int], *, whole: bool = False, window: int | None = None
+    queries: Sequence[int],
+    lengths: Sequence[int],
+    *,
+    kept: torch.dtype = DTYPE,
+    window: int | None = None,
 ) -> Callable[[], Tensor]:
-    """`whole`: keys and values in int8, activations in float32."""
+    """`kept`: dtype of keys and values; activations are float32 beside whole numbers."""
     used = -(-max(lengths) // BLOCK)
     k_cache, v_cache = (randn(used * len(lengths), KV_HEADS, BLOCK, HEAD_DIM) for _ in range(2))
     tables = torch.randperm(used * len(lengths)).to(torch.int32).view(len(lengths), used)
     starts = torch.tensor([0, *queries]).cumsum(0).to(torch.int32)
     where = (tables, starts, torch.tensor(lengths, dtype=torch.int32))
     q, scales = randn(sum(queries), HEADS, HEAD_DIM), None
-    if whole:
-        k_cache, v_cache, q = (k_cache * 40).to(torch.int8), (v_cache * 40).to(torch.int8), q.float()
-        scales = torch.full((len(k_cache), KV_HEADS, 2, BLOCK), 1 / 40)
+    if kept in ops.WHOLE_NUMBERS:
+        (k_cache, k_scales), (v_cache, v_scales) = (quantize_heads(x, kept) for x in (k_cache, v_cache))
+        q, scales = q.float(), torch.stack((k_scales, v_scales), dim=2)
     scale, longest = HEAD_DIM**-0.5, (max(queries), max(lengths))
     return lambda: ops.paged_attention(q, k_cache, v_cache, *where, scale, *longest, scales, window)
 

@@ -22,6 +22,9 @@ def test_planned_bytes_are_allocated_bytes(dtype):
     assert not caches[0].rows.any()
 
 
-def test_a_row_is_not_kept_in_whole_numbers():
-    with pytest.raises(ConfigError, match="kv_cache_dtype auto, bfloat16 or float32"):
-        PagedLatent(512, 64, torch.int8)
+@pytest.mark.parametrize(("dtype", "name"), [(torch.int8, "int8"), (torch.uint8, "int4")])
+def test_a_row_is_not_kept_in_whole_numbers(dtype, name):
+    with pytest.raises(
+        ConfigError, match=f"not kept in {name}: use kv_cache_dtype auto, bfloat16 or float32"
+    ):
+        PagedLatent(512, 64, dtype)

@@ -30,7 +30,7 @@ class State:
     budget=st.integers(0, 2**21),
     heads=st.integers(1, 4),
     layers=st.integers(0, 3),
-    dtype=st.sampled_from([torch.bfloat16, torch.int8]),
+    dtype=st.sampled_from([torch.bfloat16, torch.int8, torch.uint8]),
     state=st.integers(0, 5000),
     block_size=st.integers(1, 32),
     max_num_seqs=st.integers(1, 9),
@@ -45,7 +45,7 @@ def test_planned_bytes_are_allocated_bytes(
         plan = plan_cache(budget, specs, **sizes)
     except ResourceError:
         blocks = -(-max_model_len // block_size)
-        per_head = 8 * 2 if dtype == torch.bfloat16 else 8 + 4
+        per_head = {torch.bfloat16: 8 * 2, torch.int8: 8 + 2, torch.uint8: 8 // 2 + 2}[dtype]
         assert blocks * block_size * 2 * heads * per_head * layers + state > budget
         return
     caches = [

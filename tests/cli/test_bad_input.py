@@ -144,7 +144,7 @@ def test_broken_config_json(cli: Any, make_model: Callable[..., Path]) -> None:
         (["--quantize", ""], ["quantize must be int8 or int4"]),
         (
             ["--kv-cache-dtype", "int3"],
-            ["kv_cache_dtype must be one of auto, float32, bfloat16, int8", "'int3'"],
+            ["kv_cache_dtype must be one of auto, float32, bfloat16, int8, int4", "'int3'"],
         ),
         (["--temprature", "1"], ["no such option: --temprature", "did you mean --temperature?"]),
     ],
@@ -162,10 +162,14 @@ def test_wrong_device(cli: Any, tiny: Path) -> None:
 
 
 def test_keys_and_values_beside_which_activations_cannot_be_read(cli: Any, tiny: Path) -> None:
-    for asked in ("float32", "int8"):
-        options = ("--dtype", "bfloat16", "--kv-cache-dtype", asked)
+    for kind, asked, beside in (
+        ("bfloat16", "float32", "float32"),
+        ("float16", "int8", "float32 or bfloat16"),
+        ("float16", "int4", "float32 or bfloat16"),
+    ):
+        options = ("--dtype", kind, "--kv-cache-dtype", asked)
         for verb in (("run", tiny, "hello"), ("plan", tiny)):
-            cli(*verb, *options).complains(USAGE, f"kv_cache_dtype {asked} goes with float32 activations")
+            cli(*verb, *options).complains(USAGE, f"kv_cache_dtype {asked} goes with {beside} activations")
 
 
 def test_quantising_without_native_kernels(cli: Any, tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:

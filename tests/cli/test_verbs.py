@@ -264,11 +264,14 @@ def test_plan_knows_weights_in_blocks(cli: Any, tiny: Path) -> None:
         assert f"in blocks of {kind}" in cli("plan", tiny, "--quantize", asked).out
     exact = json.loads(cli("plan", tiny, "--json", "--quantize", "int8", "--kv-cache-dtype", "float32").out)
     assert (exact["kv_dtype"], exact["kv_cache"]) == ("float32", plain["kv_cache"])
-    options = ("--dtype", "float32", "--kv-cache-dtype", "int8")
-    whole = json.loads(cli("plan", tiny, "--json", *options).out)
-    assert whole["kv_dtype"] == "int8"
-    assert whole["kv_cache"] * 16 * 4 == plain["kv_cache"] * (16 + 4), "heads of 16 numbers, and a scale"
-    assert ", int8" in cli("plan", tiny, *options).out
+    for name, per_head in (("int8", 16), ("int4", 8)):
+        options = ("--dtype", "float32", "--kv-cache-dtype", name)
+        whole = json.loads(cli("plan", tiny, "--json", *options).out)
+        assert whole["kv_dtype"] == name
+        assert whole["kv_cache"] * 16 * 4 == plain["kv_cache"] * (per_head + 2), (
+            "heads of 16 numbers, and a scale"
+        )
+        assert f", {name}" in cli("plan", tiny, *options).out
 
 
 class Screen(io.StringIO):

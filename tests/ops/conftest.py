@@ -9,14 +9,16 @@ import pytest
 import torch
 from torch import Tensor
 
+from inference_pio import ops
 from inference_pio.ops import native
+from inference_pio.ops.kept_heads import quantize_heads
 
 
 @dataclass(frozen=True)
 class Paged:
     """One attention call; `k` and `v` hold each sequence's own keys and values, [length, M, H], as they were stored.
 
-    A cache of int8 has `scales`, activations are float32 then.
+    A cache of whole numbers has `scales`; the other numbers are float32 then, unless `activations` says otherwise.
     """
 
     q: Tensor
@@ -36,9 +38,7 @@ class Paged:
         at = torch.arange(len(rows))
         block, offset = self.block_tables[s].long()[at // cache.shape[2]], at % cache.shape[2]
         if self.scales is not None:
-            scale = rows.abs().amax(dim=-1) / 127
-            self.scales[block, :, which, offset] = scale
-            rows = (rows / scale[..., None]).round()
+            rows, self.scales[block, :, which, offset] = quantize_heads(rows, cache.dtype)
         cache[block, :, offset] = rows.to(cache.dtype)
 
     def call(self) -> tuple[object, ...]:
@@ -71,18 +71,19 @@ class MakePaged:
         dtype: torch.dtype = torch.float32,
         garbage: float = float("nan"),
         seed: int = 0,
+        activations: torch.dtype = torch.float32,
     ) -> Paged:
         rng = torch.Generator().manual_seed(seed)
         num_heads, num_kv_heads = heads
-        whole = dtype == torch.int8
+        whole = dtype in ops.WHOLE_NUMBERS
 
         def randn(*shape: int) -> Tensor:
-            return torch.randn(*shape, generator=rng).to(torch.float32 if whole else dtype)
+            return torch.randn(*shape, generator=rng).to(activations if whole else dtype)
 
         used = [-(-length // block_size) for length in lengths]
-        shape = (sum(used) + 3, num_kv_heads, block_size, head_dim)
+        shape = (sum(used) + 3, num_kv_heads, block_size, ops.kept_width(head_dim, dtype))
         k_cache, v_cache = (torch.full(shape, 99 if whole else garbage, dtype=dtype) for _ in range(2))
-        scales = torch.full((*shape[:2], 2, block_size), garbage) if whole else None
+        scales = torch.full((*shape[:2], 2, block_size), garbage, dtype=ops.SCALE_DTYPE) if whole else None
         order = torch.randperm(shape[0], generator=rng).tolist()
         tables = torch.zeros(len(lengths), max(used) + 2, dtype=torch.int32)
         keys, values = [], []

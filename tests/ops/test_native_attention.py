@@ -13,7 +13,8 @@ from inference_pio import ops
 pytestmark = pytest.mark.usefixtures("isa")
 # Relative to the largest output. bfloat16: weights and result are rounded to 8 bits each.
 BOUND = {torch.float32: 1e-5, torch.bfloat16: 2 * 2.0**-8}
-DTYPES = [torch.float32, torch.bfloat16, torch.int8]  # of the cache
+WHOLE = list(ops.WHOLE_NUMBERS)
+DTYPES = [torch.float32, torch.bfloat16, *WHOLE]  # of the cache
 HEADS = [(4, 4), (9, 3), (5, 1)]
 WINDOWS = [None, 1, 100, 321]
 
@@ -21,7 +22,7 @@ WINDOWS = [None, 1, 100, 321]
 @pytest.fixture(scope="module")
 def agree(isa):
     """Whole numbers meet bfloat16 where the processor multiplies it, floats elsewhere."""
-    bound = BOUND | {torch.int8: BOUND[torch.bfloat16 if isa == "avx512_bf16" else torch.float32]}
+    bound = BOUND | dict.fromkeys(WHOLE, BOUND[torch.bfloat16 if isa == "avx512_bf16" else torch.float32])
 
     def check(batch, window=None):
         got = ops.paged_attention(*batch.call(), window=window)
@@ -29,7 +30,7 @@ def agree(isa):
             want = ops.paged_attention(*batch.call(), window=window)
         assert got.dtype == want.dtype == batch.q.dtype
         difference = (got.float() - want.float()).abs().max() / want.float().abs().max()
-        assert difference <= bound[batch.k_cache.dtype]
+        assert difference <= max(bound[batch.k_cache.dtype], BOUND[batch.q.dtype])
 
     return check
 
@@ -38,6 +39,8 @@ def agree(isa):
 @pytest.mark.parametrize("heads", HEADS)
 @pytest.mark.parametrize("head_dim", [6, 8, 14, 16, 48, 64, 80, 96, 128, 256])
 def test_every_head_size(make_paged, agree, head_dim, heads, dtype):
+    if dtype == torch.uint8 and head_dim % 8:
+        return  # refused: see below
     agree(make_paged([1, 1, 9, 70], [1, 300, 9, 90], heads=heads, head_dim=head_dim, dtype=dtype))
 
 
@@ -53,6 +56,13 @@ def test_every_head_size(make_paged, agree, head_dim, heads, dtype):
 def test_any_batch(make_paged, agree, sequences, heads, head_dim, block_size, dtype, window):
     queries, lengths = [q for q, _ in sequences], [q + known for q, known in sequences]
     agree(make_paged(queries, lengths, heads, head_dim, block_size, dtype), window)
+
+
+@pytest.mark.parametrize("window", WINDOWS)
+@pytest.mark.parametrize("dtype", WHOLE)
+def test_whole_numbers_beside_bfloat16(make_paged, agree, dtype, window):
+    sizes = {"heads": (9, 3), "head_dim": 64, "activations": torch.bfloat16}
+    agree(make_paged([1, 5, 300], [700, 70, 300], dtype=dtype, **sizes), window)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
@@ -132,7 +142,7 @@ def test_what_lies_before_a_window_is_neither_read_nor_looked_up(make_paged, dty
         before = first // 64 * 64 // 16
         blocks = batch.block_tables[s, :before].long()
         for cache in (batch.k_cache, batch.v_cache):
-            cache[blocks] = 99 if dtype == torch.int8 else float("nan")
+            cache[blocks] = 99 if dtype in WHOLE else float("nan")
         if batch.scales is not None:
             batch.scales[blocks] = float("nan")
         batch.block_tables[s, :before] = -1
@@ -144,9 +154,19 @@ def test_what_lies_before_a_window_is_neither_read_nor_looked_up(make_paged, dty
         ops.paged_attention(*batch.call(), window=0)
 
 
-def test_whole_numbers_cost_little_precision(make_paged):
-    """Of normal numbers a value is off by 0.6 % and a weight by as much: 0.9 % together, beside exact attention."""
-    batch = make_paged([1, 5, 300], [400, 70, 300], heads=(9, 3), head_dim=64, dtype=torch.int8)
+@pytest.mark.parametrize(("dtype", "most"), [(torch.int8, 0.012), (torch.uint8, 0.2)])
+@pytest.mark.parametrize("loud", [1, 100])
+def test_whole_numbers_cost_little_precision(make_paged, dtype, most, loud):
+    """Of normal numbers in 8 bits a value is off by 0.6 % and a weight by as much: 0.9 % together, beside exact
+    attention. In 4 bits it is 16 times that. A channel of keys that is louder than the others, to which queries are
+    deaf, makes less of a difference than it is louder: it is spread over all before numbers are rounded.
+    """
+    batch = make_paged([1, 5, 300], [400, 70, 300], heads=(9, 3), head_dim=64, dtype=dtype)
+    if loud > 1:
+        batch.q[..., 7], most = 0, 10 * most
+        for s, keys in enumerate(batch.k):
+            keys[..., 7] = loud
+            batch.store(s, 0, keys)
     got = ops.paged_attention(*batch.call())
     for s, length in enumerate(batch.seq_lens.tolist()):
         rows = slice(*batch.query_start[s : s + 2].tolist())
@@ -155,11 +175,12 @@ def test_whole_numbers_cost_little_precision(make_paged):
         )
         q, k, v = (x.transpose(0, 1)[None] for x in (batch.q[rows], batch.k[s], batch.v[s]))
         want = F.scaled_dot_product_attention(q, k, v, mask, enable_gqa=True)[0].transpose(0, 1)
-        assert (got[rows] - want).square().mean().sqrt() <= 0.012 * want.square().mean().sqrt()
+        assert (got[rows] - want).square().mean().sqrt() <= most * want.square().mean().sqrt()
 
 
-def test_a_scale_that_is_not_a_number_stays_in_its_sequence_and_zeros_stay_zeros(make_paged):
-    batch = make_paged([1, 1, 1], [300, 40, 7], head_dim=64, dtype=torch.int8)
+@pytest.mark.parametrize("dtype", WHOLE)
+def test_a_scale_that_is_not_a_number_stays_in_its_sequence_and_zeros_stay_zeros(make_paged, dtype):
+    batch = make_paged([1, 1, 1], [300, 40, 7], head_dim=64, dtype=dtype)
     clean = ops.paged_attention(*batch.call())
     batch.scales[batch.block_tables[0, 0], :, 0, 3] = float("nan")
     batch.scales[batch.block_tables[1, 1], :, 1, 3] = float("inf")
@@ -168,7 +189,8 @@ def test_a_scale_that_is_not_a_number_stays_in_its_sequence_and_zeros_stay_zeros
     batch.scales[batch.block_tables[2, 0], :, 1] = 0.0
     got = ops.paged_attention(*batch.call())
     assert got[0].isnan().all()
-    assert got[1].isnan().all()
+    assert not got[1].isfinite().any()
+    assert got[1].isnan().all() or dtype == torch.uint8  # which has no zero that infinity could meet
     assert not got[2].any()
     batch.block_tables[0] = batch.block_tables[2]
     batch.seq_lens[0] = 7
@@ -206,12 +228,19 @@ def test_an_index_outside_is_refused(make_paged, change, words):
 def test_scales_belong_to_whole_numbers(make_paged):
     whole, floats = make_paged([1], [20], dtype=torch.int8), make_paged([1], [20])
     for batch, scales, words in (
-        (whole, None, "scales belong to a cache of dtype Char, not Char: it has none"),
-        (floats, whole.scales, "scales belong to a cache of dtype Char, not Float"),
+        (whole, None, "scales belong to a cache of dtype Char or Byte, not Char: it has none"),
+        (floats, whole.scales, "scales belong to a cache of dtype Char or Byte, not Float"),
         (whole, whole.scales[:, :, :1].contiguous(), "scales has size 1 in dimension 2, expected 2"),
-        (whole, whole.scales.double(), "scales has dtype Double, expected Float"),
+        (whole, whole.scales.float(), "scales has dtype Float, expected BFloat16"),
     ):
         with pytest.raises(RuntimeError, match=words):
             ops.paged_attention(*batch.call()[:-1], scales)
-    with pytest.raises(RuntimeError, match="cache has dtype Char, expected BFloat16 like the activations"):
-        ops.paged_attention(whole.q.bfloat16(), *whole.call()[1:])
+    with pytest.raises(RuntimeError, match="cache has dtype Float, expected BFloat16 like the activations"):
+        ops.paged_attention(floats.q.bfloat16(), *floats.call()[1:])
+    half = make_paged([1], [20], head_dim=16, dtype=torch.uint8)
+    for width, words in (
+        (24, "cache has size 8 in dimension 3, expected 12"),
+        (14, "head_dim is 14, expected a mult"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            ops.paged_attention(torch.zeros(1, 4, width), *half.call()[1:])

@@ -59,9 +59,11 @@ class Layer:
         self.norm = torch.rand(D)
         self.table = torch.cat((torch.rand(64, H // 2), torch.rand(64, H // 2)), dim=1)
         shape = (2, 3 * T, KV_HEADS, 16, H)
-        whole = dtype == torch.int8
-        self.k, self.v = (torch.randn(shape).mul(30 if whole else 1).to(dtype) for _ in range(2))
-        self.scales = torch.rand(*shape[:3], 2, 16) / 30 if whole else None
+        whole = dtype in ops.WHOLE_NUMBERS
+        shape = (*shape[:-1], ops.kept_width(H, dtype))
+        bits = torch.int8 if whole else dtype
+        self.k, self.v = (torch.randn(shape).mul(30 if whole else 1).to(bits).view(dtype) for _ in range(2))
+        self.scales = (torch.rand(*shape[:3], 2, 16) / 30).to(ops.SCALE_DTYPE) if whole else None
         self.caches = [cache for cache in (self.k, self.v, self.scales) if cache is not None]
 
     def step(self, at: Inputs) -> Tensor:
@@ -91,7 +93,7 @@ class Recorded(ops.RecordedStep):
         super().__init__(lambda: layer.step(self.at))
 
 
-@pytest.mark.parametrize("cache_dtype", [torch.bfloat16, torch.float32, torch.int8])
+@pytest.mark.parametrize("cache_dtype", [torch.bfloat16, torch.float32, *ops.WHOLE_NUMBERS])
 def test_replays_equal_the_operations_bit_for_bit(cache_dtype: torch.dtype) -> None:
     torch.manual_seed(0)
     layer = Layer(cache_dtype)

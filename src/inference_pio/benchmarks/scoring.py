@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from inference_pio.benchmarks.loaded import LoadedModel
+from inference_pio.cache.specs import CacheSpec
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.serving import serving_of
 
@@ -48,11 +49,12 @@ class Scorer:
 
     Args:
         longest: tokens that a sequence may have.
+        specs: of caches in place of the model's own.
     """
 
-    def __init__(self, loaded: LoadedModel, longest: int) -> None:
+    def __init__(self, loaded: LoadedModel, longest: int, specs: Sequence[CacheSpec] | None = None) -> None:
         self._model, self._device = loaded.model, loaded.device
-        specs = serving_of(loaded.model).cache_specs
+        specs = specs or serving_of(loaded.model).cache_specs
         self._longest, self._blocks = longest, -(-longest // _BLOCK)
         self._caches = [spec.allocate(self._blocks, _BLOCK, 1, loaded.device) for spec in specs]
         keeps_state = any(spec.bytes_per_sequence() for spec in specs)
@@ -67,6 +69,10 @@ class Scorer:
             nll.append(functional.cross_entropy(logits.float(), following, reduction="none").cpu())
             best.append(logits.argmax(dim=-1).cpu())
         return Scores(torch.cat(nll), torch.cat(best))
+
+    def logits(self, ids: Sequence[int]) -> Iterator[Tensor]:
+        """Those of all tokens, [n, V] of some at a time."""
+        return (logits for _, logits in self._logits(ids, 0, len(ids)))
 
     def after(self, ids: Sequence[int]) -> Tensor:
         """Log-probabilities [V] of the token that follows `ids`."""

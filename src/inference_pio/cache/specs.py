@@ -10,8 +10,8 @@ goes on from what its slot holds, which is what it left there or a copy that the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -21,7 +21,6 @@ from torch import Tensor
 from inference_pio import ops
 from inference_pio.errors import ConfigError, PluginError
 
-_SCALE = torch.float32
 _STATE = torch.float32
 
 
@@ -90,9 +89,10 @@ class KVCache:
     A token's slot is `block * block_size + offset`. Tokens of a head lie side by side, so that decoding one
     sequence reads memory in order.
 
-    Whole numbers (int8) have scales, float32 [num_blocks, num_kv_heads, 2, block_size], those of keys first: a token's
-    key is `k * scale`. They lie in a tensor of their own because rows of H bytes are then whole cache lines, and those
-    of a head's block side by side because attention takes them as vectors, one scale per lane as one key per lane.
+    Whole numbers (int8, or uint8 with two numbers of 4 bits in a byte and half as many columns) have scales, bfloat16
+    [num_blocks, num_kv_heads, 2, block_size], those of keys first (`ops.kept_heads`). They lie in a tensor of their own
+    because rows of H bytes are then whole cache lines, and those of a head's block side by side because attention takes
+    them as vectors, one scale per lane as one key per lane.
     """
 
     k: Tensor
@@ -102,25 +102,44 @@ class KVCache:
 
 @dataclass(frozen=True)
 class PagedKV:
-    """Keys and values of every token, in blocks; in int8, each of a head's with a scale of its own."""
+    """Keys and values of every token, in blocks; in whole numbers, each of a head's with a scale of its own.
+
+    dtype  of a float, or int8, or uint8, which stands for two numbers of 4 bits
+
+    Raises:
+        ConfigError: 4 bits, and heads that do not divide into words of eight numbers.
+    """
 
     num_kv_heads: int
     head_dim: int
     dtype: torch.dtype
 
+    def __post_init__(self) -> None:
+        if self.dtype == torch.uint8 and self.head_dim % 8:
+            raise ConfigError(
+                f"int4 keys and values come in words of 8, and heads of {self.head_dim} are no multiple of 8: use "
+                f"kv_cache_dtype int8 or auto"
+            )
+
+    @property
+    def scaled(self) -> bool:
+        return self.dtype in ops.WHOLE_NUMBERS
+
     def bytes_per_token(self) -> int:
-        scale = _SCALE.itemsize if self.dtype == torch.int8 else 0
-        return 2 * self.num_kv_heads * (self.head_dim * self.dtype.itemsize + scale)
+        scale = ops.SCALE_DTYPE.itemsize if self.scaled else 0
+        return (
+            2 * self.num_kv_heads * (ops.kept_width(self.head_dim, self.dtype) * self.dtype.itemsize + scale)
+        )
 
     def bytes_per_sequence(self) -> int:
         return 0
 
     def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> KVCache:  # noqa: ARG002
-        shape = (num_blocks, self.num_kv_heads, block_size, self.head_dim)
+        shape = (num_blocks, self.num_kv_heads, block_size, ops.kept_width(self.head_dim, self.dtype))
         k, v = (_zeros(shape, self.dtype, device) for _ in range(2))
-        if self.dtype != torch.int8:
+        if not self.scaled:
             return KVCache(k, v)
-        return KVCache(k, v, _zeros((num_blocks, self.num_kv_heads, 2, block_size), _SCALE, device))
+        return KVCache(k, v, _zeros((num_blocks, self.num_kv_heads, 2, block_size), ops.SCALE_DTYPE, device))
 
 
 @dataclass(frozen=True)
@@ -139,7 +158,7 @@ class PagedLatent:
     """What latent attention keeps of every token, in blocks.
 
     Raises:
-        ConfigError: int8, in which a latent and a rotary key would have to share one scale.
+        ConfigError: whole numbers, in which a latent and a rotary key would have to share one scale.
     """
 
     latent_dim: int
@@ -147,9 +166,10 @@ class PagedLatent:
     dtype: torch.dtype
 
     def __post_init__(self) -> None:
-        if self.dtype == torch.int8:
+        if self.dtype in ops.WHOLE_NUMBERS:
             raise ConfigError(
-                "a latent cache is not kept in int8: use kv_cache_dtype auto, bfloat16 or float32"
+                f"a latent cache is not kept in {kv_dtype_name(self.dtype)}: "
+                f"use kv_cache_dtype auto, bfloat16 or float32"
             )
 
     def bytes_per_token(self) -> int:
@@ -265,6 +285,26 @@ class RecurrentState:
         return StateCache(
             conv, _zeros((num_slots, self.num_heads, self.key_dim, self.value_dim), _STATE, device)
         )
+
+
+def with_kv_dtype(
+    specs: Sequence[CacheSpec], dtype_of: Callable[[int], torch.dtype | None]
+) -> tuple[CacheSpec, ...]:
+    """The same specs with keys and values in a dtype of each layer's own; latents and states stay as they are.
+
+    Args:
+        specs: of all layers, in their order.
+        dtype_of: the dtype of layer i's keys and values; None: as they are.
+    """
+    return tuple(
+        replace(spec, dtype=dtype_of(layer) or spec.dtype) if isinstance(spec, PagedKV) else spec
+        for layer, spec in enumerate(specs)
+    )
+
+
+def kv_dtype_name(dtype: torch.dtype) -> str:
+    """As `kv_cache_dtype` has it."""
+    return "int4" if dtype == torch.uint8 else str(dtype).removeprefix("torch.")
 
 
 def _zeros(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> Tensor:

@@ -40,6 +40,8 @@ def plan(
         )
     planned = found.prepared
     if as_json:
+        from inference_pio.cache.specs import kv_dtype_name
+
         print_json(
             {
                 "from": "configuration" if found.described else "checkpoint",
@@ -49,7 +51,7 @@ def plan(
                 "plugin": planned.plugin.manifest.name,
                 "fallback": planned.plugin.manifest.fallback,
                 "dtype": str(planned.dtype).removeprefix("torch."),
-                "kv_dtype": str(planned.kv_dtype).removeprefix("torch."),
+                "kv_dtype": kv_dtype_name(planned.kv_dtype),
                 "device": str(planned.device),
                 "packed_kinds": planned.packing.used_kinds(),
                 "packed_weights": planned.packed_bytes,
@@ -64,9 +66,11 @@ def plan(
 
 
 def _show(found: Planned) -> None:
+    from inference_pio.cache.specs import kv_dtype_name
+
     planned = found.prepared
     plan, config = planned.plan, planned.config
-    dtype, kv_dtype = (str(each).removeprefix("torch.") for each in (planned.dtype, planned.kv_dtype))
+    dtype, kv_dtype = str(planned.dtype).removeprefix("torch."), kv_dtype_name(planned.kv_dtype)
     print_facts(
         [
             ("model", config.model_name),

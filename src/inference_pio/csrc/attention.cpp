@@ -193,7 +193,7 @@ Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_c
 
   Tensor out = empty_like(q, {T, N, H});
   const Attention a{type, cache_type, q.data_ptr(), out.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
-                    floats_or_null(scales), N, M, H, k_cache.size(2), static_cast<float>(scale), window};
+                    scales_or_null(scales), N, M, H, k_cache.size(2), static_cast<float>(scale), window};
   const auto ints = [](const Tensor& x) { return static_cast<const int32_t*>(x.data_ptr()); };
   const Where where{ints(block_tables), ints(query_start), ints(seq_lens), seq_lens.size(0), block_tables.size(1), T,
                     k_cache.size(0)};

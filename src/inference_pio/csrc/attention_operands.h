@@ -38,6 +38,17 @@ template <>
 struct Operands<int8_t> {
   using type = Scaled<Operands<bf16>::type>;
 };
+struct nibbles {  // two numbers of 4 bits
+  uint8_t bits;
+};
+template <>
+struct Operands<nibbles> {
+  using type = Scaled<Operands<bf16>::type>;
+};
+template <class T>
+constexpr int64_t kNumbersIn = 1;
+template <>
+constexpr int64_t kNumbersIn<nibbles> = 2;
 
 // The memory of one thread, cut out of its scratch.
 struct Workspace {
@@ -173,14 +184,13 @@ struct TileRows {
   void find(const Attention& a, const QueryTile& t, int64_t first, int64_t count, const float* zeros) {
     each_block(a, t, first, count, [&](int64_t j, int64_t n, int64_t block, int64_t offset) {
       if constexpr (Operands<T>::type::scaled) {
-        const float* scales = a.scales + block * 2 * a.block_size + offset;
-        each_vector<float>(n, [&](int64_t i, auto get, auto set) {
-          set(key_scales + j + i, get(scales + i));
-          set(value_scales + j + i, get(scales + a.block_size + i));
-        });
+        const bf16* scales = reinterpret_cast<const bf16*>(a.scales) + block * 2 * a.block_size + offset;
+        convert_of<float, bf16>(key_scales + j, scales, n);
+        convert_of<float, bf16>(value_scales + j, scales + a.block_size, n);
       }
-      int64_t at = (block * a.block_size + offset) * a.head_dim;
-      for (const int64_t end = j + n; j < end; ++j, at += a.head_dim)
+      const int64_t row = a.head_dim / kNumbersIn<T>;
+      int64_t at = (block * a.block_size + offset) * row;
+      for (const int64_t end = j + n; j < end; ++j, at += row)
         key[j] = static_cast<const T*>(a.k) + at, value[j] = static_cast<const T*>(a.v) + at;
     });
     for (int64_t j = count; j < kKeysPerTile; ++j) {
@@ -226,10 +236,10 @@ class Ahead {
       left_ += lines;
     };
     const auto block_of = [&](int64_t, int64_t n, int64_t block, int64_t offset) {
-      const int64_t at = (block * a.block_size + offset) * a.head_dim, bytes = n * a.head_dim * sizeof(T);
+      const int64_t row = a.head_dim / kNumbersIn<T>, at = (block * a.block_size + offset) * row, bytes = n * row * sizeof(T);
       if constexpr (Operands<T>::type::scaled)
         for (int64_t which = 0; which < 2; ++which)
-          run(a.scales + (2 * block + which) * a.block_size + offset, n * sizeof(float));
+          run(a.scales + (2 * block + which) * a.block_size + offset, n * sizeof(bf16));
       run(static_cast<const T*>(a.k) + at, bytes);
       run(static_cast<const T*>(a.v) + at, bytes);
     };

@@ -8,6 +8,7 @@ constexpr int kRows = 6;  // rows that are computed together: kRows * kColumns a
 constexpr int kColumns = L == 16 ? 4 : 2;
 
 #include "attention_operands.h"
+#include "attention_nibbles.h"
 #include "attention_softmax.h"
 
 // sum[r][c] += rows[r][0 .. steps) times the columns from `column` on, for R rows and C vectors of columns.
@@ -115,7 +116,15 @@ static void take_queries_of(const Attention& a, const QueryTile& t, float* scrat
   for (int64_t token = 0, r = 0; token < t.tokens; ++token)
     for (int64_t head = 0; head < group; ++head, ++r) {
       const Q* q = static_cast<const Q*>(a.q) + ((t.first_row + token) * a.heads + t.kv_head * group + head) * H;
-      pack_query(Dot{}, q, w.queries + r * (H / Dot::pair), H);
+      float* words = w.queries + r * (H / Dot::pair);
+      if constexpr (Dot::scaled) {
+        convert_of<float, Q>(w.nothing, q, H);
+        turn(w.nothing, H);
+        if (a.cache_dtype == DType::i4) order_query(Dot{}, w.nothing, H);
+        pack_query(Dot{}, static_cast<const float*>(w.nothing), words, H);
+      } else {
+        pack_query(Dot{}, q, words, H);
+      }
       w.seen[r] = static_cast<int32_t>(t.first_position + token + 1);
       w.unseen[r] = static_cast<int32_t>(a.unseen(t.first_position + token));
     }
@@ -180,22 +189,30 @@ static void store_of(const Attention& a, const QueryTile& t, State state) {
   for (int64_t r = 0; r < t.tokens * group; ++r) {
     T* out = static_cast<T*>(a.out) + ((t.first_row + r / group) * a.heads + t.kv_head * group + r % group) * H;
     const float share = state.sum[r] == 0.0f ? __builtin_nanf("") : 1.0f / state.sum[r];  // 0: no score was finite
-    each_vector<T>(H, [&](int64_t d, auto, auto set) { set(out + d, load(state.acc + r * width + d) * share); });
+    float* acc = state.acc + r * width;
+    if (a.scales == nullptr) {
+      each_vector<T>(H, [&](int64_t d, auto, auto set) { set(out + d, load(acc + d) * share); });
+      continue;
+    }
+    for (int64_t d = 0; d < width; d += L) put(acc + d, load(acc + d) * share);
+    turn(acc, H);
+    convert_of<T, float>(out, acc, H);
   }
 }
 
 static void take_queries(const Attention& a, const QueryTile& t, float* scratch) {
-  const auto take = a.cache_dtype == DType::f32  ? take_queries_of<float, float>
-                    : a.cache_dtype == DType::i8 ? take_queries_of<int8_t, float>
-                    : a.dtype == DType::f32      ? take_queries_of<bf16, float>
-                                                 : take_queries_of<bf16, bf16>;
+  const bool floats = a.dtype == DType::f32;
+  const auto take = a.cache_dtype == DType::f32    ? take_queries_of<float, float>
+                    : a.cache_dtype == DType::bf16 ? (floats ? take_queries_of<bf16, float> : take_queries_of<bf16, bf16>)
+                                                   : (floats ? take_queries_of<int8_t, float> : take_queries_of<int8_t, bf16>);
   take(a, t, scratch);
 }
 static void attend_chunk(const Attention& a, const QueryTile& t, int64_t chunk, const Upcoming& after, float* scratch,
                          State state) {
-  const auto attend = a.cache_dtype == DType::f32  ? attend_chunk_of<float>
-                      : a.cache_dtype == DType::i8 ? attend_chunk_of<int8_t>
-                                                   : attend_chunk_of<bf16>;
+  const auto attend = a.cache_dtype == DType::f32    ? attend_chunk_of<float>
+                      : a.cache_dtype == DType::bf16 ? attend_chunk_of<bf16>
+                      : a.cache_dtype == DType::i8   ? attend_chunk_of<int8_t>
+                                                     : attend_chunk_of<nibbles>;
   attend(a, t, chunk, after, scratch, state);
 }
 static void store(const Attention& a, const QueryTile& t, State state) {

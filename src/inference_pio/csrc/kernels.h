@@ -7,7 +7,7 @@
 
 namespace pio {
 
-enum class DType { f32, bf16, i8 };  // i8: whole numbers with scales, in caches only
+enum class DType { f32, bf16, i8, i4 };  // the last two: whole numbers with scales, in caches only
 
 // What a gate's numbers go through before they multiply.
 enum class Activation { silu, gelu_tanh, count };
@@ -15,15 +15,16 @@ enum class Activation { silu, gelu_tanh, count };
 constexpr int kKeysPerTile = 64;    // keys packed at once
 constexpr int kKeysPerChunk = 256;  // keys after which a fresh softmax state starts; chunks are folded in order
 
-// Everything that the tiles of one attention call share. Caches are [blocks, kv_heads, block_size, head_dim].
+// Everything that the tiles of one attention call share. Caches are [blocks, kv_heads, block_size, head_dim], of i4 half
+// as many bytes.
 struct Attention {
-  DType dtype;        // of q and out; bf16 only with a bf16 cache
+  DType dtype;        // of q and out; an f32 cache only with f32
   DType cache_dtype;  // of k and v
   const void* q;      // [tokens, heads, head_dim]
   void* out;          // as q
   const void* k;
   const void* v;
-  const float* scales;  // of an i8 cache: [blocks, kv_heads, 2, block_size], those of keys first; else null
+  const uint16_t* scales;  // bfloat16, of whole numbers: [blocks, kv_heads, 2, block_size], those of keys first; else null
   int64_t heads, kv_heads, head_dim, block_size;
   float scale;
   int64_t window;  // keys that a query sees, its own the last of them
@@ -101,8 +102,8 @@ struct Kernels {
   // type, from bf16 to bf16; convert does any.
   void (*rope)(DType to, void* y, DType from, const void* x, const float* cos, const float* sin, int64_t H);
   void (*convert)(DType to, void* y, DType from, const void* x, int64_t n);
-  // n values, n even, to whole numbers from -127 to 127 times *scale.
-  void (*quantize_head)(const float* x, int64_t n, int8_t* to, float* scale);
+  // n values, n even, turned in place, to whole numbers (i8, or i4 where 8 divides n) times the bfloat16 *scale.
+  void (*quantize_head)(DType type, float* x, int64_t n, void* to, uint16_t* scale);
 
   void (*quantize_row)(const float* x, int64_t columns, const Quantized& to);
   // The tokens of x times some rows of a weight; `scratch` is unit_scratch_bytes(tokens) of memory, aligned to 64.

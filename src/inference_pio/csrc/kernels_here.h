@@ -6,6 +6,7 @@ namespace PIO_NAMESPACE {
 #include "vec.h"
 #include "integers.h"
 #include "rows.h"
+#include "kept_heads.h"
 
 #include "attention_tile.h"
 #include "unpack.h"

@@ -99,7 +99,7 @@ class RopeAndCache final : public Work {
   void* q;
   const void* qkv;
   void *k, *v;
-  float* scales;  // of an i8 cache: [blocks, M, 2, block_size]
+  uint16_t* scales;  // of a cache of whole numbers: [blocks, M, 2, block_size]
   const float* cos_sin;
   const void *q_norm, *k_norm;  // weights [H], or null
   NormNumbers norm_numbers;
@@ -120,7 +120,7 @@ class RopeAndCache final : public Work {
 
  private:
   void token(int64_t t) const {
-    const int64_t size = bytes_of(type), cache_size = bytes_of(cache_type);
+    const int64_t size = bytes_of(type);
     const float *cos = cos_sin + positions[t] * R, *sin = cos + R / 2;
     uint8_t* scratch = scratch_of<RopeMemory>(2 * H * sizeof(float));
     void* normed = scratch + H * sizeof(float);
@@ -135,21 +135,25 @@ class RopeAndCache final : public Work {
     const int64_t block = slots[t] / block_size, offset = slots[t] % block_size;
     for (int64_t h = 0; h < N; ++h)
       turn(type, static_cast<char*>(q) + (t * N + h) * H * size, head(h), q_norm);
+    const int64_t width = head_bytes(cache_type, H);
     for (int64_t m = 0; m < M; ++m) {
-      const int64_t at = ((block * M + m) * block_size + offset) * H * cache_size;
+      const int64_t at = ((block * M + m) * block_size + offset) * width;
       char *key = static_cast<char*>(k) + at, *value = static_cast<char*>(v) + at;
-      if (cache_type == DType::i8) {
+      if (scales != nullptr) {
+        uint16_t* scale = scales + (block * M + m) * 2 * block_size + offset;
         float* turned = reinterpret_cast<float*>(scratch);
-        float* scale = scales + (block * M + m) * 2 * block_size + offset;
-        turn(DType::f32, turned, head(N + m), k_norm);
-        kernels().quantize_head(turned, H, reinterpret_cast<int8_t*>(key), scale);
-        kernels().quantize_head(reinterpret_cast<const float*>(head(N + M + m)), H, reinterpret_cast<int8_t*>(value),
-                                scale + block_size);
+        turn(type, normed, head(N + m), k_norm);  // rounded to the activations' type, as queries are
+        keep(turned, normed, key, scale);
+        keep(turned, head(N + M + m), value, scale + block_size);
         continue;
       }
       turn(cache_type, key, head(N + m), k_norm);
       kernels().convert(cache_type, value, type, head(N + M + m), H);
     }
+  }
+  void keep(float* floats, const void* x, char* to, uint16_t* scale) const {
+    kernels().convert(DType::f32, floats, type, x, H);
+    kernels().quantize_head(cache_type, floats, H, to, scale);
   }
 };
 
@@ -211,7 +215,8 @@ Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& 
   check_layout(cos_sin, "cos_sin", 2);
   check_type(cos_sin, "cos_sin", ScalarType::Float);
   check_layout(k_cache, "cache", 4);
-  const int64_t T = qkv.size(0), H = k_cache.size(3), R = cos_sin.size(1);
+  const int64_t T = qkv.size(0), R = cos_sin.size(1);
+  const int64_t H = k_cache.size(3) * (k_cache.scalar_type() == ScalarType::Byte ? 2 : 1);
   STD_TORCH_CHECK(N > 0 && M > 0 && H % 2 == 0, "num_heads and num_kv_heads are positive and head_dim is even");
   STD_TORCH_CHECK(R % 2 == 0 && R <= H, "cos_sin has ", R, " columns, expected an even number up to head_dim ", H);
   check_size(qkv, "qkv", 1, (N + 2 * M) * H);
@@ -235,7 +240,7 @@ Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& 
   work->T = T, work->N = N, work->M = M, work->H = H, work->R = R;
   work->positions_in_table = cos_sin.size(0), work->blocks = k_cache.size(0), work->block_size = k_cache.size(2);
   work->q = q.data_ptr(), work->qkv = qkv.data_ptr();
-  work->k = k_cache.data_ptr(), work->v = v_cache.data_ptr(), work->scales = floats_or_null(scales);
+  work->k = k_cache.data_ptr(), work->v = v_cache.data_ptr(), work->scales = scales_or_null(scales);
   work->cos_sin = static_cast<const float*>(cos_sin.data_ptr());
   work->q_norm = q_norm.has_value() ? q_norm->data_ptr() : nullptr;
   work->k_norm = k_norm.has_value() ? k_norm->data_ptr() : nullptr;

@@ -83,25 +83,6 @@ static void convert_of(void* y, const void* x, int64_t n) {
   if (i < n) put_part(static_cast<To*>(y) + i, load_part(static_cast<const From*>(x) + i, n - i), n - i);
 }
 
-// Whole numbers times one scale: the largest magnitude becomes 127. What is not finite, or too small to divide by, has
-// no whole numbers: they are zero, and the scale, NaN or next to nothing, says the rest.
-static void quantize_head(const float* x, int64_t n, int8_t* to, float* scale) {
-  vf top = {}, odd = {};
-  each_vector<float>(n, [&](int64_t i, auto get, auto) {
-    const vf value = get(x + i);
-    top = vmax((vf)((vi)value & 0x7fffffff), top);
-    odd += value * 0.0f;  // NaN where a value is not finite
-  });
-  const float largest = max_of(top) + sum_of(odd);
-  const float inverse = largest > 0.0f ? 127.0f / largest : 0.0f;
-  const int32_t whole = largest >= 0.0f && inverse <= __FLT_MAX__ ? -1 : 0;
-  each_vector<float>(n, [&](int64_t i, auto get, auto) {
-    const vf magic = splat(12582912.0f);  // 1.5 * 2^23: adding it rounds to an integer
-    put_bytes(to + i, ((vi)(rounded(get(x + i) * inverse) + magic) - (vi)magic) & whole, n - i);
-  });
-  *scale = largest / 127.0f;
-}
-
 // The largest of n values, and where it first stands; a NaN is above all.
 template <class T>
 static void row_max_of(const void* x_, int64_t n, float* largest, int64_t* place) {

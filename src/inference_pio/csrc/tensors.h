@@ -39,6 +39,8 @@ inline DType dtype_of(const Tensor& x, const char* name) {
   return type == ScalarType::Float ? DType::f32 : DType::bf16;
 }
 inline int64_t bytes_of(DType type) { return type == DType::f32 ? 4 : type == DType::bf16 ? 2 : 1; }
+// Of a head's key or value in a cache.
+inline int64_t head_bytes(DType cache, int64_t head_dim) { return cache == DType::i4 ? head_dim / 2 : head_dim * bytes_of(cache); }
 
 // Tells a step that is being recorded of a tensor that an operation has made.
 void keep_while_recording(const Tensor& tensor, int64_t bytes);
@@ -64,32 +66,35 @@ Tensor empty_like(const Tensor& x, const int64_t (&sizes)[N]) {
   return empty_like(x, sizes, x.scalar_type());
 }
 
-// Keys and values alike: float32, bfloat16, or int8 with scales; bfloat16 where the activations are. Returns which.
+// Keys and values alike: of floats, bfloat16 where the activations are; or of whole numbers with scales, int8, or two of
+// 4 bits in each byte. Returns which.
 inline DType check_caches(const Tensor& k, const Tensor& v, const std::optional<Tensor>& scales, DType activations,
                           int64_t head_dim) {
+  const ScalarType kept = k.scalar_type();
+  const bool whole = kept == ScalarType::Char || kept == ScalarType::Byte;
+  const DType type = kept == ScalarType::Char ? DType::i8 : kept == ScalarType::Byte ? DType::i4 : dtype_of(k, "cache");
+  STD_TORCH_CHECK(type != DType::i4 || head_dim % 8 == 0, "head_dim is ", head_dim, ", expected a multiple of 8 for 4 bits");
   for (const Tensor* cache : {&k, &v}) {
     check_layout(*cache, "cache", 4);
-    check_type(*cache, "cache", k.scalar_type());
-    check_size(*cache, "cache", 3, head_dim);
+    check_type(*cache, "cache", kept);
+    check_size(*cache, "cache", 3, type == DType::i4 ? head_dim / 2 : head_dim);
     for (int dim : {0, 1, 2}) check_size(*cache, "cache", dim, k.size(dim));
   }
-  const bool whole = k.scalar_type() == ScalarType::Char;
-  const DType type = whole ? DType::i8 : dtype_of(k, "cache");
-  STD_TORCH_CHECK(type == DType::bf16 || activations == DType::f32, "cache has dtype ",
-                  torch::headeronly::toString(k.scalar_type()), ", expected BFloat16 like the activations");
-  STD_TORCH_CHECK(whole == scales.has_value(), "scales belong to a cache of dtype Char, not ",
-                  torch::headeronly::toString(k.scalar_type()), whole ? ": it has none" : "");
+  STD_TORCH_CHECK(type != DType::f32 || activations == DType::f32, "cache has dtype ", torch::headeronly::toString(kept),
+                  ", expected BFloat16 like the activations");
+  STD_TORCH_CHECK(whole == scales.has_value(), "scales belong to a cache of dtype Char or Byte, not ",
+                  torch::headeronly::toString(kept), whole ? ": it has none" : "");
   if (whole) {
     check_layout(*scales, "scales", 4);
-    check_type(*scales, "scales", ScalarType::Float);
+    check_type(*scales, "scales", ScalarType::BFloat16);
     for (int dim : {0, 1}) check_size(*scales, "scales", dim, k.size(dim));
     check_size(*scales, "scales", 2, 2);
     check_size(*scales, "scales", 3, k.size(2));
   }
   return type;
 }
-inline float* floats_or_null(const std::optional<Tensor>& x) {
-  return x.has_value() ? static_cast<float*>(x->data_ptr()) : nullptr;
+inline uint16_t* scales_or_null(const std::optional<Tensor>& x) {
+  return x.has_value() ? static_cast<uint16_t*>(x->data_ptr()) : nullptr;
 }
 
 const Kernels& kernels();

@@ -169,16 +169,18 @@ template <int Odd, int... I>
 PIO_INLINE vf deal(vf a, vf b, Lanes<I...>) {
   return __builtin_shufflevector(a, b, (I / (L / 2) * L + I % (L / 2) / 4 * 8 + Odd * 4 + I % 4)...);
 }
+PIO_INLINE void transpose_fours(vf* r) {
+  const AllLanes all;
+  const vf a = unpack<0>(r[0], r[1], all), b = unpack<1>(r[0], r[1], all);
+  const vf c = unpack<0>(r[2], r[3], all), d = unpack<1>(r[2], r[3], all);
+  r[0] = unpack_twos<0>(a, c, all), r[1] = unpack_twos<1>(a, c, all);
+  r[2] = unpack_twos<0>(b, d, all), r[3] = unpack_twos<1>(b, d, all);
+}
 // L vectors of L 32-bit values, turned over: squares of four first, then the squares.
 PIO_INLINE void transpose(vf* row) {
   const AllLanes all;
 #pragma GCC unroll 4
-  for (vf* r = row; r < row + L; r += 4) {
-    const vf a = unpack<0>(r[0], r[1], all), b = unpack<1>(r[0], r[1], all);
-    const vf c = unpack<0>(r[2], r[3], all), d = unpack<1>(r[2], r[3], all);
-    r[0] = unpack_twos<0>(a, c, all), r[1] = unpack_twos<1>(a, c, all);
-    r[2] = unpack_twos<0>(b, d, all), r[3] = unpack_twos<1>(b, d, all);
-  }
+  for (vf* r = row; r < row + L; r += 4) transpose_fours(r);
 #pragma GCC unroll 4
   for (int i = 0; i < 4; ++i) {
     if constexpr (L == 8) {
@@ -193,6 +195,21 @@ PIO_INLINE void transpose(vf* row) {
     }
   }
 }
+
+#ifdef PIO_AVX512
+// Eight vectors, of which each half is a row of eight: vector i becomes the i-th values of all sixteen rows.
+template <int... I>
+PIO_INLINE void transpose_halves(vf* row, Lanes<I...>) {
+  transpose_fours(row);
+  transpose_fours(row + 4);
+#pragma GCC unroll 4
+  for (int i = 0; i < 4; ++i) {
+    const vf a = row[i], b = row[4 + i];
+    row[i] = __builtin_shufflevector(a, b, (I / 8 * 8 + I % 4 + I % 8 / 4 * L)...);
+    row[4 + i] = __builtin_shufflevector(a, b, (I / 8 * 8 + I % 4 + 4 + I % 8 / 4 * L)...);
+  }
+}
+#endif
 
 #ifdef PIO_BF16_DOT
 // Halves of two registers in turns: a0 b0 a1 b1 …, from element `Start` of each on.

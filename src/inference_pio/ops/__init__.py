@@ -16,6 +16,7 @@ from inference_pio.ops.delta_rule import Spans, causal_conv, decay_and_rate, gat
 from inference_pio.ops.dispatch import GROUPS, Group, OpChoice, is_native, leave_out, pick, table, use
 from inference_pio.ops.experts import experts, top_experts, top_sigmoid_experts
 from inference_pio.ops.gates import add_shared, gated_rms_norm, sigmoid_gate, small_linear, take_columns
+from inference_pio.ops.kept_heads import SCALE_DTYPE, WHOLE_NUMBERS, kept_width
 from inference_pio.ops.latent import (
     Sequences,
     UpProjections,
@@ -67,6 +68,8 @@ __all__ = [
     "GROUPS",
     "GROUP_ROWS",
     "PAGE",
+    "SCALE_DTYPE",
+    "WHOLE_NUMBERS",
     "Activation",
     "Blocks",
     "CannotRecord",
@@ -105,6 +108,7 @@ __all__ = [
     "going_on",
     "inverse_frequencies",
     "is_native",
+    "kept_width",
     "leave_out",
     "linear",
     "num_sums",
@@ -175,8 +179,9 @@ def rope_and_cache(
     last. R may be less than H: the rest of a head stays as it is. Caches are [blocks, M, block_size, H] in qkv's
     dtype; a slot is block · block_size + offset. positions and slot_mapping are int64 [T].
 
-    Beside float32 activations caches may be bfloat16 or, with `scales`, int8: a head's key or value becomes whole
-    numbers x · 127 / max |x|, ties to even, times one scale max |x| / 127 of its own. scales is float32
+    Beside float32 activations caches may be bfloat16, and beside either, with `scales`, whole numbers: int8, or uint8
+    [blocks, M, block_size, H / 2] of two numbers of 4 bits, H a multiple of 8. A head's key or value is turned, and
+    rounded to whole numbers times one scale of its own (`ops.kept_heads`). scales is bfloat16
     [blocks, M, 2, block_size], those of keys first. What is not finite has a scale NaN.
     """
     rotate = pick("rope_and_cache", qkv_TE)
@@ -206,7 +211,8 @@ def paged_attention(
     them, its own included (Beltagy et al. 2020). What lies behind seq_lens is never read, and of what lies
     before a window no more than one tile. block_tables, query_start and seq_lens are int32. The native
     result of a row is the same, bit for bit, whatever else the call holds, however the prompt is cut into calls,
-    for any number of threads. scales belong to int8 caches, as `rope_and_cache` writes them.
+    for any number of threads. scales belong to caches of whole numbers, as
+    `rope_and_cache` writes them.
     """
     attend = pick("paged_attention", q_TNH)
     where = (block_tables_SB, query_start_S1, seq_lens_S)

@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
+from inference_pio.ops.kept_heads import dequantize_heads, quantize_heads
+
 
 class HeadNorms(NamedTuple):
     """RMSNorm of each head's queries and keys, weights [H] and numbers as `rms_norm` takes them."""
@@ -72,22 +74,9 @@ def rope_and_cache(
     kept = ((k_cache, apply_rope(k_TMH, positions_T, cos_sin_PH)), (v_cache, v_TMH))
     for which, (cache, x_TMH) in enumerate(kept):
         if scales is not None:
-            x_TMH, scales[block_T, :, which, offset_T] = quantize_heads(x_TMH)
+            x_TMH, scales[block_T, :, which, offset_T] = quantize_heads(x_TMH, cache.dtype)
         cache[block_T, :, offset_T] = x_TMH.to(cache.dtype)
     return apply_rope(q_TNH, positions_T, cos_sin_PH)
-
-
-def quantize_heads(x_TMH: Tensor) -> tuple[Tensor, Tensor]:
-    """Whole numbers int8 [T, M, H] and scales [T, M], whose products are x to half a scale each.
-
-    Zeros where a head has a value that is not finite, with a scale NaN, or is too small to divide by.
-    """
-    largest_TM = x_TMH.abs().amax(dim=-1)
-    largest_TM = largest_TM.where(largest_TM.isfinite(), float("nan"))
-    inverse_TM = 127 / largest_TM
-    whole_TMH = (x_TMH * inverse_TM[..., None]).round()
-    usable_TM1 = inverse_TM.isfinite()[..., None]
-    return whole_TMH.where(usable_TM1, 0.0).to(torch.int8), largest_TM / 127
 
 
 def paged_attention(
@@ -116,8 +105,9 @@ def paged_attention(
         blocks = block_tables_SB[s, : -(-length // block_size)].long()
         k_MLH, v_MLH = (_gather(cache, blocks, length) for cache in (k_cache, v_cache))
         if scales is not None:
-            scale_2ML1 = scales[blocks].permute(2, 1, 0, 3).flatten(2)[:, :, :length, None]
-            k_MLH, v_MLH = k_MLH * scale_2ML1[0], v_MLH * scale_2ML1[1]
+            scale_2ML = scales[blocks].permute(2, 1, 0, 3).flatten(2)[:, :, :length]
+            k_MLH, v_MLH = dequantize_heads(k_MLH, scale_2ML[0]), dequantize_heads(v_MLH, scale_2ML[1])
+        k_MLH, v_MLH = k_MLH.float(), v_MLH.float()
         count = starts[s + 1] - starts[s]
         step = rows_at_once or max(1, count)
         for first in range(0, count, step):
@@ -154,8 +144,8 @@ def gelu_tanh_and_mul(x_T2I: Tensor) -> Tensor:
 
 
 def _gather(cache: Tensor, blocks: Tensor, length: int) -> Tensor:
-    """[M, length, H] float32: the sequence's own tokens and nothing that lies behind them."""
-    return cache[blocks].transpose(0, 1).flatten(1, 2)[:, :length].float()
+    """[M, length, W]: the sequence's own tokens and nothing that lies behind them."""
+    return cache[blocks].transpose(0, 1).flatten(1, 2)[:, :length]
 
 
 def _causal(q_QNH: Tensor, k_MLH: Tensor, v_MLH: Tensor, scale: float, window: int | None) -> Tensor:

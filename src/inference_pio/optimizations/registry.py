@@ -23,7 +23,7 @@ from inference_pio.optimizations.hardware.weight_quantization import (
 )
 from inference_pio.optimizations.memory.bounded_activations import BoundedMLP, BoundedScores
 from inference_pio.optimizations.memory.disk_offload import DiskOffload
-from inference_pio.optimizations.memory.kv_compression import KVInt8
+from inference_pio.optimizations.memory.kv_compression import KVInt4, KVInt8
 from inference_pio.optimizations.memory.prefix_caching import PrefixCaching, PrefixDiskTier
 from inference_pio.optimizations.memory.recomputation import Recomputation
 from inference_pio.optimizations.memory.tensor_paging import TensorPaging
@@ -40,6 +40,7 @@ _IN_ORDER: tuple[Technique, ...] = (
     BoundedMLP(),
     BoundedScores(),
     KVInt8(),
+    KVInt4(),
     Recomputation(),
     PrefixCaching(),
     PrefixDiskTier(),

@@ -60,7 +60,7 @@ class EncodedPrompt:
 RuntimePrompt = str | Sequence[int] | ImagePrompt | EncodedPrompt
 
 
-KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
+KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "int4")
 EXPERTS = ("auto", "memory", "disk")
 _FROM_ONE = ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens", "block_size")
 _FROM_ONE_OR_NONE = ("max_model_len", "keep_vocabulary", "threads")
@@ -83,8 +83,8 @@ class RuntimeOptions:
     threads                 compute threads; None: as many as torch takes by itself, one for each core
     kv_cache_memory_gb      KV memory in GB, beside the state of sequences where a model keeps any; None: from the
                             memory that is free, at most 4 GiB
-    kv_cache_dtype          "float32", "bfloat16", "int8" (whole numbers, one scale per token and head; beside float32
-                            activations on a CPU) or "auto": bfloat16 where weights are packed, else the model's dtype
+    kv_cache_dtype          "float32", "bfloat16", "int8" or "int4" (whole numbers, one scale per token and head, on a
+                            CPU) or "auto": bfloat16 where weights are packed, else the model's dtype
     quantize                "int8" or "int4" (":64" and the like for the group size): weights with more bits are
                             rounded when they are loaded; None: as the checkpoint has them
     experts                 where experts in blocks lie: "memory"; "disk", in a file of the model cache that is mapped,

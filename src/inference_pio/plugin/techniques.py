@@ -79,7 +79,7 @@ def int8_cache(what: str = "half of bfloat16's bytes") -> TechniqueFact:
         "memory",
         "dormant",
         exact=False,
-        reason=f"the engine's option kv_cache_dtype int8 switches it on, on a CPU: {what}",
+        reason=f"the engine's option kv_cache_dtype int8 or int4 switches it on, on a CPU: {what}",
     )
 
 

@@ -47,14 +47,25 @@ def fused_layer_norm(tiny: Tiny) -> None:
 
 @effect_of("kv_int8")
 def kv_int8(tiny: Tiny) -> None:
-    bytes_per_token = []
-    for options in ({"enable": ("kv_int8",)}, {"disable": ("kv_int8",)}):
+    _keeps(tiny, "kv_int8", torch.int8, 16 + 2)
+
+
+@effect_of("kv_int4")
+def kv_int4(tiny: Tiny) -> None:
+    _keeps(tiny, "kv_int4", torch.uint8, 8 + 2)
+
+
+def _keeps(tiny: Tiny, name: str, dtype: torch.dtype, head_bytes: int) -> None:
+    """Of heads of 16 numbers, 64 bytes in float32."""
+    held = []
+    for options in ({"enable": (name,)}, {"disable": (name,)}):
         with loaded(tiny("grouped"), **options) as plugin:
             specs = serving_of(model_of(plugin)).cache_specs
-            bytes_per_token.append(sum(spec.bytes_per_token() for spec in specs))
-    assert bytes_per_token[0] < bytes_per_token[1] / 2
-    with loaded(tiny("grouped"), enable=("kv_int8",)) as plugin:
-        assert {spec.dtype for spec in serving_of(model_of(plugin)).cache_specs} == {torch.int8}
+            held.append(sum(spec.bytes_per_token() for spec in specs))
+            assert plugin.generate_text("the cat sat on", max_new_tokens=4)
+            kinds = {cache.k.dtype for cache in plugin.runtime._loop._core._runner._caches}
+        assert kinds == ({dtype} if len(held) == 1 else {torch.float32})
+    assert held[0] * 64 == held[1] * head_bytes
 
 
 @effect_of("prefix_caching")
