@@ -63,7 +63,7 @@ def _keeps(tiny: Tiny, name: str, dtype: torch.dtype, head_bytes: int) -> None:
             specs = serving_of(model_of(plugin)).cache_specs
             held.append(sum(spec.bytes_per_token() for spec in specs))
             assert plugin.generate_text("the cat sat on", max_new_tokens=4)
-            kinds = {cache.k.dtype for cache in plugin.runtime._loop._core._runner._caches}
+            kinds = {cache.k.dtype for cache in plugin.runtime._loop._core._runner.caches}
         assert kinds == ({dtype} if len(held) == 1 else {torch.float32})
     assert held[0] * 64 == held[1] * head_bytes
 
