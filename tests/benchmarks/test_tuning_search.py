@@ -120,6 +120,14 @@ def test_it_ends_in_time_with_what_it_has() -> None:
     assert not Bench(bowl, 2).search(3.0).complete
 
 
+def test_what_takes_many_times_as_long_is_measured_once() -> None:
+    """Two threads on a machine whose processors are busy: there is no time for a second look, and no need."""
+    slow = Bench(lambda at: 20.0 if at["threads"] > 1 else 1.0, 4)
+    found = slow.search(60.0)
+    assert found.setting["threads"] == 1
+    assert found.races >= 1
+
+
 def test_a_start_outside_of_the_axes_is_a_candidate() -> None:
     bench = Bench(lambda at: abs(at["x"] - 3) + 1.0, 0, noise=0, outliers=0)
     search = Search(bench.cost, lambda: bench.clock)

@@ -56,7 +56,9 @@ def _load(ready: Prepared, store: ModelStore, model: nn.Module, shard: Shard) ->
     if not serving_of(model).merged:
         separate_all(model)
     serving_of(model).calibration = partial(calibration_windows, ready)
-    return apply_all(ready.techniques, model, ready.config, "weights")
+    model = apply_all(ready.techniques, model, ready.config, "weights")
+    serving_of(model).calibration = None  # it holds what holds the model
+    return model
 
 
 def _stack_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[StackFile | None]:

@@ -10,6 +10,7 @@ Nothing here knows what is measured, or how.
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ Cost = Callable[[Setting, int], float]
 _TURNS = 3
 _ROUNDS = 6
 # Behind the best in every round by this factor, after so many rounds: out.
-_BEHIND = {2: 1.10, 3: 1.05, 4: 1.03, 5: 1.02}
+_BEHIND = {1: 4.0, 2: 1.10, 3: 1.05, 4: 1.03, 5: 1.02}
 # Less than this is no reason to leave a setting.
 _LEAST_GAIN = 1.01
 # What two or three rounds say counts only where each of them says that much.
@@ -58,7 +59,7 @@ class Race:
 
 @dataclass(frozen=True)
 class Found:
-    """`races` that had two rounds or more; `complete` where the search came to its end before its time did."""
+    """`races` that came to an end or had two rounds; `complete` where the search ended before its time."""
 
     setting: Setting
     moves: tuple[Move, ...]
@@ -99,9 +100,9 @@ class Search:
                 best,
                 *({**best, axis.name: value} for value in axis.values if value != best[axis.name]),
             ]
-            race = self.race(candidates, self._now() + share)
+            race = self.race(candidates, self._now() + share, deadline)
             settled, cut = settled + 1, cut or not race.decided
-            run += race.rounds >= 2
+            run += race.decided or race.rounds >= 2
             if race.winner is not best:
                 best, settled = dict(race.winner), 1
                 moves.append(Move(axis.name, best[axis.name], race.ratio))
@@ -109,14 +110,18 @@ class Search:
                     report(moves[-1])
         return Found(best, tuple(moves), self.evaluations, run, settled >= len(axes) and not cut)
 
-    def race(self, candidates: Sequence[Setting], deadline: float) -> Race:
+    def race(self, candidates: Sequence[Setting], deadline: float, last: float = math.inf) -> Race:
         """The first wins unless another is better by 1 %, in every round, of six in all but one; and clearly, where
         there was no time for four.
+
+        Args:
+            deadline: of all rounds but the first, which may take until `last`.
         """
         running = list(range(len(candidates)))
         costs: list[list[float]] = [[] for _ in candidates]
         for finished in range(1, _ROUNDS + 1):
-            if len(running) == 1 or not self._run(candidates, running, costs, deadline):
+            until = last if finished == 1 else deadline
+            if len(running) == 1 or not self._run(candidates, running, costs, until):
                 break
             lead = min(running, key=lambda which: statistics.median(costs[which]))
             limit = _BEHIND.get(finished)
@@ -125,7 +130,7 @@ class Search:
                 running = [which for which in running if which not in behind]
         rounds = len(costs[running[0]])
         decided = len(running) == 1 or rounds == _ROUNDS
-        if rounds < 2:
+        if rounds < 2 and not decided:
             return Race(candidates[0], 1.0, rounds, decided)
         ratios = {which: statistics.median(_ratios(costs[0], costs[which])) for which in running}
         winner = max(ratios, key=lambda which: ratios[which])

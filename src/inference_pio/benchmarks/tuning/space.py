@@ -83,8 +83,7 @@ def _fitting(trials: Trials, ladder: list[Workload], start: Setting, most_second
     """The largest workload that does not take too long, judged by the smallest."""
     smallest = ladder[-1]
     # On a busy machine one thread may be faster than many.
-    counts = (start["threads"], start["threads"], 1)
-    took = min(trials.cost({**start, "threads": count}, -2) for count in counts)
+    took = min(trials.cost({**start, "threads": count}, -2) for count in (start["threads"], 1))
     sizes = {work: took * size_of(work) / size_of(smallest) for work in ladder}
     return next((work for work, seconds in sizes.items() if seconds <= most_seconds), smallest)
 
