@@ -14,6 +14,7 @@ from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.samples import CONFIDENCE, effect
 from inference_pio.benchmarks.workload import Suite, Technique, Workload
 from inference_pio.errors import ConfigError, ResourceError, UsageError
+from inference_pio.metrics.memory import peak_process_bytes
 from inference_pio.optimizations.registry import TECHNIQUES
 from inference_pio.optimizations.technique import Technique as Registered
 from inference_pio.outputs import RequestOutput
@@ -48,6 +49,7 @@ def measure(suite: Suite, settings: Settings) -> Report:
             report.add(technique.name, "×", math.nan, technique.unavailable)
         else:
             _own(suite, settings, technique, report)
+    report.metrics.memory_usage_gb = peak_process_bytes() / 1e9
     report.notes.append(
         f"ratio: time without the technique by time with it, per pair of runs; 'cannot tell' where the "
         f"{CONFIDENCE:.0%} interval of the median holds 1 or there are too few pairs"
