@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from inference_pio.benchmarks.lm_eval_adapter import InferencePIO
 from inference_pio.errors import UnavailableError, UsageError
@@ -49,7 +50,9 @@ def test_without_the_harness_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -
 @pytest.fixture(scope="module")
 def adapter(tiny_llama: Path) -> Iterator[Any]:
     pytest.importorskip("lm_eval")
-    model = InferencePIO(str(tiny_llama), dtype="float32", device="cpu", max_length=128, batch_size="auto")
+    # What the harness's command line says where nobody chose; where there is CUDA it would mean it.
+    device = "cpu" if torch.cuda.is_available() else "cuda:0"
+    model = InferencePIO(str(tiny_llama), dtype="float32", device=device, max_length=128, batch_size="auto")
     yield model
     model.close()
 

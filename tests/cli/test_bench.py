@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import json
 import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -12,10 +14,11 @@ from typing import Any
 import pytest
 
 from inference_pio.benchmarks import six
-from inference_pio.benchmarks.suites import by_size, suite_for
+from inference_pio.benchmarks.suites import PLACE, by_size, suite_for
 from inference_pio.benchmarks.workload import Suite
+from inference_pio.cli.progress import round_bars
 from inference_pio.errors import PluginError
-from inference_pio.plugin.registry import Registry
+from inference_pio.plugin.registry import Registry, default_registry
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.runtime.opened import open_model
 
@@ -107,6 +110,25 @@ def test_wrong_values_are_one_line(cli: Any, tiny: Path, typed: list[str], says:
     assert done.err.splitlines()[-1].startswith("error: ")
 
 
+def test_bars_move_with_the_rounds_and_are_not_drawn_between(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    with round_bars(quiet=False) as report:
+        assert report is not None
+        report(1, 4, "throughput")
+        drawn = len(terminal.getvalue())
+        time.sleep(0.3)
+        assert len(terminal.getvalue()) == drawn
+        report(2, 4, "throughput")
+        assert len(terminal.getvalue()) > drawn
+    assert "throughput" in terminal.getvalue()
+    assert "2/4" in terminal.getvalue()
+    with round_bars(quiet=True) as report:
+        assert report is None
+
+
 def test_an_unknown_run_is_one_line(cli: Any) -> None:
     cli("bench", "diff", "last", "last").complains(2, "there are 0 runs")
     cli("bench", "diff", "nothing", "last").complains(2, "no run is called 'nothing'")
@@ -182,6 +204,7 @@ def test_the_registry_finds_parts_by_convention() -> None:
     registry = Registry(("llama",))
     assert isinstance(registry.part("llama", "benchmarks.workloads:SUITE"), Suite)
     assert registry.part("llama", "no_such.module:ANY") is None
+    assert default_registry().part("transformers", PLACE) is None  # the bridge is nobody's architecture
     with pytest.raises(PluginError, match="has no NOTHING"):
         registry.part("llama", "benchmarks.workloads:NOTHING")
     with pytest.raises(PluginError, match="no plugin is called"):

@@ -56,7 +56,7 @@ def wanted(checkpoint: Path, options: dict[str, Any]) -> Iterator[list[list[int]
 def test_memory_is_counted_with_the_scales(checkpoint: Path, kind: str, options: dict[str, Any]) -> None:
     with LLM(str(checkpoint), max_num_seqs=2, **options) as llm:
         plan, memory = llm.plugin.runtime.plan, llm.plugin.get_memory_stats()
-        caches = llm.plugin.runtime._loop._core._runner._caches
+        caches = llm.plugin.runtime._loop._core._runner.caches
     assert plan.kv_bytes_per_token == per_token(kind)
     assert memory["kv_cache_reserved_bytes"] == plan.kv_cache == 2 * 112 * per_token(kind)
     assert sum(x.nbytes for cache in caches for x in (cache.k, cache.v, cache.scales)) == plan.kv_cache
@@ -110,7 +110,7 @@ def test_layers_in_different_numbers_run_together_and_are_replayed(checkpoint: P
         plugin.load_model()
         assert runtime.plan.kv_bytes_per_token == 2 * 2 * (8 + 2) + 2 * 2 * 16 * 2
         core = runtime._loop._core  # type: ignore[union-attr]
-        assert [cache.k.dtype for cache in core._runner._caches] == [torch.uint8, torch.bfloat16]
+        assert [cache.k.dtype for cache in core._runner.caches] == [torch.uint8, torch.bfloat16]
         prompts = [prompt["prompt_token_ids"] for prompt in PROMPTS]
         first = [out.outputs[0].token_ids for out in runtime.generate(prompts, [PARAMS] * len(prompts))]
         again = [runtime.generate([prompt], [PARAMS])[0].outputs[0].token_ids for prompt in prompts]

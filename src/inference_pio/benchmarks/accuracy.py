@@ -22,6 +22,7 @@ from inference_pio.benchmarks.scoring import Scorer, Scores
 from inference_pio.benchmarks.tasks import generation, likelihood
 from inference_pio.benchmarks.tasks.testsets import SETS, rows_of, spread, stratified
 from inference_pio.benchmarks.workload import Suite, Workload
+from inference_pio.metrics.memory import peak_process_bytes
 
 _TEXT = "sonnets.txt"
 _MOST_TOKENS, _QUICK_TOKENS = 1024, 64
@@ -42,6 +43,7 @@ def measure(suite: Suite, settings: Settings) -> Report:
     questions = [name for name in settings.tasks.names if name != "perplexity"]
     if questions:
         _questions(suite, settings, questions, report)
+    report.metrics.memory_usage_gb = peak_process_bytes() / 1e9
     return report
 
 

@@ -8,17 +8,18 @@ from collections.abc import Sequence
 from typing import Any
 
 from inference_pio.benchmarks.command import Settings
-from inference_pio.benchmarks.harness import Timed, interleave
+from inference_pio.benchmarks.harness import Run, Timed, interleave
 from inference_pio.benchmarks.loaded import LoadedModel
 from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.samples import CONFIDENCE, effect
 from inference_pio.benchmarks.workload import Suite, Technique, Workload
 from inference_pio.errors import ConfigError, ResourceError, UsageError
+from inference_pio.metrics.memory import peak_process_bytes
 from inference_pio.optimizations.registry import TECHNIQUES
 from inference_pio.optimizations.technique import Technique as Registered
 from inference_pio.outputs import RequestOutput
 
-_ON, _OFF = "with", "without"
+ON, OFF = "with", "without"
 _WARMUP = 2
 Runs = list[Timed[list[RequestOutput]]]
 
@@ -48,6 +49,7 @@ def measure(suite: Suite, settings: Settings) -> Report:
             report.add(technique.name, "×", math.nan, technique.unavailable)
         else:
             _own(suite, settings, technique, report)
+    report.metrics.memory_usage_gb = peak_process_bytes() / 1e9
     report.notes.append(
         f"ratio: time without the technique by time with it, per pair of runs; 'cannot tell' where the "
         f"{CONFIDENCE:.0%} interval of the median holds 1 or there are too few pairs"
@@ -82,17 +84,14 @@ def _registered(suite: Suite, settings: Settings, technique: Registered, report:
             report.add(technique.name, "×", math.nan, f"cannot be used here: {_reason(error)}")
             return
         report.model = without_it.name
-        runs = _take_turns(
+        runs = take_turns(
             settings,
             technique.name,
             lambda turn: with_it.run(workload, turn),
             lambda turn: without_it.run(workload, turn),
         )
-        planned = [model.plan.total / 1e6 for model in (without_it, with_it)]
-    note = "" if technique.exact else "; approximate"
-    if planned[0] != planned[1]:
-        note += f"; planned memory {planned[0]:,.1f} → {planned[1]:,.1f} MB"
-    _add(report, technique.name, workload, runs, note)
+        note = ("" if technique.exact else "; approximate") + memory_note(without_it, with_it)
+    compare(report, technique.name, workload, runs, note)
 
 
 def _own(suite: Suite, settings: Settings, technique: Technique, report: Report) -> None:
@@ -100,13 +99,13 @@ def _own(suite: Suite, settings: Settings, technique: Technique, report: Report)
     workload = settings.size(technique.workload)
     with settings.load(suite, workload) as loaded:
         report.model = loaded.name
-        runs = _take_turns(
+        runs = take_turns(
             settings,
             technique.name,
             lambda turn: loaded.run(workload, turn),
             lambda turn: _without(technique, loaded, workload, turn),
         )
-    _add(report, technique.name, workload, runs)
+    compare(report, technique.name, workload, runs)
 
 
 def _without(technique: Technique, loaded: LoadedModel, workload: Workload, turn: int) -> list[RequestOutput]:
@@ -114,23 +113,37 @@ def _without(technique: Technique, loaded: LoadedModel, workload: Workload, turn
         return loaded.run(workload, turn)
 
 
-def _take_turns(settings: Settings, name: str, with_it: Any, without_it: Any) -> dict[str, Runs]:
+def take_turns(
+    settings: Settings,
+    name: str,
+    with_it: Run[list[RequestOutput]],
+    without_it: Run[list[RequestOutput]],
+    what: str = "optimization_impact",
+) -> dict[str, Runs]:
+    """Rounds of both; pairs for `compare`."""
     return interleave(
-        {_ON: with_it, _OFF: without_it},
+        {ON: with_it, OFF: without_it},
         rounds=settings.count(8),
         warmup=_WARMUP,
         on_round=settings.on_round,
-        what=f"optimization_impact, {name}",
+        what=f"{what}, {name}",
     )
 
 
-def _add(report: Report, name: str, workload: Workload, runs: dict[str, Runs], more: str = "") -> None:
-    outcome = effect(*([run.seconds for run in runs[key]] for key in (_ON, _OFF)))
-    same = _equal_answers(runs[_ON], runs[_OFF])
+def compare(report: Report, name: str, workload: Workload, runs: dict[str, Runs], more: str = "") -> None:
+    """One row: the ratio of each pair's times, the verdict, and how many answers are equal."""
+    outcome = effect(*([run.seconds for run in runs[key]] for key in (ON, OFF)))
+    same = _equal_answers(runs[ON], runs[OFF])
     note = f"{outcome.verdict}; {workload}; equal answers {same:.0%}{more}"
     report.add(name, "×", outcome.ratio, note)
     report.work[name] = str(workload)
     report.metrics.resource_utilization[f"{name}: time ratio"] = outcome.ratio.median
+
+
+def memory_note(before: LoadedModel, after: LoadedModel) -> str:
+    """What the plan of one model says beside that of another, where they differ."""
+    planned = [model.plan.total / 1e6 for model in (before, after)]
+    return f"; planned memory {planned[0]:,.1f} → {planned[1]:,.1f} MB" if planned[0] != planned[1] else ""
 
 
 def _reason(error: ConfigError | ResourceError) -> str:

@@ -3,7 +3,7 @@
 As the harness's own command, with this adapter's name added:
 
     python -m inference_pio.benchmarks.lm_eval_adapter --model inference-pio \\
-        --model_args pretrained=smollm2-135m-instruct,kv_cache_dtype=int8 --tasks lambada_openai --limit 100
+        --model_args pretrained=smollm2-135m-instruct,kv_cache_dtype=int8 --tasks lambada_openai --batch_size 8
 
 In a script:
 
@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
+
+import torch
 
 from inference_pio.benchmarks.loaded import LoadedModel
 from inference_pio.benchmarks.scoring import Scorer, split
@@ -45,6 +47,7 @@ else:
 
 NAME = "inference-pio"
 _LONGEST, _AT_ONCE = 4096, 8
+_UNCHOSEN = "cuda:0"  # what the harness's command line names where nobody chose a device
 # The harness's names for how many tokens an answer may have.
 _LENGTHS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")
 _SAMPLING = ("top_p", "top_k", "min_p", "repetition_penalty", "seed")
@@ -55,7 +58,8 @@ class InferencePIO(LM):  # type: ignore[misc]
 
     Args:
         pretrained: whatever names a model.
-        dtype, device: as `LLM` takes them.
+        dtype, device: as `LLM` takes them; "cuda:0", which the harness says where nobody chose, is "auto" on a machine
+            without CUDA.
         plugin: the name of the plugin to run it with; None is the one for its architecture.
         max_length: tokens of context that are used; by default what the model has, 4,096 at most.
         max_gen_toks: tokens of an answer where a task does not say.
@@ -93,6 +97,8 @@ class InferencePIO(LM):  # type: ignore[misc]
         # "auto" is the harness's word for a number that the model side chooses.
         at_once = int(batch_size) if str(batch_size).isdigit() else _AT_ONCE
         at_once = min(at_once, max_batch_size or at_once)
+        if device == _UNCHOSEN and not torch.cuda.is_available():
+            device = "auto"
         opened = open_model(pretrained, RuntimeOptions(**options))
         opened.checkpoint.close()
         length = max_length or min(context_of(opened) or _LONGEST, _LONGEST)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import ExitStack, redirect_stdout
+from contextlib import redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from inference_pio.cli import bench_history
+from inference_pio.cli import bench_ab, bench_history
+from inference_pio.cli.bench_subject import Subject, engine_settings, subject_of
 from inference_pio.cli.flat import flat
 from inference_pio.cli.options import AsJson, EngineOptions, Model, Quiet
 from inference_pio.cli.progress import Report as Progress
-from inference_pio.cli.progress import download_bars, round_bars
+from inference_pio.cli.progress import round_bars
 from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_json, print_table
 from inference_pio.errors import InferencePIOError, UsageError
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from inference_pio.benchmarks.command import Settings
     from inference_pio.benchmarks.report import Report
     from inference_pio.benchmarks.six import Benchmark
-    from inference_pio.benchmarks.suites import Found
     from inference_pio.benchmarks.workload import Suite
 
 _MEASURE = "run"
@@ -34,7 +34,7 @@ _POWER = "Power efficiency"
 
 
 class _ModelOrVerb(TyperGroup):
-    """`bench MODEL` measures; `bench history` and `bench diff` are verbs of their own."""
+    """`bench MODEL` measures; `bench history`, `bench diff` and `bench ab` are verbs of their own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or args[0] not in self.commands:
@@ -159,7 +159,7 @@ def run(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a model: `bench MODEL [NAME]...`. Two further verbs: `bench history` and `bench diff`.
+    """Measure a model: `bench MODEL [NAME]...`. Further verbs: `bench history`, `bench diff`, `bench ab`.
 
     The model's plugin says what it is measured on (--list). Every run is kept. Ctrl-C ends it, and what was finished
     is shown and kept. Without a NAME, accuracy and optimization_impact are left out: they take minutes.
@@ -169,7 +169,7 @@ def run(
         from inference_pio.benchmarks import six
     settings = _settings(model, measuring, accuracy, power, engine)
     benchmarks = six.chosen(names or ())
-    subject = _subject(model, engine, quiet)
+    subject = subject_of(model, engine, quiet)
     if measuring.show:
         _list(six.SIX, subject.found.suite, as_json)
         return
@@ -191,42 +191,7 @@ def run(
 app.command(_MEASURE)(flat(run))
 app.command("history")(bench_history.history)
 app.command("diff")(bench_history.diff)
-
-
-@dataclass(frozen=True)
-class _Subject:
-    """The model that is measured."""
-
-    name: str
-    plugin: str
-    checkpoint: str
-    found: Found
-
-    def record(self, reports: Sequence[Report], settings: Settings, finished: bool) -> Any:
-        from inference_pio.benchmarks.history import record_of
-
-        return record_of(
-            self.name, self.plugin, self.checkpoint, _stated(settings), list(reports), finished=finished
-        )
-
-
-def _subject(model: str, engine: EngineOptions, quiet: bool) -> _Subject:
-    """Find the model and its suite; only headers are read."""
-    from inference_pio.benchmarks.suites import suite_for
-    from inference_pio.loader.identity import checkpoint_identity
-    from inference_pio.plugin.registry import default_registry
-    from inference_pio.runtime.opened import model_store, open_model
-
-    with download_bars(quiet) as progress, ExitStack() as files:
-        opened = open_model(model, engine.runtime_options(1), progress, model_store(engine.limits()))
-        files.callback(opened.checkpoint.close)
-        manifest = default_registry().choose(opened.raw, str(opened.source.path), engine.plugin)
-        return _Subject(
-            opened.source.name,
-            manifest.name,
-            checkpoint_identity(opened.checkpoint),
-            suite_for(manifest.name, opened),
-        )
+app.command("ab")(bench_ab.ab)
 
 
 def _settings(
@@ -242,18 +207,11 @@ def _settings(
 
     if measuring.rounds < 0:
         raise UsageError(f"--rounds must be 0 or more, got {measuring.rounds}")
-    changed = engine.asked(None)
     given = {name: value for name, value in vars(power).items() if value is not None}
     return Settings(
         model=model,
-        dtype=engine.dtype_of_all(),
-        device=engine.device,
         quick=measuring.quick,
         rounds=measuring.rounds,
-        options=changed,
-        tuned=not engine.no_tuned,
-        flags={"use_prefix_caching": False} if engine.no_prefix_caching else {},
-        limits=engine.limits(),
         tasks=TaskChoice(
             tuple(accuracy.task or USUAL_TASKS),
             accuracy.limit,
@@ -262,30 +220,14 @@ def _settings(
         ),
         power=PowerChoice(**given),
         techniques=tuple(measuring.technique or ()),
+        **engine_settings(engine),
     )
-
-
-def _stated(settings: Settings) -> dict[str, Any]:
-    """What the caller set, as it is kept: values that change figures."""
-    from inference_pio.benchmarks.records import plain_settings
-
-    plain, usual = plain_settings(settings), plain_settings(type(settings)())
-    ungrouped = {"options", "flags"}
-    stated = {
-        name: value
-        for name, value in plain.items()
-        if name not in ungrouped | {"model"} and value != usual[name]
-    }
-    no_figures = {"accept_licence", "download"}
-    return stated | {
-        name: value for group in ungrouped for name, value in plain[group].items() if name not in no_figures
-    }
 
 
 def _measure(
     done: list[Report],
     benchmarks: Sequence[Benchmark],
-    subject: _Subject,
+    subject: Subject,
     settings: Settings,
     *,
     quiet: bool,

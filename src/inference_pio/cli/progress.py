@@ -30,23 +30,25 @@ def download_bars(quiet: bool) -> Iterator[Report | None]:
 
 @contextmanager
 def round_bars(quiet: bool) -> Iterator[Report | None]:
-    """The same for things that are counted: rounds of a measurement, questions."""
+    """The same for things that are counted: rounds of a measurement, questions. It is drawn when one is done, and not
+    while the next is timed."""
     if quiet or not sys.stderr.isatty():
         yield None
         return
     from rich.progress import MofNCompleteColumn, TimeElapsedColumn
 
-    with _bars(MofNCompleteColumn(), TimeElapsedColumn()) as report:
+    with _bars(MofNCompleteColumn(), TimeElapsedColumn(), alive=False) as report:
         yield report
 
 
 @contextmanager
-def _bars(*columns: ProgressColumn) -> Iterator[Report]:
+def _bars(*columns: ProgressColumn, alive: bool = True) -> Iterator[Report]:
+    """`alive`: drawn again several times a second, whatever is reported."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
     shown = (TextColumn("{task.description}"), BarColumn(), *columns)
-    bars = Progress(*shown, console=Console(stderr=True), transient=True)
+    bars = Progress(*shown, console=Console(stderr=True), transient=True, auto_refresh=alive)
     tasks: dict[str, TaskID] = {}
     lock = threading.Lock()
 
@@ -56,7 +58,7 @@ def _bars(*columns: ProgressColumn) -> Iterator[Report]:
                 for task in tasks.values():  # one thing after the other: what was before is done
                     bars.update(task, visible=False)
                 tasks[what] = bars.add_task(what, total=total)
-            bars.update(tasks[what], completed=done, total=total)
+            bars.update(tasks[what], completed=done, total=total, refresh=not alive)
 
     with bars:
         yield report
