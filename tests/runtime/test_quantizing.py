@@ -142,6 +142,23 @@ def _score_dense(tiny: Path, folder: Path, tensors: dict[str, Tensor], ids: list
     return logits(folder, "float32", ids)
 
 
+@pytest.mark.parametrize(
+    "name", ["gemma3_text", "glm4_moe_lite", "qwen2", "qwen3_moe", "qwen3_next", "qwen3_vl"]
+)
+def test_whatever_a_model_is_made_of(name: str, tmp_path: Path) -> None:
+    """Windows, latents, biases, experts, state and a tower that no text comes by: loaded in bfloat16 where this
+    machine multiplies it, rounded, written, loaded again.
+    """
+    pytest.importorskip(f"inference_pio.models.{name}")
+    subject = Subject.of(name, tmp_path, collected={})
+    source, out = Path(subject.checkpoint(subject.case.typical)), tmp_path / "out"
+    written = quantize_model(str(source), out, QUICK, usual_text())
+    assert written.compensated >= 7
+    with LLM(str(out), kv_cache_memory_gb=0.05, max_model_len=64) as llm:
+        answer = llm.generate("hello", SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True))
+        assert len(answer[0].outputs[0].token_ids) == 4
+
+
 def test_less_is_lost_than_by_rounding_to_nearest(stories: Path, tmp_path: Path) -> None:
     """On stories that the model tells itself: some to calibrate with, others to be judged by. So small a model has
     little to make up with; what it has of it is a quarter at least.
