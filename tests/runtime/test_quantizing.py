@@ -215,6 +215,14 @@ def test_weights_that_have_as_few_bits_are_rounded_on_request_only(stories: Path
     assert written.nbytes == written.source_bytes
 
 
+def test_where_a_text_says_nothing_of_any_weight_none_is_needed(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference_pio.runtime.quantizing.seen_targets", lambda *_: {})
+    written = quantize_model(str(stories), tmp_path / "out.gguf", Recipe(), "")
+    assert (written.compensated, written.nearest, written.tokens) == (0, 31, 0)
+
+
 def test_rounding_to_nearest_is_that_of_the_option_quantize(stories: Path, tmp_path: Path) -> None:
     out = tmp_path / "out.gguf"
     quantize_model(str(stories), out, Recipe(4, 64, "rtn"), "")
