@@ -142,6 +142,23 @@ def _score_dense(tiny: Path, folder: Path, tensors: dict[str, Tensor], ids: list
     return logits(folder, "float32", ids)
 
 
+@pytest.mark.parametrize(
+    "name", ["gemma3_text", "glm4_moe_lite", "qwen2", "qwen3_moe", "qwen3_next", "qwen3_vl"]
+)
+def test_whatever_a_model_is_made_of(name: str, tmp_path: Path) -> None:
+    """Windows, latents, biases, experts, state and a tower that no text comes by: loaded in bfloat16 where this
+    machine multiplies it, rounded, written, loaded again.
+    """
+    pytest.importorskip(f"inference_pio.models.{name}")
+    subject = Subject.of(name, tmp_path, collected={})
+    source, out = Path(subject.checkpoint(subject.case.typical)), tmp_path / "out"
+    written = quantize_model(str(source), out, QUICK, usual_text())
+    assert written.compensated >= 7
+    with LLM(str(out), kv_cache_memory_gb=0.05, max_model_len=64) as llm:
+        answer = llm.generate("hello", SamplingParams(max_tokens=4, temperature=0.0, ignore_eos=True))
+        assert len(answer[0].outputs[0].token_ids) == 4
+
+
 def test_less_is_lost_than_by_rounding_to_nearest(stories: Path, tmp_path: Path) -> None:
     """On stories that the model tells itself: some to calibrate with, others to be judged by. So small a model has
     little to make up with; what it has of it is a quarter at least.
@@ -196,6 +213,14 @@ def test_weights_that_have_as_few_bits_are_rounded_on_request_only(stories: Path
     written = quantize_model(str(first), second, Recipe(method="rtn", group_size=64, again=True), "")
     assert written.nearest == 30
     assert written.nbytes == written.source_bytes
+
+
+def test_where_a_text_says_nothing_of_any_weight_none_is_needed(
+    stories: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference_pio.runtime.quantizing.seen_targets", lambda *_: {})
+    written = quantize_model(str(stories), tmp_path / "out.gguf", Recipe(), "")
+    assert (written.compensated, written.nearest, written.tokens) == (0, 31, 0)
 
 
 def test_rounding_to_nearest_is_that_of_the_option_quantize(stories: Path, tmp_path: Path) -> None:

@@ -63,7 +63,7 @@ def quantize(
 ) -> None:
     """Write a model with its weights in 4 or 8 bits.
 
-    Embeddings and the head get 8 bits. A GGUF file stays one, which llama.cpp reads too.
+    Embeddings and the head get 8 bits. A GGUF file stays one.
     """
     recipe = Recipe(bits, group, method, tokens, again)
     words = read_text(text)

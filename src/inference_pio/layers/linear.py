@@ -51,6 +51,8 @@ class Linear(nn.Module):
 
     def take_quantized(self, pieces: Sequence[ops.Blocks], memory: ops.Slab) -> None:
         self.packed, self.weight, self.separated = ops.pack_quantized(pieces, memory), None, None
+        if self.bias is not None:  # added to products of blocks, which are float32 whatever activations are
+            self.bias = nn.Parameter(self.bias.data.to(torch.float32), requires_grad=False)
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.packed is not None, "weights are not loaded"

@@ -91,8 +91,7 @@ def quantize_model(
     opened = open_model(model, sizes, progress)
     with opened.checkpoint:
         rounding = _Rounding(opened, recipe, sizes, progress)
-        windows = rounding.windows(text) if recipe.method == "gptq" else None
-        rounding.write(out, windows)
+        rounding.write(out, rounding.windows(text))
         return rounding.written(out, perf_counter() - started)
 
 
@@ -125,8 +124,12 @@ class _Rounding:
         self._rows_left = {name: self._checkpoint.tensors[name].shape[0] for name in self._kinds}
         self._rounded_bytes = self._tokens = self._compensated = 0
 
-    def windows(self, text: str) -> Tensor:
-        """The calibration text as token ids [windows, tokens]; too large ones are refused before anything is loaded."""
+    def windows(self, text: str) -> Tensor | None:
+        """The calibration text as token ids [windows, tokens]; too large ones are refused before anything is loaded.
+        None where the method wants no text, or there is no weight that one says anything about.
+        """
+        if self._recipe.method == "rtn" or not self._targets:
+            return None
         windows = calibration_windows(self._ready, text, self._recipe.tokens)
         self._ready.plan.check(self._opened.source.name)
         _require_memory(self._ready, windows, list(self._targets))
@@ -248,7 +251,7 @@ def _require_memory(ready: Prepared, windows: Tensor, modules: Collection[str]) 
     widths = [(module.in_features, module.out_features) for module in maps if isinstance(module, Linear)]
     itemsize = torch.float32.itemsize
     # Of the widest map its input and output, and what stands beside them in the layer: residual, queries, a copy.
-    activations = 2 * itemsize * tokens * max(i + o for i, o in widths)
+    activations = 3 * itemsize * tokens * max(i + o for i, o in widths)
     activations += scratch_of(ready.model, ready.dtype.itemsize, tokens, count, length)
     specs = ready.serving.cache_specs
     caches = sum(spec.bytes_per_token() * tokens + spec.bytes_per_sequence() * count for spec in specs)
