@@ -112,6 +112,15 @@ def test_another_checkpoint_finds_nothing(serve):
     assert engine.stats().prefix_hit_tokens == 0
 
 
+def test_where_there_is_not_room_for_all_the_beginning_is_kept(serve, tmp_path):
+    serve([PROMPT], limit=1200)  # five records of 212 bytes
+    assert sum(path.stat().st_size for path in records(tmp_path)) <= 1200
+    engine, _ = serve([PROMPT], limit=1200)
+    assert engine.stats().prefix_tier_hit_tokens >= 16
+    engine, store = serve([random.Random(9).choices(range(1, 48), k=41)], limit=100)
+    assert store.num_stored == 0
+
+
 def test_other_sizes_of_engine_are_no_matter(serve):
     serve([PROMPT])
     engine, _ = serve([PROMPT], num_blocks=20, max_num_batched_tokens=7, max_num_seqs=2)

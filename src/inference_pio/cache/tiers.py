@@ -32,7 +32,11 @@ class PrefixTier(Protocol):
 
     It may lose blocks at any time and gives none that is not exactly what was stored: whatever is wrong with it is a
     block that is not there, never an error of a request.
+
+    limit_bytes  what all blocks may take
     """
+
+    limit_bytes: int
 
     @property
     def generation(self) -> bytes:
