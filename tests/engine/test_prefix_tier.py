@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from inference_pio.cache.ranked import RankedSpec
 from inference_pio.cache.specs import PagedKV, PagedLatent
 from inference_pio.cache.tiers import BlockBytes
 from inference_pio.errors import PluginError
@@ -175,6 +176,7 @@ def test_many_requests_at_once_with_little_memory_are_exact(fake, tmp_path):
         [PagedKV(2, 3, torch.bfloat16), PagedKV(1, 8, torch.float32)],
         [PagedKV(2, 4, torch.int8)],
         [PagedLatent(6, 2, torch.bfloat16)],
+        [RankedSpec((PagedKV(1, 4, torch.int8), PagedKV(1, 4, torch.int8)))],
     ],
 )
 def test_a_block_of_any_cache_is_copied_whole(specs):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inference_pio import ops
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ConfigError, ResourceError
 
@@ -33,6 +34,9 @@ class EngineConfig:
             prefixes are not reused.
         prefix_cache_max_blocks: blocks that may be kept for later requests only; None for all that are free.
         explain_cache: keep what it takes to say why a prefix was not found.
+        torch_groups: groups of operations (`ops.GROUPS`) that run in torch, whatever kernels there are.
+        recompute: nothing is kept from step to step; a sequence gives its blocks back once its tokens are computed.
+        vocabulary: end of the first run of tokens, and start of the last, that the model gives logits for; None: all.
         speculation: tokens that are drafted for one sequence in one step at most; 0 drafts none.
 
     Raises:
@@ -50,6 +54,9 @@ class EngineConfig:
     prefix_cache_max_blocks: int | None = None
     explain_cache: bool = False
     speculation: int = 0
+    torch_groups: frozenset[ops.Group] = frozenset()
+    recompute: bool = False
+    vocabulary: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
         for name, low in (

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inference_pio.ops.delta_rule import CHUNK as DELTA_CHUNK
 from inference_pio.ops.delta_rule import Spans, causal_conv, decay_and_rate, gated_delta_rule, going_on
-from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
+from inference_pio.ops.dispatch import GROUPS, Group, OpChoice, is_native, leave_out, pick, table, use
 from inference_pio.ops.experts import experts, top_experts, top_sigmoid_experts
 from inference_pio.ops.gates import add_shared, gated_rms_norm, sigmoid_gate, small_linear, take_columns
 from inference_pio.ops.latent import (
@@ -25,8 +25,9 @@ from inference_pio.ops.latent import (
     turn_pairs,
     turn_tails,
 )
-from inference_pio.ops.linear import PackedWeight, linear, pack_weight
+from inference_pio.ops.linear import PackedWeight, linear, pack_weight, rows_of
 from inference_pio.ops.quantized import (
+    GROUP_ROWS,
     Blocks,
     QuantizedWeight,
     can_pack,
@@ -51,9 +52,12 @@ Activation = Literal["silu", "gelu_tanh"]
 
 __all__ = [
     "DELTA_CHUNK",
+    "GROUPS",
+    "GROUP_ROWS",
     "Activation",
     "Blocks",
     "CannotRecord",
+    "Group",
     "HandsOut",
     "HeadNorms",
     "OpChoice",
@@ -66,6 +70,7 @@ __all__ = [
     "Spans",
     "UpProjections",
     "absorbed_attention",
+    "activate_and_mul",
     "add_rms_norm",
     "add_shared",
     "can_pack",
@@ -80,6 +85,8 @@ __all__ = [
     "gelu_tanh_and_mul",
     "going_on",
     "inverse_frequencies",
+    "is_native",
+    "leave_out",
     "linear",
     "pack_quantized",
     "pack_weight",
@@ -90,6 +97,7 @@ __all__ = [
     "rope_and_cache",
     "rotary_table",
     "row_max",
+    "rows_of",
     "sigmoid_gate",
     "silu_and_mul",
     "small_linear",
@@ -191,9 +199,14 @@ def gated_linear(
     activation: Activation = "silu",
 ) -> Tensor:
     """activation(gate) · up of linear(x, packed, bias), in one pass where the weight and its device allow it."""
-    if isinstance(packed, QuantizedWeight) and packed.halves_match and is_native():
+    if isinstance(packed, QuantizedWeight) and packed.halves_match and is_native("matmul"):
         return quantized_gated_linear(x_TI, packed, bias_O, activation)
-    return _ACTIVATE[activation](linear(x_TI, packed, bias_O))
+    return activate_and_mul(linear(x_TI, packed, bias_O), activation)
+
+
+def activate_and_mul(x_T2I: Tensor, activation: Activation) -> Tensor:
+    """activation(gate) · up [T, I], gate the first and up the second half of x's columns."""
+    return _ACTIVATE[activation](x_T2I)
 
 
 def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:

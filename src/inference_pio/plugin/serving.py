@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from inference_pio import ops
 from inference_pio.cache.specs import CacheSpec
 from inference_pio.errors import PluginError
 
@@ -18,6 +19,12 @@ class Serving:
     prefix_caching      blocks of equal beginnings are shared
     prefix_cache_bytes  what may be kept for later requests only
     prefix_disk         blocks that memory has no room for go to the disk, as much as the caller allows
+    native_groups       groups of operations (`ops.GROUPS`) that run in kernels of the device; the others run in torch
+    recompute           nothing is kept from step to step: each token computes all before it again
+    asked_ranks, ranks  over how many ranks its weights were asked to be divided, and are
+    asked_vocabulary    how many of the first tokens are to have logits; vocabulary: (end of the first run, start of the
+                        last one) of tokens that have, None: all
+    merged              projections of one input are one product
     exempt              technique -> layers that it must leave as they are, where its receipt says so
     """
 
@@ -25,6 +32,13 @@ class Serving:
     prefix_caching: bool = False
     prefix_cache_bytes: int = 0
     prefix_disk: bool = False
+    native_groups: frozenset[ops.Group] = frozenset()
+    recompute: bool = False
+    asked_ranks: int = 1
+    ranks: int = 1
+    asked_vocabulary: int = 0
+    vocabulary: tuple[int, int] | None = None
+    merged: bool = False
     exempt: dict[str, frozenset[int]] = field(default_factory=dict)
 
     def layers_for(self, technique: str) -> list[int]:
