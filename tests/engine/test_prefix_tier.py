@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 
+from inference_pio.cache.ranked import RankedSpec
 from inference_pio.cache.specs import PagedKV, PagedLatent
 from inference_pio.cache.tiers import BlockBytes
 from inference_pio.errors import PluginError
@@ -112,6 +113,15 @@ def test_another_checkpoint_finds_nothing(serve):
     assert engine.stats().prefix_hit_tokens == 0
 
 
+def test_where_there_is_not_room_for_all_the_beginning_is_kept(serve, tmp_path):
+    serve([PROMPT], limit=1200)  # five records of 212 bytes
+    assert sum(path.stat().st_size for path in records(tmp_path)) <= 1200
+    engine, _ = serve([PROMPT], limit=1200)
+    assert engine.stats().prefix_tier_hit_tokens >= 16
+    engine, store = serve([random.Random(9).choices(range(1, 48), k=41)], limit=100)
+    assert store.num_stored == 0
+
+
 def test_other_sizes_of_engine_are_no_matter(serve):
     serve([PROMPT])
     engine, _ = serve([PROMPT], num_blocks=20, max_num_batched_tokens=7, max_num_seqs=2)
@@ -166,6 +176,7 @@ def test_many_requests_at_once_with_little_memory_are_exact(fake, tmp_path):
         [PagedKV(2, 3, torch.bfloat16), PagedKV(1, 8, torch.float32)],
         [PagedKV(2, 4, torch.int8)],
         [PagedLatent(6, 2, torch.bfloat16)],
+        [RankedSpec((PagedKV(1, 4, torch.int8), PagedKV(1, 4, torch.int8)))],
     ],
 )
 def test_a_block_of_any_cache_is_copied_whole(specs):

@@ -32,7 +32,11 @@ class PrefixTier(Protocol):
 
     It may lose blocks at any time and gives none that is not exactly what was stored: whatever is wrong with it is a
     block that is not there, never an error of a request.
+
+    limit_bytes  what all blocks may take
     """
+
+    limit_bytes: int
 
     @property
     def generation(self) -> bytes:
@@ -88,11 +92,10 @@ class BlockBytes:
 
 
 def _tensors(cache: Any, num_blocks: int) -> list[Tensor]:
-    tensors = []
-    for field in fields(cache) if is_dataclass(cache) else ():
-        value = getattr(cache, field.name)
-        if isinstance(value, Tensor):
-            tensors.append(value)
+    if isinstance(cache, list):  # of several ranks
+        return [tensor for each in cache for tensor in _tensors(each, num_blocks)]
+    values = [getattr(cache, field.name) for field in fields(cache)] if is_dataclass(cache) else []
+    tensors = [value for value in values if isinstance(value, Tensor)]
     if not tensors or any(len(tensor) != num_blocks or not tensor.is_contiguous() for tensor in tensors):
         raise PluginError(
             f"blocks of {type(cache).__name__} cannot be kept outside of memory: it is not a dataclass of contiguous "

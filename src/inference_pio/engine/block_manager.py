@@ -176,13 +176,13 @@ class BlockManager:
         return known
 
     def close(self) -> None:
-        """Leave what can be found to the tier below, what is worth least first; nothing may follow."""
+        """Leave what can be found to the tier below, as much as it takes, the best last; nothing may follow."""
         if self._index is None or self._tier is None:
             return
-        while self._idle:
-            self._evict(None, wait=True)
-        for digest in list(self._index.digests):  # of running sequences
-            self._tier.let_go(self._index.block_of(digest), digest, wait=True)
+        idle = [self._idle.pop() for _ in range(len(self._idle))]
+        held = [block for block in map(self._index.block_of, self._index.digests) if self._holders[block]]
+        for block in [*idle, *held][-self._tier.most_blocks :]:
+            self._tier.let_go(block, self._index.digest_of(block), wait=True)
         self._tier.tier.close()
 
     def check_integrity(self, running: Collection[Sequence]) -> None:
@@ -305,12 +305,12 @@ class BlockManager:
         if len(self._idle) > self._idle.most:
             self._blank.append(self._evict(sequence))
 
-    def _evict(self, cause: Sequence | None, *, wait: bool = False) -> int:
+    def _evict(self, cause: Sequence) -> int:
         block = self._idle.pop()
         assert self._index is not None
         if self._tier is not None:
-            self._tier.let_go(block, self._index.digest_of(block), wait=wait)
-        if self._history is not None and cause is not None:
+            self._tier.let_go(block, self._index.digest_of(block))
+        if self._history is not None:
             self._history.forgotten(self._index.digest_of(block), cause.request.request_id)
         if self._states is not None:
             self._states.drop(self._index.digest_of(block))

@@ -22,6 +22,11 @@ class TierSide:
         self._bytes = BlockBytes(caches, num_blocks)
         self._known: dict[int, tuple[bytes, list[int]]] = {}
 
+    @property
+    def most_blocks(self) -> int:
+        """That the tier has room for, one at least."""
+        return max(1, self.tier.limit_bytes // self._bytes.nbytes)
+
     def published(self, block: int, parent: bytes, token_ids: list[int]) -> None:
         self._known[block] = parent, token_ids
 

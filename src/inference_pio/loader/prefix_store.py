@@ -49,7 +49,7 @@ class PrefixStore:
     """
 
     def __init__(self, folder: Path, key: bytes, limit_bytes: int) -> None:
-        self._folder, self._key, self._limit = folder, key, limit_bytes
+        self._folder, self._key, self.limit_bytes = folder, key, limit_bytes
         self._own = folder / key.hex()[:32]
         self.num_loaded = self.num_stored = self.num_dropped = self.num_broken = 0
         self._changed = threading.Condition()
@@ -112,7 +112,7 @@ class PrefixStore:
         with self._changed:
             while wait and self._bytes_underway + size > _MOST_UNDERWAY and self._underway:
                 self._changed.wait()
-            if self._quiet or self._closing or size > self._limit or block.digest in self._underway:
+            if self._quiet or self._closing or block.digest in self._underway:
                 return
             if self._bytes_underway + size > _MOST_UNDERWAY and self._underway:
                 self.num_dropped += 1
@@ -170,7 +170,7 @@ class PrefixStore:
             with open(os.open(path, os.O_RDONLY | _NO_LINKS), "rb", buffering=0) as file:
                 size = os.fstat(file.fileno()).st_size
                 if len(self._room) != size:
-                    self._room = bytearray(min(size, self._limit))
+                    self._room = bytearray(min(size, self.limit_bytes))
                 whole = file.readinto(self._room) == size
         except OSError as error:
             if error.errno in (errno.EIO, errno.ELOOP):
@@ -223,6 +223,8 @@ class PrefixStore:
             os.utime(path)
             return
         record = _packed(block, self._key)
+        if len(record) > self.limit_bytes:
+            return
         self._make_room(len(record))
         _put(path, record)
         if block.digest not in self._underway:  # forgotten meanwhile
@@ -232,12 +234,12 @@ class PrefixStore:
 
     def _make_room(self, needed: int) -> None:
         """Delete what was used longest ago. The folder is looked through now and then, for others write into it too."""
-        if self._since_scan + needed <= self._limit // 16:
+        if self._since_scan + needed <= self.limit_bytes // 16:
             return
         self._since_scan = 0
         files = sorted(self._files())
         total = sum(size for _, size, _ in files)
-        room = self._limit - self._limit // 16 - needed
+        room = self.limit_bytes - self.limit_bytes // 16 - needed
         for _, size, path in files:
             if total <= room:
                 return
