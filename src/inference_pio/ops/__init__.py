@@ -26,6 +26,7 @@ from inference_pio.ops.latent import (
     turn_tails,
 )
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight
+from inference_pio.ops.mass import attention_mass
 from inference_pio.ops.quantized import (
     Blocks,
     QuantizedWeight,
@@ -68,6 +69,7 @@ __all__ = [
     "absorbed_attention",
     "add_rms_norm",
     "add_shared",
+    "attention_mass",
     "can_pack",
     "causal_conv",
     "cos_sin_table",

@@ -29,6 +29,7 @@ OPS = (
 OWN_OPS = (
     "absorbed_attention",
     "add_shared",
+    "attention_mass",
     "causal_conv",
     "decay_and_rate",
     "gated_delta_rule",
