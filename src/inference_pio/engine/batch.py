@@ -49,9 +49,10 @@ def build_batch(
                 flat += guesses
                 end += len(guesses)
         positions += range(start, end)
-        rows += _rows(sequence.block_table, start, end, block_size)
+        evicted = sequence.num_evicted_tokens  # whole blocks: what is left lies side by side
+        rows += _rows(sequence.block_table, start - evicted, end - evicted, block_size)
         query_start.append(len(flat))
-        seq_lens.append(end)
+        seq_lens.append(end - evicted)
         slots.append(sequence.slot)
         drafted.append(end - start - num_scheduled_tokens or sequence.num_held)
     token_ids, position_of_token, row_of_token = np.array((flat, positions, rows), dtype=np.int64)
@@ -78,7 +79,7 @@ def build_batch(
 
 
 def _rows(blocks: list[int], start: int, end: int, block_size: int) -> Iterator[int]:
-    """Rows of the cache for positions [start, end) of the sequence that holds these blocks."""
+    """Rows of the cache for tokens [start, end), of those it keeps, of the sequence that holds these blocks."""
     for at in range(start - start % block_size, end, block_size):
         row = blocks[at // block_size] * block_size - at
         yield from range(row + max(start, at), row + min(end, at + block_size))

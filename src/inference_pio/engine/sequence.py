@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from inference_pio.engine.retention import NEVER, Decision
 from inference_pio.outputs import FinishReason
 from inference_pio.plugin.media import PromptMedia
 from inference_pio.sampling_params import SamplingParams
@@ -47,6 +50,9 @@ class Sequence:
     num_held             of the tokens scheduled last, those behind a cut: its state takes them in after the step
     num_shared_blocks    leading blocks that are published in the prefix index (or have an equal twin there)
     drafter              where its drafts come from, once it has been asked for any
+    num_evicted_tokens   of the computed ones, those that the cache does not hold any more: whole blocks
+    decision             when some of its blocks are given up next; never, where everything stays
+    votes                what the tokens in front of that decision have attended to so far (`eviction.py`)
     """
 
     request: Request
@@ -63,6 +69,9 @@ class Sequence:
     num_shared_blocks: int = 0
     finish_reason: FinishReason | None = None
     drafter: Drafter | None = None
+    num_evicted_tokens: int = 0
+    decision: Decision = NEVER
+    votes: list[Tensor] = field(default_factory=list)
 
     @property
     def num_tokens(self) -> int:

@@ -50,6 +50,8 @@ class PagedAttention:
 
     def __call__(self, q_TNH: Tensor, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """[T, heads · head_dim], ready for the output projection."""
+        if batch.observer is not None:
+            batch.observer(q_TNH, cache, self.scale, self.window)
         attend = self.decode if batch.max_query_len == 1 else self.prefill
         where = (batch.block_tables, batch.query_start, batch.seq_lens)
         longest = (batch.max_query_len, batch.max_seq_len)
