@@ -36,3 +36,28 @@ class Bar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._progress.stop()
+
+
+class Counter:
+    """A line that says what is being done, of work whose length nobody knows."""
+
+    def __init__(self, what: str) -> None:
+        self._what, self._done = what, 0
+        self._status = Console(stderr=True).status(what) if sys.stderr.isatty() else None
+
+    def tell(self, doing: str) -> None:
+        """The next piece of work."""
+        self._done += 1
+        if self._status is not None:
+            self._status.update(f"{self._what} {self._done}: {doing}")
+
+    def __enter__(self) -> Self:
+        if self._status is not None:
+            self._status.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._status is not None:
+            self._status.stop()

@@ -17,10 +17,10 @@ import pytest
 import torch
 from torch import nn
 
+from inference_pio.cache.retention import EvictionPolicy
 from inference_pio.cache.specs import PagedKV
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
-from inference_pio.engine.retention import EvictionPolicy
 from inference_pio.engine.sequence import Sequence
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams

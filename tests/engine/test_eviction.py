@@ -10,14 +10,13 @@ import torch
 from torch import nn
 
 from inference_pio import ops
+from inference_pio.cache.retention import NEVER, EvictionPolicy
 from inference_pio.cache.specs import PagedKV
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
-from inference_pio.engine.eviction import widest_window
-from inference_pio.engine.retention import NEVER, EvictionPolicy
 from inference_pio.errors import ConfigError, ResourceError
 from inference_pio.plugin.facts import PrefixPolicy
-from inference_pio.plugin.paged import PagedAttention
+from inference_pio.plugin.paged import PagedAttention, widest_window
 from inference_pio.sampling_params import SamplingParams
 from support.tiny_model import TinyModel
 
@@ -223,9 +222,7 @@ def test_a_window_is_always_whole():
 
 @pytest.mark.parametrize("kind", ["paged", "latent", "state", "mixed"])
 def test_models_whose_attention_is_not_seen_are_refused(fake, kind):
-    with pytest.raises(
-        ConfigError, match="kv_cache_budget is for models all of whose layers keep keys and values"
-    ):
+    with pytest.raises(ConfigError, match="tokens are evicted where each layer keeps keys and values"):
         fake.make_engine(kind, eviction=SMALL)
 
 

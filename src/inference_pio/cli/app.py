@@ -10,7 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from inference_pio import __version__
-from inference_pio.cli import chat, doctor, models, new_model, plan, plugins, run, verify
+from inference_pio.cli import calibrate, chat, doctor, models, new_model, plan, plugins, run, verify
 from inference_pio.cli.flat import flat
 from inference_pio.cli.text import one_line
 from inference_pio.errors import UsageError
@@ -27,6 +27,7 @@ app.add_typer(models.app, name="models")
 app.command("plugins")(plugins.plugins)
 app.command("doctor")(doctor.doctor)
 app.command("plan")(flat(plan.plan))
+app.command("calibrate")(calibrate.calibrate)
 app.command("verify")(verify.verify)
 app.command("new-model")(new_model.new_model)
 

@@ -158,6 +158,14 @@ class EngineOptions:
             value="NAME",
         ),
     ] = None
+    kv_cache_budget: Annotated[
+        int | None,
+        _engine(
+            "Keep this many tokens of a sequence at most, those that its end attends to. (all)",
+            "--kv-cache-budget",
+            value="N",
+        ),
+    ] = None
     quantize: Annotated[
         str | None,
         _engine(
@@ -183,6 +191,26 @@ class EngineOptions:
             "--speculation",
             value="N",
         ),
+    ] = None
+    quality: Annotated[
+        Literal["exact", "faithful", "fast"],
+        _engine(
+            "How far approximate techniques may move answers, by the model's receipt (see calibrate).",
+            "--quality",
+            value="LEVEL",
+        ),
+    ] = "faithful"
+    enable: Annotated[
+        list[str] | None,
+        _engine(
+            "A technique to have at work, whatever a receipt says; may be given again. (see plugins NAME)",
+            "--enable",
+            value="NAME",
+        ),
+    ] = None
+    disable: Annotated[
+        list[str] | None,
+        _engine("A technique to do without; may be given again.", "--disable", value="NAME"),
     ] = None
     no_mtp: Annotated[
         bool,
@@ -231,8 +259,12 @@ class EngineOptions:
             kv_cache_dtype=RuntimeOptions.kv_cache_dtype
             if self.kv_cache_dtype is None
             else self.kv_cache_dtype,
+            kv_cache_budget=self.kv_cache_budget,
             quantize=self.quantize,
             experts=self.experts,
+            quality=self.quality,
+            enable=tuple(self.enable or ()),
+            disable=tuple(self.disable or ()),
             accept_licence=self.accept_licence,
             download=not self.offline,
         )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from inference_pio.engine.retention import EvictionPolicy
+from inference_pio.cache.retention import EvictionPolicy
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ConfigError, ResourceError
 
@@ -71,7 +71,7 @@ class EngineConfig:
             )
         capacity = self.num_blocks * self.block_size
         if self.eviction is not None:
-            needed = min(self.max_model_len, self.eviction.budget + self.block_size)
+            needed = min(self.max_model_len, self.eviction.least_room(self.block_size))
             if capacity < needed:
                 raise ResourceError(
                     f"the cache does not hold one sequence: {self.num_blocks} blocks × {self.block_size} tokens = "

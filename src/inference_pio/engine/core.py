@@ -16,11 +16,12 @@ from inference_pio.engine.batch import build_batch
 from inference_pio.engine.block_manager import BlockManager
 from inference_pio.engine.checks import check_request
 from inference_pio.engine.config import EngineConfig
-from inference_pio.engine.eviction import Eviction, widest_window
+from inference_pio.engine.eviction import Eviction
 from inference_pio.engine.media import MediaSide
 from inference_pio.engine.runner import ModelRunner
 from inference_pio.engine.sampler import Sample, is_plain_greedy, sample
 from inference_pio.engine.scheduler import Scheduler
+from inference_pio.engine.script import Script, follow
 from inference_pio.engine.sequence import Drafts, Request, Sequence
 from inference_pio.engine.speculation import Speculation
 from inference_pio.engine.state_slots import StateSlots
@@ -29,6 +30,7 @@ from inference_pio.errors import GenerationError, InferencePIOError, PluginError
 from inference_pio.outputs import FinishReason
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.plugin.media import PromptMedia
+from inference_pio.plugin.paged import widest_window
 from inference_pio.sampling_params import SamplingParams
 
 # What tensor code raises: it fails the requests of one step. Anything else is a defect of the program and ends it.
@@ -113,14 +115,17 @@ class EngineCore:
         prompt_token_ids: Items[int],
         params: SamplingParams,
         media: PromptMedia | None = None,
+        script: Script | None = None,
     ) -> None:
-        """Queue `params.n` answers to a prompt, `media` being its images.
+        """Queue `params.n` answers to a prompt, `media` being its images; `script` is the answer, where it is given.
 
         Raises:
-            UsageError: a request of this name is running.
+            UsageError: a request of this name is running, or a script is given to an engine that drafts.
             SamplingError, ContextLengthError: it cannot be served (`check_request`).
         """
         prompt = self.check_request(prompt_token_ids, params)
+        if script is not None and self._speculation is not None:
+            raise UsageError("an answer that is given needs an engine that drafts nothing: speculation 0")
         if request_id in self._requests:
             raise UsageError(f"request {request_id} is running already: give each request a name of its own")
         max_tokens = params.max_tokens or self.config.max_model_len
@@ -134,6 +139,7 @@ class EngineCore:
             max_len=min(len(prompt) + max_tokens, self.config.max_model_len),
             plain_greedy=is_plain_greedy(params),
             media=media,
+            script=script,
         )
         request.sequences = [Sequence(request, i, self._arrivals + i, prompt.copy()) for i in range(params.n)]
         self._arrivals += params.n
@@ -172,7 +178,8 @@ class EngineCore:
                 batch = self._media.extend(batch, scheduled, drafts)
             if self._eviction:
                 batch = self._eviction.watch(batch, scheduled)
-            samples = sample(self._runner.run(batch), sampled, drafts)
+            logits = self._runner.run(batch)
+            samples = follow(logits, sampled, sample(logits, sampled, drafts))
             if self._predictor is not None:
                 self._predictor.remember(scheduled, batch, dict(zip(sampled, samples, strict=True)))
         except _MODEL_ERRORS as error:

@@ -1,9 +1,10 @@
 """Eviction of cached tokens by attention mass, in whole blocks.
 
-When a decision about a sequence is due (`retention.py`), the queries of its last tokens vote for the blocks that they
-attend to (SnapKV, Li et al. 2024; H2O, Zhang et al. 2023, lets all queries vote). Blocks with little attention are
+When a decision about a sequence is due (`cache/retention.py`), the queries of its last tokens vote for the blocks that
+they attend to (SnapKV, Li et al. 2024; H2O, Zhang et al. 2023, lets all queries vote). Blocks with little attention are
 given up, for good: tokens that are computed later do not see them. All layers and heads share one block table, so there
-is one decision for all of them, in which a single head that looks at a block for a reason must be heard.
+is one decision for all of them, in which a single head that looks at a block for a reason must be heard: of each layer
+counts the head that attends to a block most, and of all layers the mean.
 
 Rotary positions of the tokens that stay are what they were. The first blocks always stay, and the last ones, so that
 what a sliding window sees is always whole.
@@ -12,42 +13,17 @@ what a sliding window sees is always whole.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from collections.abc import Sequence as Items
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference_pio import ops
-from inference_pio.cache.specs import CacheSpec, KVCache, PagedKV
+from inference_pio.cache.retention import EvictionPolicy
+from inference_pio.cache.specs import KVCache
 from inference_pio.engine.block_manager import BlockManager
-from inference_pio.engine.retention import EvictionPolicy
 from inference_pio.engine.sequence import Sequence
-from inference_pio.errors import ConfigError
 from inference_pio.plugin.batch import ForwardBatch
-from inference_pio.plugin.paged import PagedAttention
-
-
-def widest_window(model: nn.Module, specs: Items[CacheSpec]) -> int:
-    """Tokens that the widest of the model's sliding windows sees; 0 where it has none.
-
-    Raises:
-        ConfigError: tokens of this model cannot be evicted.
-    """
-    attentions = [
-        attend
-        for module in model.modules()
-        if isinstance(attend := getattr(module, "attend", None), PagedAttention)
-    ]
-    if not all(isinstance(spec, PagedKV) for spec in specs) or len(attentions) != len(specs):
-        raise ConfigError(
-            "kv_cache_budget is for models all of whose layers keep keys and values that `PagedAttention` reads; "
-            f"this one keeps latents or state, or attends in another way ({len(attentions)} such layers of "
-            f"{len(specs)}): leave it out"
-        )
-    if all(attend.window is not None for attend in attentions):
-        raise ConfigError("kv_cache_budget: every layer of this model sees a window alone: leave it out")
-    return max(attend.window or 0 for attend in attentions)
 
 
 @dataclass(frozen=True)
@@ -90,7 +66,7 @@ class Eviction:
     """Watches how sequences attend in front of a decision about them, and decides."""
 
     def __init__(self, policy: EvictionPolicy, blocks: BlockManager, window: int) -> None:
-        """`window` as `widest_window` gives it. Raises ConfigError: the policy keeps too little."""
+        """`window` is what `plugin.paged.widest_window` gives. Raises ConfigError: the policy keeps too little."""
         policy.check(blocks.block_size, window)
         self.num_evicted_tokens = 0
         self._blocks, self._block_size = blocks, blocks.block_size
@@ -138,5 +114,7 @@ class Eviction:
 
 
 def _scores(votes_KNB: Tensor) -> Tensor:
-    """[B]: what K layers' N heads think of each block."""
+    """[B]: what K layers' N heads think of each block. One head of many may be the one that retrieves (Wu et al. 2024),
+    and would hardly count in a mean.
+    """
     return votes_KNB.amax(dim=1).mean(dim=0)

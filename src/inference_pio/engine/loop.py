@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 
 from inference_pio.engine.core import EngineCore
+from inference_pio.engine.script import Script
 from inference_pio.engine.stream import Mailbox, RequestStream
 from inference_pio.engine.updates import EngineStats
 from inference_pio.errors import EngineClosed, UsageError
@@ -46,10 +47,12 @@ class EngineLoop:
         media: PromptMedia | None = None,
         changed: threading.Condition | None = None,
         whole: bool = False,
+        script: Script | None = None,
     ) -> RequestStream:
         """Queue a request; the stream of its updates. Streams that share `changed` can be read `as_they_come`.
 
-        With `whole` there is nothing to read before every answer has ended, and then one update for each.
+        `script` is the answer, where it is given (`engine/script.py`). With `whole` there is nothing to read before
+        every answer has ended, and then one update for each.
 
         Raises:
             SamplingError, ContextLengthError: the request cannot be served.
@@ -65,7 +68,7 @@ class EngineLoop:
             if name in self._mailboxes:
                 raise UsageError(f"request {name} is running already: give each request a name of its own")
             self._mailboxes[name] = mailbox
-            self._command(lambda: self._core.add_request(name, prompt, params, media))
+            self._command(lambda: self._core.add_request(name, prompt, params, media, script))
         return RequestStream(name, mailbox, lambda: self._cancel(name, mailbox))
 
     def stats(self) -> EngineStats:

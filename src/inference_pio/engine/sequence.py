@@ -7,12 +7,13 @@ from typing import TYPE_CHECKING
 
 from torch import Tensor
 
-from inference_pio.engine.retention import NEVER, Decision
+from inference_pio.cache.retention import NEVER, Decision
 from inference_pio.outputs import FinishReason
 from inference_pio.plugin.media import PromptMedia
 from inference_pio.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from inference_pio.engine.script import Script
     from inference_pio.engine.speculation import Drafter
 
 
@@ -24,6 +25,7 @@ class Request:
     end_token_ids  the model's end-of-text tokens and the request's own stop tokens; none before `min_tokens`
     max_len        tokens, prompt included, at which an answer is finished for its length
     media          the prompt's images; None where it has none
+    script         the answer, where it is given
     """
 
     request_id: str
@@ -35,6 +37,7 @@ class Request:
     max_len: int
     plain_greedy: bool
     media: PromptMedia | None = None
+    script: Script | None = None
     sequences: list[Sequence] = field(default_factory=list)
 
 

@@ -62,6 +62,9 @@ class GGUFFile(Closing):
         self._file.read_into(offset, bytes_of(rows))
         return rows
 
+    def first_bytes(self, name: str, count: int) -> bytes:
+        return self._file.read(self._offsets[name], min(count, self.tensors[name].nbytes))
+
     def _place(self, name: str, part: tuple[int, int] | None) -> tuple[TensorInfo, int]:
         """The tensor, or what is read of it, and where in the file that begins; rows are whole blocks."""
         info, skipped = self.tensors[name].narrowed(part)

@@ -91,6 +91,9 @@ class SafetensorsFile(Closing):
         offset = self._offsets[name] + skipped * stored.itemsize
         return read_floats(self._file, offset, info.shape, stored, dtype)
 
+    def first_bytes(self, name: str, count: int) -> bytes:
+        return self._file.read(self._offsets[name], min(count, self.tensors[name].nbytes))
+
     def close(self) -> None:
         self._file.close()
 
@@ -125,6 +128,9 @@ class ShardedSafetensors(Closing):
         self, name: str, dtype: torch.dtype | None = None, part: tuple[int, int] | None = None
     ) -> Tensor:
         return self._holder[name].read(name, dtype, part)
+
+    def first_bytes(self, name: str, count: int) -> bytes:
+        return self._holder[name].first_bytes(name, count)
 
     def close(self) -> None:
         for file in self._files:

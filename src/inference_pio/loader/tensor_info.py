@@ -86,6 +86,14 @@ class Checkpoint(CheckpointHeader, Protocol):
             ModelFileError: the data cannot be read, or `dtype` was given for a tensor that is not floating point.
         """
 
+    def first_bytes(self, name: str, count: int) -> bytes:
+        """The first `count` bytes of a tensor as they are stored, or all where it has fewer.
+
+        Raises:
+            KeyError: no tensor has that name.
+            ModelFileError: the data cannot be read.
+        """
+
     def close(self) -> None: ...
 
     def __enter__(self) -> Checkpoint: ...

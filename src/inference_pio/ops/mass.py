@@ -58,5 +58,5 @@ def _reference(
         hidden |= key <= position_W1 - window
     shares = scores.masked_fill(hidden, float("-inf")).softmax(dim=-1)
     padded = F.pad(shares, (0, len(blocks_B) * block_size - seq_len))
-    mass_NWB = padded.unflatten(-1, (-1, block_size)).sum(dim=-1).flatten(0, 1)
+    mass_NWB: Tensor = padded.unflatten(-1, (-1, block_size)).sum(dim=-1).flatten(0, 1)
     return mass_NWB.transpose(0, 1)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference_pio import ops
-from inference_pio.cache.specs import KVCache
+from inference_pio.cache.specs import CacheSpec, KVCache, PagedKV
+from inference_pio.errors import ConfigError
 from inference_pio.plugin.batch import ForwardBatch
 
 Attend = Callable[..., Tensor]
@@ -57,3 +58,30 @@ class PagedAttention:
         longest = (batch.max_query_len, batch.max_seq_len)
         o_TNH = attend(q_TNH, cache.k, cache.v, *where, self.scale, *longest, cache.scales, self.window)
         return o_TNH.flatten(1)
+
+
+def attending(model: nn.Module) -> Iterator[tuple[nn.Module, PagedAttention]]:
+    """Each module that attends over a paged cache, in the order of the layers, and how (its attribute `attend`)."""
+    for module in model.modules():
+        how = getattr(module, "attend", None)
+        if isinstance(how, PagedAttention):
+            yield module, how
+
+
+def widest_window(model: nn.Module, specs: Sequence[CacheSpec]) -> int:
+    """Tokens that the widest of a model's sliding windows sees; 0 where it has none.
+
+    Raises:
+        ConfigError: tokens of this model cannot be evicted from the cache.
+    """
+    windows = [how.window for _, how in attending(model)]
+    if not all(isinstance(spec, PagedKV) for spec in specs) or len(windows) != len(specs):
+        raise ConfigError(
+            "tokens are evicted where each layer keeps keys and values that `PagedAttention` reads; this model keeps "
+            f"latents or state, or attends in another way in {len(specs) - len(windows)} of {len(specs)} layers"
+        )
+    if None not in windows:
+        raise ConfigError(
+            "tokens are evicted where a layer sees all of them; this model's see a window alone"
+        )
+    return max(window or 0 for window in windows)

@@ -3,31 +3,30 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext
+from contextlib import ExitStack
 from functools import partial
 from time import perf_counter
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from inference_pio.cache.planner import plan_cache
-from inference_pio.cache.specs import CacheSpec
-from inference_pio.engine.config import EngineConfig
+from inference_pio.config import BaseModelConfig
 from inference_pio.engine.core import EngineCore
 from inference_pio.engine.loop import EngineLoop
 from inference_pio.engine.media import MediaSide
+from inference_pio.engine.script import Script
 from inference_pio.errors import PluginError, TokenizerError, UsageError
-from inference_pio.loader.stack_file import StackFile
-from inference_pio.loader.store import ModelStore
-from inference_pio.loader.weights import load_weights
 from inference_pio.metrics.memory import process_bytes
 from inference_pio.multimodal.prompt import fill_placeholders
+from inference_pio.optimizations.choice import Chosen
+from inference_pio.optimizations.quality import Grants
+from inference_pio.optimizations.report import families
 from inference_pio.outputs import RequestOutput, StreamChunk
-from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
+from inference_pio.plugin.facts import TechniqueFact
 from inference_pio.plugin.runtime import (
     EncodedPrompt,
     FormattedPrompt,
@@ -38,10 +37,12 @@ from inference_pio.plugin.runtime import (
 )
 from inference_pio.runtime import stats
 from inference_pio.runtime.allocator import keep_freed_memory, release_memory, return_freed_memory
+from inference_pio.runtime.loading import engine_config, load_model
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
 from inference_pio.runtime.plan import MemoryPlan
 from inference_pio.runtime.prepared import Prepared, prepare_model
 from inference_pio.runtime.prompts import TextSide
+from inference_pio.runtime.receipts import receipt_grants
 from inference_pio.runtime.requests import Answers, run_all
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
@@ -53,10 +54,12 @@ class LocalRuntime:
 
     Args:
         opened: the model, where the caller had to open it already to learn its architecture.
+        grants: what approximate techniques may do, in place of what the checkpoint's receipt says.
     """
 
-    def __init__(self, opened: OpenedModel | None = None) -> None:
+    def __init__(self, opened: OpenedModel | None = None, *, grants: Grants | None = None) -> None:
         self._opened = opened
+        self._grants = grants
         self._store = model_store(None)
         self._prepared: Prepared | None = None
         self._model: nn.Module | None = None
@@ -86,7 +89,15 @@ class LocalRuntime:
                 self._opened.source.name,
             ):
                 self._opened = open_model(config.model_path, options, progress, self._store)
-            prepared = prepare_model(plugin, config, options, limits, progress, self._opened)
+            prepared = prepare_model(
+                plugin,
+                config,
+                options,
+                limits,
+                progress,
+                self._opened,
+                self._grants or self._receipt(config, options),
+            )
             prepared.plan.check(prepared.config.model_name)
             undo.pop_all()
         self._prepared = prepared
@@ -114,11 +125,10 @@ class LocalRuntime:
                 ready.opened.source.path,
                 f"the tokenizer has {self._text.tokenizer.vocab_size} tokens, the model {config.vocab_size}",
             )
-        specs = plugin.cache_specs(config, ready.kv_dtype, Shard())
         core = EngineCore(
             self._model,
-            specs,
-            engine_config(ready, specs),
+            ready.serving.cache_specs,
+            engine_config(ready),
             vocab_size=config.vocab_size,
             eos_token_ids=self._text.end_token_ids if self._text else frozenset(),
             prefix_policy=plugin.prefix_policy(config),
@@ -141,6 +151,10 @@ class LocalRuntime:
     @property
     def plan(self) -> MemoryPlan:
         return self._ready().plan
+
+    @property
+    def techniques(self) -> tuple[Chosen, ...]:
+        return self._ready().techniques
 
     @property
     def kv_dtype(self) -> torch.dtype:
@@ -213,6 +227,22 @@ class LocalRuntime:
             raise answers[0].errors[0]
         return [answer.result(str(index)) for index, answer in enumerate(answers)]
 
+    def follow(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Logits [tokens, vocab_size] in front of each token of each answer, all prompts at once, under everything that
+        the engine does with them. It must draft nothing.
+        """
+        scripts = [Script(answer) for answer in answers]
+        changed = threading.Condition()
+        followed = []
+        for ids, script in zip(prompts, scripts, strict=True):
+            params = SamplingParams(temperature=0.0, max_tokens=len(script.token_ids), ignore_eos=True)
+            followed.append(self._submit(EncodedPrompt(None, list(ids)), params, changed, script=script))
+        run_all(followed, changed, None)
+        for answer in followed:
+            if answer.errors:
+                raise answer.errors[0]
+        return [torch.stack(script.logits) for script in scripts]
+
     def stream(
         self, prompt: RuntimePrompt, params: SamplingParams, kept: frozenset[int] = frozenset()
     ) -> Iterator[StreamChunk]:
@@ -236,6 +266,10 @@ class LocalRuntime:
     def disk_stats(self) -> dict[str, float]:
         return stats.disk_stats(self._opened, self._store)
 
+    def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:
+        ready = self._ready()
+        return families(facts, ready.techniques, self._model if self._model is not None else ready.model)
+
     def optimize(self, **targets: Any) -> dict[str, Any]:
         """Empty the prefix cache and return freed pages to the system; bytes before and after."""
         if targets:
@@ -249,6 +283,11 @@ class LocalRuntime:
             "process_bytes_after": process_bytes(),
         }
 
+    def _receipt(self, config: BaseModelConfig, options: RuntimeOptions) -> Grants:
+        """What the checkpoint's receipt says at the level that was asked for."""
+        assert self._opened is not None
+        return receipt_grants(self._store, self._opened.checkpoint, config, options)
+
     def _ready(self) -> Prepared:
         if self._prepared is None:
             raise PluginError("the model is not initialised: call initialize first")
@@ -260,6 +299,7 @@ class LocalRuntime:
         params: SamplingParams,
         changed: threading.Condition | None = None,
         kept: frozenset[int] = frozenset(),
+        script: Script | None = None,
     ) -> Answers:
         if self._loop is None:
             raise PluginError("the model is not loaded: call load_model first")
@@ -269,65 +309,8 @@ class LocalRuntime:
         # Whoever wants all answers at once needs no tokens before, unless a stop string may end an answer early.
         whole = changed is not None and not params.stop_strings
         ids = prompt.token_ids
-        stream = self._loop.submit(ids, params, media=prompt.media, changed=changed, whole=whole)
+        stream = self._loop.submit(
+            ids, params, media=prompt.media, changed=changed, whole=whole, script=script
+        )
         tokenizer = self._text.tokenizer if self._text else None
         return Answers(stream, prompt.text, ids, params, tokenizer, started, kept)
-
-
-def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
-    """Weights into the model, then the plugin's optimisations, in order."""
-    with _stack_file(ready, store) as stacks:
-        load_weights(
-            ready.model,
-            ready.files.checkpoint,
-            ready.weight_map,
-            shard_plan=ready.plugin.shard_plan(ready.config),
-            shard=Shard(),
-            dtype=ready.dtype,
-            device=ready.device,
-            packing=ready.packing,
-            stacks=stacks,
-            progress=ready.progress,
-        )
-    model = ready.model.eval()
-    for step in ready.plugin.optimizations(ready.config):
-        model = step.apply(model, ready.config)
-    return model
-
-
-def _stack_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[StackFile | None]:
-    """Where experts lie that the plan has on the disk; nothing where they are in memory."""
-    if not ready.mapped:
-        return nullcontext()
-    return StackFile(
-        store.stacks_of(ready.opened.source.path),
-        ready.stack_key,
-        ready.mapped,
-        lambda needed: store.require_room(f"the file of {ready.config.model_name}'s experts", needed),
-    )
-
-
-def engine_config(ready: Prepared, specs: Sequence[CacheSpec]) -> EngineConfig:
-    """The engine's numbers out of the plan."""
-    plan, options = ready.plan, ready.options
-    cache = plan_cache(
-        plan.kv_cache - plan.snapshots - plan.held,
-        specs,
-        block_size=options.block_size,
-        max_num_seqs=plan.num_seqs,
-        max_model_len=plan.max_model_len,
-    )
-    kept = None
-    if cache.bytes_per_block:
-        kept = max(0, ready.config.prefix_cache_max_size - plan.snapshots) // cache.bytes_per_block
-    return EngineConfig(
-        max_model_len=plan.max_model_len,
-        max_num_seqs=cache.num_slots,
-        max_num_batched_tokens=options.max_num_batched_tokens,
-        block_size=options.block_size,
-        num_blocks=cache.num_blocks,
-        enable_prefix_caching=ready.config.use_prefix_caching,
-        num_snapshots=plan.num_snapshots,
-        prefix_cache_max_blocks=kept,
-        speculation=options.speculation,
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from inference_pio.cache.specs import state_specs
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
     from inference_pio.plugin.media import MediaProcessor
     from inference_pio.plugin.runtime import RuntimeOptions
+    from inference_pio.plugin.serving import Serving
 
 # Interpreter, torch and its thread pools, resident: measured 0.22 GB on Linux, a little more with a tokenizer.
 RUNTIME_BYTES = 260_000_000
@@ -160,7 +161,7 @@ class Budget:
 
 def plan_memory(
     config: BaseModelConfig,
-    specs: Sequence[CacheSpec],
+    serving: Serving,
     options: RuntimeOptions,
     budget: Budget,
     weight_bytes: int,
@@ -174,6 +175,7 @@ def plan_memory(
     """The plan for one model.
 
     Args:
+        serving: what the model asks of the engine: the specs of its caches, and what is kept of them for later.
         weight_bytes: of all parameters, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
         mapped_bytes: of those parameters that lie in a file, and not in memory.
@@ -185,14 +187,16 @@ def plan_memory(
         ContextLengthError: `options.max_model_len` is more than the model was made for.
     """
     _check_length(config, options)
-    each = _Each.of(specs)
+    if not serving.evicts:
+        options = replace(options, kv_cache_budget=None)
+    each = _Each.of(serving.cache_specs)
     longest = options.max_model_len or config.max_position_embeddings
     activations = _activation_bytes(config, options, itemsize, each.token, scratch)
     drafts = min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
     logit_rows = options.max_num_seqs + drafts
     logits = 3 * logit_rows * config.vocab_size * 4
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
-    most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
+    most = serving.prefix_cache_bytes if serving.prefix_caching and reuse == "snapshots" else 0
     weights = weight_bytes - mapped_bytes
     room = budget.bytes - (weights + activations + logits + seen + RUNTIME_BYTES)
     held = _hold(options, each, room, longest, drafts, most)
@@ -308,7 +312,11 @@ def _num_snapshots(most_bytes: int, room: int, per_sequence: int) -> int:
 
 
 def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int) -> int:
-    """Whole blocks: what all sequences at full length need, within what was asked for, else the room there is."""
+    """Whole blocks: what all sequences at full length need, within what was asked for, else the room there is.
+
+    Where tokens are evicted, one sequence at a time needs its full length, while its prompt is computed. It can do with
+    its budget and a step more.
+    """
     if per_token == 0:
         return 0
     block = options.block_size
@@ -316,9 +324,14 @@ def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int)
         asked = int(options.kv_cache_memory_gb * 1e9) // per_token // block
         return max(1, min(asked, options.max_num_seqs * -(-longest // block))) * block
     most = min(room, MAX_DEFAULT_KV_BYTES) // per_token
-    wanted = min(options.max_num_seqs * longest, most)
+    kept = min(longest, options.kv_cache_budget or longest)
+    wanted = min(longest + (options.max_num_seqs - 1) * kept, most)
     # One sequence must fit: of the length that was asked for, or long enough to be of use.
     needed = options.max_model_len or min(longest, _SHORTEST)
+    if options.kv_cache_budget is not None:
+        needed = min(
+            needed, options.kv_cache_budget + max(options.block_size, options.max_num_batched_tokens)
+        )
     return max(wanted // block, -(-needed // block)) * block
 
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from inference_pio import ops
+from inference_pio.optimizations.quality import Grants, no_receipt
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.quantization import Quantization
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.runtime.opened import DescribedModel, OpenedModel, describe_model, model_store, open_model
 from inference_pio.runtime.prepared import Prepared, prepare_model
+from inference_pio.runtime.receipts import receipt_grants
 from inference_pio.security import ResourceLimits
 
 _SMALLER = ("int8", "int4")
@@ -70,7 +72,10 @@ def _prepare(
     config = plugin.config_class(
         model_path=str(opened.source.path), model_name=opened.source.name, device=device, torch_dtype=dtype
     )
-    return prepare_model(plugin, config, options, limits, progress, opened)
+    grants: Grants = no_receipt
+    if isinstance(opened, OpenedModel):
+        grants = receipt_grants(model_store(limits), opened.checkpoint, config, options)
+    return prepare_model(plugin, config, options, limits, progress, opened, grants)
 
 
 def _smaller(prepared: Prepared, dtype: str, limits: ResourceLimits | None) -> tuple[str, Prepared] | None:

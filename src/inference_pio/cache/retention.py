@@ -79,6 +79,10 @@ class EvictionPolicy:
                 f"{self.room_behind(block_size)} = {floor}; give it at least {floor}, or None to keep everything"
             )
 
+    def least_room(self, block_size: int) -> int:
+        """Tokens that the cache must have room for, however long a sequence is."""
+        return self.budget + block_size
+
     def kept(self, block_size: int) -> int:
         """Tokens that stay at a decision, at most, in whole blocks."""
         return self.budget // block_size * block_size - self.room_behind(block_size)

@@ -1,0 +1,197 @@
+"""Making a checkpoint's receipt: each approximate technique alone, layers that spoil it left out, then all together."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+
+from torch import Tensor
+
+from inference_pio.benchmarks.divergence import Divergence, Probe, divergence, probes_of
+from inference_pio.benchmarks.variant import Followed, Variant, alone, exactly, follow, open_for_tokens
+from inference_pio.errors import ConfigError, ResourceError
+from inference_pio.loader.identity import checkpoint_identity
+from inference_pio.ops import native
+from inference_pio.optimizations.quality import LEVELS, Level
+from inference_pio.optimizations.registry import TECHNIQUES
+from inference_pio.plugin.registry import default_registry
+from inference_pio.runtime.prompts import TextSide
+from inference_pio.runtime.receipts import VERSION, Entry, Measured, Receipt, weights_word
+
+# Sensitivity of layers is only a ranking: two pieces of text are enough for it.
+_RANKING_PROBES = 2
+_WORTH_STEPPING_BACK = 30.0  # times the bound: what is further out no few layers spoil
+Tell = Callable[[str], None]
+"""Called in front of each measurement with what is measured."""
+
+
+@dataclass
+class Calibration:
+    """One model's measurements. `run` is `follow`, unless a test knows the answers already."""
+
+    model: str
+    probes: Sequence[Probe]
+    reference: Sequence[Tensor]
+    tell: Tell
+    run: Callable[[str, Variant, Sequence[Probe]], Followed] = follow
+
+    def measure(self, variant: Variant, what: str, count: int | None = None) -> tuple[Divergence, Followed]:
+        """Against the reference, on the first `count` probes or all."""
+        self.tell(what)
+        probes = self.probes[:count]
+        found = self.run(self.model, variant, probes)
+        return divergence(self.reference[:count], found.logits, probes), found
+
+    def layers_to_leave(
+        self, name: str, level: Level, layers: int
+    ) -> tuple[Divergence, tuple[int, ...]] | None:
+        """The fewest layers, most sensitive first, without which a technique stays within a level; None: none do."""
+        spoils = []
+        for layer in range(layers):
+            others = tuple(other for other in range(layers) if other != layer)
+            found, _ = self.measure(alone(name, others), f"{name}, layer {layer}", _RANKING_PROBES)
+            spoils.append(found.kl)
+        ranked = sorted(range(layers), key=lambda layer: -spoils[layer])
+        best, low, high = None, 1, layers - 1
+        while low <= high:
+            count = (low + high) // 2
+            exempt = tuple(sorted(ranked[:count]))
+            found, _ = self.measure(alone(name, exempt), f"{name} without {count} layers")
+            if level.keeps(found.kl, found.top1):
+                best, high = (found, exempt), count - 1
+            else:
+                low = count + 1
+        return best
+
+
+def calibrate(
+    model: str,
+    text: str,
+    tell: Tell,
+    *,
+    plugin: str | None = None,
+    dtype: str = "auto",
+    quantize: str | None = None,
+) -> Receipt:
+    """Measure and decide; nothing is stored.
+
+    Args:
+        dtype, quantize: how the weights are to lie in memory; the receipt holds for that.
+
+    Raises:
+        UsageError: the text is too short.
+        InferencePIOError: the model cannot be run here.
+    """
+    token_ids, identity, name, longest, layers = _read(model, text, plugin)
+    probes = probes_of(token_ids, longest)
+    weights = {"torch_dtype": dtype, "quantize": quantize}
+
+    def run(model: str, variant: Variant, probes: Sequence[Probe]) -> Followed:
+        return follow(model, replace(variant, options={**weights, **variant.options}), probes, plugin)
+
+    reference, said = _reference(model, probes, run, tell)
+    work = Calibration(model, probes, reference, tell, run)
+    base, _ = work.measure(Variant(), "as it is, nothing approximate")
+    found = _each_alone(work)
+    entries = {
+        level.name: _at_level(work, level, found, base, layers) for level in LEVELS.values() if level.max_kl
+    }
+    together = {level: _together(work, LEVELS[level], listed) for level, listed in entries.items()}
+    return Receipt(
+        version=VERSION,
+        checkpoint=identity,
+        weights=weights_word(dtype, quantize),
+        model=name,
+        date=datetime.now(UTC).isoformat(timespec="seconds"),
+        kernels=native.ISA or "torch",
+        reference=said,
+        text=hashlib.sha256(text.encode()).hexdigest(),
+        tokens=base.tokens,
+        base=_measured(base),
+        levels=entries,
+        together=together,
+    )
+
+
+def _read(model: str, text: str, plugin: str | None) -> tuple[list[int], str, str, int, int]:
+    """Token ids of the text; the checkpoint's identity, name, positions and layers."""
+    opened = open_for_tokens(model)
+    try:
+        path = str(opened.source.path)
+        made = default_registry().create(default_registry().choose(opened.raw, path, plugin).name)
+        config = made.read_config(opened.raw, path)
+        tokens = TextSide.of(opened, made.chat_format(config), False).tokenizer.encode(
+            text, add_special_tokens=False
+        )
+        identity = checkpoint_identity(opened.checkpoint)
+        return tokens, identity, opened.source.name, config.max_position_embeddings, config.num_hidden_layers
+    finally:
+        opened.checkpoint.close()
+
+
+def _reference(
+    model: str, probes: Sequence[Probe], run: Callable[[str, Variant, Sequence[Probe]], Followed], tell: Tell
+) -> tuple[list[Tensor], str]:
+    """Logits in float32; of a model that is too large for that, those it has with its weights as they are."""
+    tell("the reference, in float32")
+    try:
+        return run(model, exactly(), probes).logits, "float32 weights and cache"
+    except ResourceError:
+        return run(model, Variant(), probes).logits, "weights as they are: float32 ones do not fit here"
+
+
+def _each_alone(work: Calibration) -> dict[str, Divergence | str]:
+    """What each approximate technique does, or why it cannot act here."""
+    found: dict[str, Divergence | str] = {}
+    for name, technique in TECHNIQUES.items():
+        if technique.exact:
+            continue
+        try:
+            measured, followed = work.measure(alone(name), name)
+        except ConfigError as error:
+            found[name] = str(error)
+            continue
+        found[name] = measured if name in followed.active else followed.reasons[name]
+    return found
+
+
+def _at_level(
+    work: Calibration, level: Level, found: Mapping[str, Divergence | str], base: Divergence, layers: int
+) -> dict[str, Entry]:
+    entries = {}
+    for name, measured in found.items():
+        if isinstance(measured, str):
+            continue
+        violation = level.violation(measured.kl, measured.top1)
+        if not violation:
+            entries[name] = Entry(_measured(measured))
+            continue
+        better = None
+        within_reach = level.keeps(base.kl, base.top1) and measured.kl < _WORTH_STEPPING_BACK * level.max_kl
+        if TECHNIQUES[name].by_layer and within_reach:
+            better = work.layers_to_leave(name, level, layers)
+        entries[name] = (
+            Entry(_measured(better[0]), better[1]) if better else Entry(_measured(measured), reason=violation)
+        )
+    return entries
+
+
+def _together(work: Calibration, level: Level, entries: dict[str, Entry]) -> Measured:
+    """All that are allowed, at once; while that is over the bound, the one that moves most leaves `entries`."""
+    while True:
+        allowed = {name: entry.exempt for name, entry in entries.items() if not entry.reason}
+        measured, followed = work.measure(Variant(allowed), f"all of level {level.name}")
+        violation = level.violation(measured.kl, measured.top1)
+        acting = sorted(followed.active & set(allowed), key=lambda name: -entries[name].measured.kl)
+        if not violation or not acting:
+            return _measured(measured)
+        worst = entries[acting[0]]
+        others = f"with {', '.join(acting[1:])}" if acting[1:] else "on top of the weights' blocks"
+        reason = f"KL {worst.measured.kl:.2g} alone, and {others}: {violation}"
+        entries[acting[0]] = Entry(worst.measured, worst.exempt, reason)
+
+
+def _measured(found: Divergence) -> Measured:
+    return Measured(found.kl, found.top1, found.perplexity)

@@ -1,0 +1,81 @@
+"""From a plan to a loaded model, and to an engine of the right size."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import nn
+
+from inference_pio.cache.planner import plan_cache
+from inference_pio.cache.retention import EvictionPolicy
+from inference_pio.engine.config import EngineConfig
+from inference_pio.loader.stack_file import StackFile
+from inference_pio.loader.store import ModelStore
+from inference_pio.loader.weights import load_weights
+from inference_pio.optimizations.choice import apply_all
+from inference_pio.parallel import Shard
+from inference_pio.runtime.prepared import Prepared
+
+
+def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
+    """Weights into the model, then the plugin's optimisations, in order."""
+    with _stack_file(ready, store) as stacks:
+        load_weights(
+            ready.model,
+            ready.files.checkpoint,
+            ready.weight_map,
+            shard_plan=ready.plugin.shard_plan(ready.config),
+            shard=Shard(),
+            dtype=ready.dtype,
+            device=ready.device,
+            packing=ready.packing,
+            stacks=stacks,
+            progress=ready.progress,
+        )
+    model = ready.model.eval()
+    for step in ready.plugin.optimizations(ready.config):
+        model = step.apply(model, ready.config)
+    return apply_all(ready.techniques, model, ready.config, "weights")
+
+
+def _stack_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[StackFile | None]:
+    """Where experts lie that the plan has on the disk; nothing where they are in memory."""
+    if not ready.mapped:
+        return nullcontext()
+    return StackFile(
+        store.stacks_of(ready.opened.source.path),
+        ready.stack_key,
+        ready.mapped,
+        lambda needed: store.require_room(f"the file of {ready.config.model_name}'s experts", needed),
+    )
+
+
+def engine_config(ready: Prepared) -> EngineConfig:
+    """The engine's numbers out of the plan, and of what the model asks."""
+    plan, options, serving = ready.plan, ready.options, ready.serving
+    eviction = None
+    if serving.evicts and options.kv_cache_budget is not None:
+        eviction = EvictionPolicy(budget=options.kv_cache_budget)
+    cache = plan_cache(
+        plan.kv_cache - plan.snapshots - plan.held,
+        serving.cache_specs,
+        block_size=options.block_size,
+        max_num_seqs=plan.num_seqs,
+        max_model_len=plan.max_model_len,
+        least_len=None if eviction is None else eviction.least_room(options.block_size),
+    )
+    kept = None
+    if cache.bytes_per_block:
+        kept = max(0, serving.prefix_cache_bytes - plan.snapshots) // cache.bytes_per_block
+    return EngineConfig(
+        max_model_len=plan.max_model_len,
+        max_num_seqs=cache.num_slots,
+        max_num_batched_tokens=options.max_num_batched_tokens,
+        block_size=options.block_size,
+        num_blocks=cache.num_blocks,
+        enable_prefix_caching=serving.prefix_caching,
+        num_snapshots=plan.num_snapshots,
+        prefix_cache_max_blocks=kept,
+        speculation=options.speculation,
+        eviction=eviction,
+    )

@@ -1,0 +1,185 @@
+"""Receipts: what is measured, what it allows, and how a model is loaded under it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+import pytest
+import torch
+from torch.nn import functional
+
+from inference_pio import LLM
+from inference_pio.benchmarks import calibration
+from inference_pio.benchmarks.calibration import Calibration, calibrate
+from inference_pio.benchmarks.divergence import Probe, divergence, probes_of
+from inference_pio.benchmarks.variant import Followed, Variant
+from inference_pio.conformance.subject import Subject
+from inference_pio.errors import ModelFileError, UsageError
+from inference_pio.loader.store import ModelStore
+from inference_pio.optimizations.quality import LEVELS, Level
+from inference_pio.runtime.receipts import (
+    Entry,
+    Measured,
+    Receipt,
+    read_receipt,
+    receipt_path,
+    save_receipt,
+)
+
+_WORDS = "the cat sat on the mat and looked at the other cat while it slept in the sun "
+
+
+def _receipt(**changes: object) -> Receipt:
+    good = Measured(0.001, 0.99, 9.0)
+    entries = {"kv_int8": Entry(good, (2,)), "other": Entry(Measured(0.5, 0.2, 30.0), reason="KL 0.5 > 0.01")}
+    usual = {
+        "version": 1,
+        "checkpoint": "a" * 64,
+        "weights": "auto",
+        "model": "tiny",
+        "date": "2026-11-26T12:00:00+00:00",
+        "kernels": "avx2",
+        "reference": "float32 weights and cache",
+        "text": "b" * 64,
+        "tokens": 1088,
+        "base": good,
+        "levels": {"faithful": entries, "fast": {}},
+        "together": {"faithful": good, "fast": good},
+    }
+    return Receipt(**{**usual, **changes})  # type: ignore[arg-type]
+
+
+def test_divergence_equals_the_textbook() -> None:
+    torch.manual_seed(3)
+    expected, found = torch.randn(70, 50), torch.randn(70, 50)
+    probe = Probe([1], torch.randint(0, 50, (70,)).tolist())
+    result = divergence([expected], [found], [probe])
+    kl = functional.kl_div(
+        found.log_softmax(-1), expected.log_softmax(-1), log_target=True, reduction="none"
+    ).sum(-1)
+    assert result.kl == pytest.approx(kl.mean().item(), rel=1e-5)
+    assert result.top1 == pytest.approx((expected.argmax(-1) == found.argmax(-1)).double().mean().item())
+    perplexity = math.exp(functional.cross_entropy(found, torch.tensor(probe.answer)).item())
+    assert result.perplexity == pytest.approx(perplexity, rel=1e-5)
+    assert result.tokens == 70
+    same = divergence([expected], [expected], [probe])
+    assert (same.kl, same.top1) == (0.0, 1.0)
+
+
+def test_probes_come_from_all_over_the_text() -> None:
+    ids = list(range(10_000))
+    probes = probes_of(ids, 8192)
+    assert [(len(probe.prompt), len(probe.answer)) for probe in probes] == [(192, 64)] * 16 + [(2048, 64)]
+    assert probes[0].prompt[0] == 0
+    assert probes[15].answer[-1] == 9999
+    assert all(probe.answer[0] == probe.prompt[-1] + 1 for probe in probes)
+    assert {len(probe.prompt) for probe in probes_of(ids, 128)} == {64}
+    with pytest.raises(UsageError, match="the text has 300 tokens; two pieces of 256 are the least"):
+        probes_of(list(range(300)), 8192)
+
+
+def test_layers_that_spoil_it_are_left_out_and_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A made-up technique of which layers 1 and 4 of 6 are bad: the search finds these two."""
+    probes = [Probe([0], [1] * 40)] * 3
+    reference = [torch.zeros(40, 8)] * 3
+    harm = [0.1, 3.0, 0.1, 0.1, 2.0, 0.1]
+
+    def run(_model: str, variant: Variant, asked: Sequence[Probe]) -> Followed:
+        exempt = variant.approximate["made_up"]
+        total = sum(amount for layer, amount in enumerate(harm) if layer not in exempt)
+        logits = torch.zeros(40, 8)
+        logits[:, 3] = total
+        return Followed([logits] * len(asked), frozenset({"made_up"}), {})
+
+    monkeypatch.setattr(calibration, "alone", lambda name, exempt=(): Variant({name: tuple(exempt)}))
+    work = Calibration("tiny", probes, reference, lambda _: None, run)
+    found = work.layers_to_leave("made_up", Level("any", 0.012, 0.0), 6)
+    assert found is not None
+    assert found[1] == (1, 4)
+    assert work.layers_to_leave("made_up", Level("strict", 0.0, 0.0), 6) is None
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    subject = Subject.of("llama", tmp_path_factory.mktemp("calibrated"), collected={})
+    return Path(subject.checkpoint("grouped"))
+
+
+def test_what_the_receipt_allows_acts_from_then_on(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERENCE_PIO_HOME", str(tmp_path))
+
+    def kv_int8(**options: str) -> dict[str, object]:
+        with LLM(str(tiny), dtype="float32", max_num_seqs=1, **options) as llm:  # type: ignore[arg-type]
+            families = {entry["name"]: entry for entry in llm.plugin.get_optimization_report()}
+            return next(
+                one for one in families["KV-cache compression"]["techniques"] if one["name"] == "kv_int8"
+            )
+
+    assert "has no receipt" in str(kv_int8()["reason"])
+    told: list[str] = []
+    receipt = calibrate(str(tiny), _WORDS * 60, told.append, dtype="float32")
+    assert told[:3] == ["the reference, in float32", "as it is, nothing approximate", "kv_int8"]
+    entry = receipt.levels["faithful"]["kv_int8"]
+    assert entry.reason == ""
+    assert 0 < entry.measured.kl < 0.01
+    save_receipt(ModelStore(), receipt)
+    found = kv_int8()
+    assert (found["status"], found["layers"]) == ("active", 2)
+    assert "KL " in str(found["reason"])
+    assert kv_int8(quality="exact")["status"] == "dormant"
+    assert "has no receipt" in str(kv_int8(quantize="int8")["reason"]), "other weights, other figures"
+
+
+def test_a_receipt_is_no_other_checkpoints(tmp_path: Path) -> None:
+    store, receipt = ModelStore(tmp_path), _receipt()
+    assert read_receipt(store, "a" * 64, "auto") is None
+    save_receipt(store, receipt)
+    assert read_receipt(store, "a" * 64, "auto") == receipt
+    receipt_path(store, "a" * 64, "auto").rename(receipt_path(store, "c" * 64, "auto"))
+    with pytest.raises(
+        ModelFileError, match=r"the receipt of another checkpoint, tiny \(aaaaaaaaaaaa, auto\) \(remove it"
+    ):
+        read_receipt(store, "c" * 64, "auto")
+    receipt_path(store, "d" * 64, "auto").write_bytes(b"{")
+    with pytest.raises(ModelFileError, match="not a receipt"):
+        read_receipt(store, "d" * 64, "auto")
+    save_receipt(store, msgspec.structs.replace(receipt, version=0))
+    assert read_receipt(store, "a" * 64, "auto") is None, "another version's figures mean something else"
+
+
+def test_what_a_receipt_grants() -> None:
+    receipt = _receipt()
+    good = receipt.grant("kv_int8", "faithful")
+    assert good.allowed
+    assert good.exempt == (2,)
+    assert good.reason == "KL 0.001, top-1 0.990 on 1,088 tokens, layers 2 left as they are"
+    assert not receipt.grant("other", "faithful").allowed
+    assert receipt.grant("other", "faithful").reason == "KL 0.5 > 0.01"
+    assert "does not have it: calibrate again" in receipt.grant("new", "faithful").reason
+
+
+def test_together_is_within_the_bound_or_something_leaves() -> None:
+    probes, reference = [Probe([0], [1] * 40)], [torch.zeros(40, 8)]
+    harm = {"one": 0.9, "two": 0.5}
+
+    def run(_model: str, variant: Variant, asked: Sequence[Probe]) -> Followed:
+        logits = torch.zeros(40, 8)
+        logits[:, 3] = sum(harm[name] for name in variant.approximate)
+        return Followed([logits] * len(asked), frozenset(variant.approximate), {})
+
+    work = Calibration("tiny", probes, reference, lambda _: None, run)
+    entries = {name: Entry(Measured(amount / 20, 1.0, 1.0)) for name, amount in harm.items()}
+    level = Level("any", 0.06, 0.0)
+    measured = calibration._together(work, level, entries)
+    assert measured.kl <= level.max_kl
+    assert [name for name, entry in entries.items() if not entry.reason] == ["two"]
+    assert "with two: KL" in entries["one"].reason
+
+
+def test_levels_are_ordered() -> None:
+    assert LEVELS["faithful"].max_kl < LEVELS["fast"].max_kl
