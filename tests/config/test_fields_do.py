@@ -16,8 +16,13 @@ from inference_pio.errors import ConfigError, InferencePIOError, ModelNotFound, 
 from inference_pio.layers import Linear, ResidualNorm
 from inference_pio.models.llama.attention.multi_query_attention import Attention
 from inference_pio.models.llama.plugin import LlamaPlugin
+from inference_pio.ops import GROUPS
+from inference_pio.optimizations.choice import choose
+from inference_pio.optimizations.registry import TECHNIQUES
+from inference_pio.optimizations.technique import Situation
+from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.sampling import sampling_params_of
-from inference_pio.plugin.serving import serving_of
+from inference_pio.plugin.serving import Serving, give_serving, serving_of
 
 Checkpoint = Callable[[str], str]
 CHECKS: dict[str, Callable[[Checkpoint], None]] = {}
@@ -169,6 +174,90 @@ def _kv_compression(checkpoint: Checkpoint) -> None:
     made = plugin(checkpoint("grouped"), kv_cache_compression_method="quantization")
     with pytest.raises(ConfigError, match="kv_cache_compression_method is quantization"):
         made.initialize(config=made.config, kv_cache_budget=1024)
+
+
+_BY_TECHNIQUE = {
+    "use_cache": (False, "recomputation"),
+    "use_grouped_query_attention": (True, "grouped_query_attention"),
+    "use_cuda_kernels": (True, "device_kernels"),
+}
+
+
+def _active(checkpoint: Checkpoint, tiny: str = "grouped", **options: Any) -> set[str]:
+    made = loaded(checkpoint(tiny), **options)
+    lines = [line for family in made.get_optimization_report() for line in family.get("techniques", ())]
+    made.cleanup()
+    return {line["name"] for line in lines if line["status"] == "active"}
+
+
+@of(*_BY_TECHNIQUE)
+def _techniques(checkpoint: Checkpoint) -> None:
+    """What each of them does, `tests/optimizations/test_effects.py` shows."""
+    for field, (on, technique) in _BY_TECHNIQUE.items():
+        assert technique in _active(checkpoint, **{field: on}), field
+        assert technique not in _active(checkpoint, **{field: not on}), field
+
+
+@of("gradient_checkpointing")
+def _bounded(checkpoint: Checkpoint) -> None:
+    asked = {"enable": ("bounded_mlp",)}
+    made = plugin(checkpoint("grouped"))
+    assert made.initialize(config=made.config, **asked)
+    made.cleanup()
+    made = plugin(checkpoint("grouped"), gradient_checkpointing=False)
+    with pytest.raises(ConfigError, match="gradient_checkpointing is off"):
+        made.initialize(config=made.config, **asked)
+
+
+@of("use_multi_query_attention")
+def _one_head(checkpoint: Checkpoint) -> None:
+    for flag in (True, False):
+        found = _active(checkpoint, "multi-query", use_multi_query_attention=flag)
+        assert ("multi_query_attention" in found) is flag
+
+
+@of("enable_memory_efficient_attention")
+def _scores(checkpoint: Checkpoint) -> None:
+    for flag in (True, False):
+        found = _active(checkpoint, use_flash_attention_2=False, enable_memory_efficient_attention=flag)
+        assert ("bounded_scores" in found) is flag
+
+
+@of(*(f"cuda_kernel_{group}_enabled" for group in GROUPS))
+def _kernels(checkpoint: Checkpoint) -> None:
+    for group in GROUPS:
+        made = loaded(checkpoint("grouped"), **{f"cuda_kernel_{group}_enabled": False})
+        assert serving_of(made.load_model()).native_groups == set(GROUPS) - {group}
+        made.cleanup()
+
+
+@of("torch_compile_mode", "torch_compile_fullgraph", "torch_compile_dynamic")
+def _compiled(checkpoint: Checkpoint) -> None:
+    asked: dict[str, Any] = {}
+
+    class _Compiles(torch.nn.Module):
+        def compile(self, **options: Any) -> None:
+            asked.update(options)
+
+    config = LlamaPlugin.config_class(
+        torch_compile_mode="max-autotune", torch_compile_fullgraph=True, torch_compile_dynamic=False
+    )
+    TECHNIQUES["compiled_step"].apply(_Compiles(), config)
+    assert asked == {"mode": "max-autotune", "fullgraph": True, "dynamic": False}
+    with pytest.raises(ConfigError, match="torch_compile_mode must be one of default, reduce-overhead"):
+        loaded(checkpoint("grouped"), torch_compile_mode="fastest")
+
+
+@of("enable_cudnn_benchmark")
+def _cudnn(checkpoint: Checkpoint) -> None:  # noqa: ARG001 - no tiny llama convolves
+    model = torch.nn.Conv2d(1, 1, 1)
+    give_serving(model, Serving(()))
+    for flag in (True, False):
+        config = LlamaPlugin.config_class(enable_cudnn_benchmark=flag)
+        at = Situation(model, config, RuntimeOptions(), torch.device("cuda"), torch.float32, packed=False)
+        technique = TECHNIQUES["cudnn_benchmark"]
+        [chosen] = choose(at, (), techniques={technique.name: technique})
+        assert chosen.active is flag
 
 
 @of("use_prefix_caching", "prefix_cache_max_size")

@@ -88,7 +88,7 @@ class BaseModelConfig:
     use_prefix_caching: bool = True
     prefix_cache_max_size: int = 1024 * 1024 * 256
 
-    # CUDA kernels settings
+    # Kernels settings: of a GPU, and on a CPU of the native operations
     use_cuda_kernels: bool = True
     cuda_kernel_gelu_enabled: bool = True
     cuda_kernel_matmul_enabled: bool = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inference_pio import ops
 from inference_pio.cache.retention import EvictionPolicy
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ConfigError, ResourceError
@@ -33,6 +34,8 @@ class EngineConfig:
         num_snapshots: copies of state kept for later requests, where a layer keeps state; without any such a model's
             prefixes are not reused.
         prefix_cache_max_blocks: blocks that may be kept for later requests only; None for all that are free.
+        torch_groups: groups of operations (`ops.GROUPS`) that run in torch, whatever kernels there are.
+        recompute: nothing is kept from step to step; a sequence gives its blocks back once its tokens are computed.
         speculation: tokens that are drafted for one sequence in one step at most; 0 drafts none.
         eviction: how many tokens of a sequence stay in the cache; None keeps all.
 
@@ -51,6 +54,8 @@ class EngineConfig:
     num_snapshots: int = 0
     prefix_cache_max_blocks: int | None = None
     speculation: int = 0
+    torch_groups: frozenset[ops.Group] = frozenset()
+    recompute: bool = False
     eviction: EvictionPolicy | None = None
 
     def __post_init__(self) -> None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from inference_pio import ops
 from inference_pio.cache.specs import CacheSpec, StateMemory, state_specs
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.mtp import Predictor
@@ -41,6 +43,7 @@ class ModelRunner:
         ]
         self._replay = StepReplay(self._forward, config)
         self._step = self._replay.run if device.type == "cpu" else self._forward
+        self._torch_groups = config.torch_groups
         self.predictor: Predictor | None = None
         if config.speculation and isinstance(model, DraftingModel) and model.can_draft:
             self.predictor = Predictor(model, self._caches, config.block_size, config.max_num_seqs)
@@ -50,7 +53,8 @@ class ModelRunner:
     @torch.inference_mode()
     def run(self, batch: ForwardBatch) -> Tensor:
         """Logits [R, vocab_size], one row per `batch.last_token`."""
-        logits = self._step(batch)
+        with ops.leave_out(self._torch_groups) if self._torch_groups else nullcontext():
+            logits = self._step(batch)
         expected = (len(batch.last_token), self._vocab_size)
         if logits.shape != expected:
             raise PluginError(f"the model gave logits of shape {tuple(logits.shape)}, expected {expected}")

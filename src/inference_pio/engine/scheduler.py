@@ -24,6 +24,7 @@ class Scheduler:
 
     def __init__(self, config: EngineConfig, blocks: BlockManager) -> None:
         self._budget = config.max_num_batched_tokens
+        self._recompute = config.recompute
         self._blocks = blocks
         self._most_to_hold = self._room_to_hold = config.max_behind
         self._followers: dict[Sequence, list[Sequence]] = {}
@@ -64,6 +65,9 @@ class Scheduler:
     def advance(self, scheduled: dict[Sequence, int]) -> None:
         """The step has run: its tokens are in the cache."""
         for sequence, num_tokens in scheduled.items():
+            if self._recompute and sequence.num_computed_tokens + num_tokens >= sequence.num_tokens:
+                self._set_aside(sequence)
+                continue
             sequence.num_computed_tokens += num_tokens - sequence.num_held
             self._blocks.publish(sequence)
             if sequence.num_held:
@@ -106,9 +110,13 @@ class Scheduler:
 
     def _preempt(self, victim: Sequence) -> None:
         self.num_preemptions += 1
-        self.running.remove(victim)
-        self._blocks.release(victim)
-        insort(self.waiting, victim, key=_ARRIVAL)
+        self._set_aside(victim)
+
+    def _set_aside(self, sequence: Sequence) -> None:
+        """Let it wait, without blocks; it is computed again from its tokens."""
+        self.running.remove(sequence)
+        self._blocks.release(sequence)
+        insort(self.waiting, sequence, key=_ARRIVAL)
 
     def _admit(self, budget: int, scheduled: dict[Sequence, int]) -> None:
         while budget > 0 and self.waiting and self._blocks.admit(self.waiting[0]):

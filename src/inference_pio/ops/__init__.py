@@ -13,7 +13,7 @@ from torch import Tensor
 
 from inference_pio.ops.delta_rule import CHUNK as DELTA_CHUNK
 from inference_pio.ops.delta_rule import Spans, causal_conv, decay_and_rate, gated_delta_rule, going_on
-from inference_pio.ops.dispatch import OpChoice, is_native, pick, table, use
+from inference_pio.ops.dispatch import GROUPS, Group, OpChoice, is_native, leave_out, pick, table, use
 from inference_pio.ops.experts import experts, top_experts, top_sigmoid_experts
 from inference_pio.ops.gates import add_shared, gated_rms_norm, sigmoid_gate, small_linear, take_columns
 from inference_pio.ops.latent import (
@@ -52,9 +52,11 @@ Activation = Literal["silu", "gelu_tanh"]
 
 __all__ = [
     "DELTA_CHUNK",
+    "GROUPS",
     "Activation",
     "Blocks",
     "CannotRecord",
+    "Group",
     "HandsOut",
     "HeadNorms",
     "OpChoice",
@@ -82,6 +84,8 @@ __all__ = [
     "gelu_tanh_and_mul",
     "going_on",
     "inverse_frequencies",
+    "is_native",
+    "leave_out",
     "linear",
     "pack_quantized",
     "pack_weight",
@@ -193,7 +197,7 @@ def gated_linear(
     activation: Activation = "silu",
 ) -> Tensor:
     """activation(gate) · up of linear(x, packed, bias), in one pass where the weight and its device allow it."""
-    if isinstance(packed, QuantizedWeight) and packed.halves_match and is_native():
+    if isinstance(packed, QuantizedWeight) and packed.halves_match and is_native("matmul"):
         return quantized_gated_linear(x_TI, packed, bias_O, activation)
     return _ACTIVATE[activation](linear(x_TI, packed, bias_O))
 

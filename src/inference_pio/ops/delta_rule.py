@@ -127,7 +127,7 @@ def causal_conv(x_TC: Tensor, weight_CW: Tensor, state: Tensor, where: Spans) ->
     ones that are no drafts. Computed in float32, summed in the order of w.
     """
     taps = weight_CW.float()
-    if serves(x_TC):
+    if serves(x_TC, "attention"):
         rows = (where.query_start, where.positions, where.state_slots, where.num_drafts, where.most)
         out_TC: Tensor = native.call("causal_conv", x_TC, taps.contiguous(), state, *rows)
         return _conv_longer(out_TC, x_TC, taps, state, where.longer_than(where.most))
@@ -147,7 +147,7 @@ def decay_and_rate(a_TN: Tensor, b_TN: Tensor, a_log_N: Tensor, dt_bias_N: Tenso
     g is the logarithm of the share of the state that a token keeps, beta how far it corrects what its key reads
     (Yang et al. 2025, "Gated Delta Networks", section 3; the parametrisation of g is Mamba2's).
     """
-    if serves(a_TN):
+    if serves(a_TN, "attention"):
         made: tuple[Tensor, Tensor] = native.call(
             "decay_and_rate", a_TN, b_TN, a_log_N.float(), dt_bias_N.float()
         )
@@ -173,7 +173,7 @@ def gated_delta_rule(
     to rounding, for any chunk.
     """
     inputs = (q_TMK, k_TMK, v_TNV, g_TN.float(), beta_TN.float())
-    if serves(q_TMK):
+    if serves(q_TMK, "attention"):
         rows = (where.query_start, where.positions, where.state_slots, where.num_drafts, where.most)
         out_TNV: Tensor = native.call("gated_delta_rule", *inputs, state, *rows, _EPS)
         longer = where.longer_than(where.most)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -43,6 +43,21 @@ OWN_OPS = (
 )
 _FLOAT32_ALONE = {"absorbed_attention": "few tokens in ", "small_linear": ""}
 SWITCH = "INFERENCE_PIO_OPS"
+Group = Literal["attention", "gelu", "layernorm", "matmul", "mlp", "softmax"]
+# What the standard's flags per operation switch: every operation belongs to one group.
+GROUPS: Mapping[Group, tuple[str, ...]] = {
+    "attention": (
+        *("paged_attention", "rope_and_cache", "absorbed_attention", "store_latents", "turn_tails"),
+        "attention_mass",
+        *("causal_conv", "decay_and_rate", "gated_delta_rule"),
+    ),
+    "gelu": ("gelu_tanh_and_mul",),
+    "layernorm": ("rms_norm", "add_rms_norm", "gated_rms_norm"),
+    "matmul": ("quantized_linear", "small_linear", "take_columns"),
+    "mlp": ("silu_and_mul", "sigmoid_gate", "add_shared", "experts"),
+    "softmax": ("row_max", "top_experts", "top_sigmoid_experts"),
+}
+_GROUP_OF: Mapping[str, Group] = {name: group for group, names in GROUPS.items() for name in names}
 
 
 @dataclass(frozen=True)
@@ -58,16 +73,17 @@ class OpChoice:
 _reference: dict[str, Callable[..., Any]] = {name: getattr(reference, name) for name in OPS}
 _native: dict[str, Callable[..., Any]] = {name: getattr(native, name) for name in OPS}
 _forced: Implementation | None = None
+_left_out: frozenset[Group] = frozenset()
 
 
 def pick(name: str, x: Tensor) -> Callable[..., Any]:
     """The function that serves `name` for tensors like x."""
-    return _native[name] if serves(x) else _reference[name]
+    return _native[name] if serves(x, _GROUP_OF[name]) else _reference[name]
 
 
-def serves(x: Tensor) -> bool:
-    """Whether tensors like x go through native kernels."""
-    return _cpu_is_native and x.is_cpu and x.dtype in native.DTYPES
+def serves(x: Tensor, group: Group) -> bool:
+    """Whether tensors like x go through native kernels in the operations of a group."""
+    return _cpu_is_native and x.is_cpu and x.dtype in native.DTYPES and group not in _left_out
 
 
 def table() -> list[OpChoice]:
@@ -107,9 +123,21 @@ def _checked(implementation: str) -> Implementation:
     return "native"
 
 
-def is_native() -> bool:
-    """Whether operations on CPU tensors run as native kernels."""
-    return _cpu_is_native
+@contextmanager
+def leave_out(groups: Collection[Group]) -> Iterator[None]:
+    """Run the operations of some groups in torch inside, in all threads."""
+    global _left_out
+    before = _left_out
+    _left_out = before | frozenset(groups)
+    try:
+        yield
+    finally:
+        _left_out = before
+
+
+def is_native(group: Group | None = None) -> bool:
+    """Whether operations on CPU tensors run as native kernels: those of a group, or any."""
+    return _cpu_is_native and group not in _left_out
 
 
 def _decide() -> bool:

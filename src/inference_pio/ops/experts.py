@@ -44,7 +44,7 @@ def top_sigmoid_experts(
     first ones.
     """
     x32_TD, router32_ED, bias32_E = x_TD.float(), router_ED.float(), bias_E.float()
-    if dispatch.serves(x_TD):
+    if dispatch.serves(x_TD, "softmax"):
         numbers = (per_token, *groups, normalize, factor)
         found: tuple[Tensor, Tensor] = native.call(
             "top_sigmoid_experts", x32_TD.contiguous(), router32_ED.contiguous(), bias32_E, *numbers
@@ -90,7 +90,7 @@ def experts(
     to 8 bits, and a row's result is the same, bit for bit, whatever other rows the call has, for any number of threads.
     """
     stacks = isinstance(gate_up_EJD, QuantizedStack) and isinstance(down_EDI, QuantizedStack)
-    if stacks and dispatch.is_native():
+    if stacks and dispatch.is_native("mlp"):
         gate_up, down = cast(QuantizedStack, gate_up_EJD), cast(QuantizedStack, down_EDI)
         weights = (gate_up.data, gate_up.parts, down.data, down.parts)
         x32_TD = x_TD.float().contiguous()

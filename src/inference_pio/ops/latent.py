@@ -81,7 +81,7 @@ def turn_pairs(x_TNR: Tensor, positions_T: Tensor, cos_sin_PR: Tensor) -> Tensor
 
 def turn_tails(x_TNH: Tensor, positions_T: Tensor, cos_sin_PR: Tensor, pairs: bool) -> Tensor:
     """x with the last R values of each head turned: neighbours as `turn_pairs` does it, or the halves of these R."""
-    if serves(x_TNH):
+    if serves(x_TNH, "attention"):
         y_TNH: Tensor = native.call("turn_tails", x_TNH, positions_T, cos_sin_PR, pairs)
         return y_TNH
     split = [x_TNH.shape[-1] - cos_sin_PR.shape[1], cos_sin_PR.shape[1]]
@@ -108,7 +108,7 @@ def store_latents(
     The cache is [blocks, block_size, W] in any floating dtype; a slot is block · block_size + offset. `pairs` as in
     `turn_tails`.
     """
-    if serves(kv_TW) and cache_BKW.dtype in native.DTYPES:
+    if serves(kv_TW, "attention") and cache_BKW.dtype in native.DTYPES:
         where = (positions_T, cos_sin_PR, cache_BKW, slot_mapping_T)
         native.call("store_latents", kv_TW, norm_C, eps, *where, pairs)
         return
@@ -127,7 +127,9 @@ def absorbed_attention(
     q · (k_up c) = (k_upᵀ q) · c, and Σ w (v_up c) = v_up (Σ w c): attention of queries of W values over rows that are
     keys and values at once, with one key/value head. The rotary part of the weighted sum is not used.
     """
-    native_products = serves(q_TNH) and len(q_TNH) <= _FEW and q_TNH.dtype == up.keys.dtype == torch.float32
+    native_products = (
+        serves(q_TNH, "attention") and len(q_TNH) <= _FEW and q_TNH.dtype == up.keys.dtype == torch.float32
+    )
     rows = cache_BKW.unsqueeze(1)
     if native_products:
         q_TNW = native.call("absorb_keys", q_TNH.contiguous(), up.keys)

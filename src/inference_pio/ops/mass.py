@@ -28,7 +28,7 @@ def attention_mass(
     int32 and as many as they fill; caches, `scales` and `window` are as `paged_attention` takes them. The native result
     of a row is the same, bit for bit, however many rows the call has, for any number of threads.
     """
-    if serves(q_WNH):
+    if serves(q_WNH, "attention"):
         window = native.NO_WINDOW if window is None else window
         q_WNH, blocks_B = q_WNH.contiguous(), blocks_B.contiguous()
         mass: Tensor = native.call("attention_mass", q_WNH, k_cache, blocks_B, seq_len, scale, scales, window)

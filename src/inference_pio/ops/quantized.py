@@ -104,7 +104,7 @@ def quantized_linear(x_TI: Tensor, weight: QuantizedWeight, bias_O: Tensor | Non
     reference is asked for, the weight is expanded and nothing is rounded.
     """
     x32_TI = x_TI.float().contiguous()
-    if dispatch.is_native():
+    if dispatch.is_native("matmul"):
         y_TO: Tensor = native.call("linear", x32_TI, weight.data, weight.parts, bias_O)
     else:
         y_TO = F.linear(x32_TI, weight.dequantize(), bias_O)

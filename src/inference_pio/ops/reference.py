@@ -102,19 +102,29 @@ def paged_attention(
     max_seq_len: int,  # noqa: ARG001
     scales: Tensor | None = None,
     window: int | None = None,
+    *,
+    rows_at_once: int | None = None,
 ) -> Tensor:
-    """softmax(scale · q kᵀ + mask) v (Vaswani et al. 2017, eq. 1), sequence by sequence, in float32."""
+    """softmax(scale · q kᵀ + mask) v (Vaswani et al. 2017, eq. 1), sequence by sequence, in float32.
+
+    The scores of a sequence stand in memory at once, or those of `rows_at_once` of its queries (Rabe and Staats 2021).
+    """
     block_size = k_cache.shape[2]
     out_TNH = torch.empty_like(q_TNH)
     starts = query_start_S1.tolist()
     for s, length in enumerate(seq_lens_S.tolist()):
-        rows = slice(starts[s], starts[s + 1])
         blocks = block_tables_SB[s, : -(-length // block_size)].long()
         k_MLH, v_MLH = (_gather(cache, blocks, length) for cache in (k_cache, v_cache))
         if scales is not None:
             scale_2ML1 = scales[blocks].permute(2, 1, 0, 3).flatten(2)[:, :, :length, None]
             k_MLH, v_MLH = k_MLH * scale_2ML1[0], v_MLH * scale_2ML1[1]
-        out_TNH[rows] = _causal(q_TNH[rows].float(), k_MLH, v_MLH, scale, window).to(q_TNH.dtype)
+        count = starts[s + 1] - starts[s]
+        step = rows_at_once or max(1, count)
+        for first in range(0, count, step):
+            part = slice(starts[s] + first, starts[s] + min(first + step, count))
+            seen = length - count + min(first + step, count)
+            scored = _causal(q_TNH[part].float(), k_MLH[:, :seen], v_MLH[:, :seen], scale, window)
+            out_TNH[part] = scored.to(q_TNH.dtype)
     return out_TNH
 
 

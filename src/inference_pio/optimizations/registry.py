@@ -7,19 +7,32 @@ from types import MappingProxyType
 
 from inference_pio.optimizations.attention.flash_attention import FlashAttention
 from inference_pio.optimizations.attention.paged_attention import PagedAttentionInPlace
+from inference_pio.optimizations.attention.shared_heads import GroupedQueryAttention, MultiQueryAttention
+from inference_pio.optimizations.hardware.compiled_step import CompiledStep
 from inference_pio.optimizations.hardware.fused_layers import FusedLayerNorm
+from inference_pio.optimizations.hardware.kernels import CudnnBenchmark, DeviceKernels
+from inference_pio.optimizations.memory.bounded_activations import BoundedMLP, BoundedScores
 from inference_pio.optimizations.memory.eviction import KVEviction
 from inference_pio.optimizations.memory.kv_compression import KVInt8
 from inference_pio.optimizations.memory.prefix_caching import PrefixCaching
+from inference_pio.optimizations.memory.recomputation import Recomputation
 from inference_pio.optimizations.technique import Technique
 
 _IN_ORDER: tuple[Technique, ...] = (
     FlashAttention(),
     PagedAttentionInPlace(),
+    MultiQueryAttention(),
+    GroupedQueryAttention(),
     FusedLayerNorm(),
+    DeviceKernels(),
+    CudnnBenchmark(),
+    BoundedMLP(),
+    BoundedScores(),
     KVInt8(),
     KVEviction(),
+    Recomputation(),
     PrefixCaching(),
+    CompiledStep(),
 )
 
 TECHNIQUES: Mapping[str, Technique] = MappingProxyType({technique.name: technique for technique in _IN_ORDER})

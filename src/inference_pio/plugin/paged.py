@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from inference_pio import ops
@@ -42,12 +43,14 @@ class PagedAttention:
     decode   how where each has one
     scale    what scores are multiplied with
     window   how many positions a query sees, its own included; None: all before it
+    grouped  queries that share keys and values go through them together; else each goes through them by itself
     """
 
     prefill: Attend
     decode: Attend
     scale: float
     window: int | None = None
+    grouped: bool = False
 
     def __call__(self, q_TNH: Tensor, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """[T, heads · head_dim], ready for the output projection."""
@@ -56,8 +59,13 @@ class PagedAttention:
         attend = self.decode if batch.max_query_len == 1 else self.prefill
         where = (batch.block_tables, batch.query_start, batch.seq_lens)
         longest = (batch.max_query_len, batch.max_seq_len)
-        o_TNH = attend(q_TNH, cache.k, cache.v, *where, self.scale, *longest, cache.scales, self.window)
-        return o_TNH.flatten(1)
+        kept = (cache.k, cache.v, *where, self.scale, *longest, cache.scales, self.window)
+        if self.grouped or q_TNH.shape[1] == cache.k.shape[1]:
+            return attend(q_TNH, *kept).flatten(1)
+        # [T, M, G, H]: the first query of every group, then the second, …
+        q_TMGH = q_TNH.unflatten(1, (cache.k.shape[1], -1))
+        one_each = [attend(q_TMH.contiguous(), *kept) for q_TMH in q_TMGH.unbind(2)]
+        return torch.stack(one_each, 2).flatten(1)
 
 
 def attending(model: nn.Module) -> Iterator[tuple[nn.Module, PagedAttention]]:

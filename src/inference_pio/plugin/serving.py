@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import nn
 
+from inference_pio import ops
 from inference_pio.cache.specs import CacheSpec
 from inference_pio.errors import PluginError
 
@@ -18,6 +19,8 @@ class Serving:
     prefix_caching      blocks of equal beginnings are shared
     prefix_cache_bytes  what may be kept for later requests only
     evicts              tokens of a sequence over its budget are given up (`RuntimeOptions.kv_cache_budget`)
+    native_groups       groups of operations (`ops.GROUPS`) that run in kernels of the device; the others run in torch
+    recompute           nothing is kept from step to step: each token computes all before it again
     exempt              technique -> layers that it must leave as they are, where its receipt says so
     """
 
@@ -25,6 +28,8 @@ class Serving:
     prefix_caching: bool = False
     prefix_cache_bytes: int = 0
     evicts: bool = False
+    native_groups: frozenset[ops.Group] = frozenset()
+    recompute: bool = False
     exempt: dict[str, frozenset[int]] = field(default_factory=dict)
 
     def layers_for(self, technique: str) -> list[int]:

@@ -6,6 +6,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 from torch import nn
 
+from inference_pio import ops
 from inference_pio.cache.planner import plan_cache
 from inference_pio.cache.retention import EvictionPolicy
 from inference_pio.engine.config import EngineConfig
@@ -76,6 +77,10 @@ def engine_config(ready: Prepared) -> EngineConfig:
         enable_prefix_caching=serving.prefix_caching,
         num_snapshots=plan.num_snapshots,
         prefix_cache_max_blocks=kept,
-        speculation=options.speculation,
+        torch_groups=frozenset(ops.GROUPS) - serving.native_groups
+        if ready.device.type == "cpu"
+        else frozenset(),
+        recompute=serving.recompute,
+        speculation=0 if serving.recompute else options.speculation,
         eviction=eviction,
     )

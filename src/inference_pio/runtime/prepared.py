@@ -131,27 +131,14 @@ def prepare_model(
     exact = options.quality == "exact" and config.torch_dtype == "auto"
     dtype = torch.float32 if packing.kinds or exact else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
-    serving = give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard())))
+    give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard())))
     at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds))
     techniques = choose(at, plugin.techniques(stated), grants)
     apply_all(techniques, model, stated, "plan")
+    weight_bytes = _weight_bytes(model, header, weights, packing, device, dtype)
     stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)
-    planned = partial(
-        plan_memory,
-        stated,
-        serving,
-        options,
-        _budget(device, limits),
-        _weight_bytes(model, header, weights, packing, device, dtype),
-        itemsize=dtype.itemsize,
-        reuse=plugin.prefix_policy(stated).reuse,
-        images=images,
-        scratch=partial(scratch_of, model, dtype.itemsize),
-    )
-    plan = planned(mapped_bytes=sum(stacked) if options.experts == "disk" else 0)
-    if options.experts == "auto" and stacked and not plan.fits:
-        plan = planned(mapped_bytes=sum(stacked))
+    plan = _plan(at, plugin, _budget(device, limits), weight_bytes, sum(stacked), images)
     return Prepared(
         plugin,
         stated,
@@ -171,6 +158,33 @@ def prepare_model(
         stacked if plan.mapped else [],
         stack_key(weights, packing.kinds, opened.source.path) if plan.mapped else "",
     )
+
+
+def _plan(
+    at: Situation,
+    plugin: ModelPlugin,
+    budget: Budget,
+    weight_bytes: int,
+    stacked_bytes: int,
+    images: MediaProcessor | None,
+) -> MemoryPlan:
+    """The memory plan; `stacked_bytes` of experts lie on the disk where that was asked for or nothing else fits."""
+    planned = partial(
+        plan_memory,
+        at.config,
+        serving_of(at.model),
+        at.options,
+        budget,
+        weight_bytes,
+        itemsize=at.dtype.itemsize,
+        reuse=plugin.prefix_policy(at.config).reuse,
+        images=images,
+        scratch=partial(scratch_of, at.model, at.dtype.itemsize),
+    )
+    plan = planned(mapped_bytes=stacked_bytes if at.options.experts == "disk" else 0)
+    if at.options.experts == "auto" and stacked_bytes and not plan.fits:
+        return planned(mapped_bytes=stacked_bytes)
+    return plan
 
 
 def media_processor(plugin: ModelPlugin, stated: Any, path: Path) -> MediaProcessor | None:

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
+import warnings
+
 import torch
 
 from inference_pio import ops
-from inference_pio.layers import ResidualNorm
+from inference_pio.layers import GatedMLP, ResidualNorm
 from inference_pio.optimizations.attention.attending import attending
 from inference_pio.optimizations.registry import TECHNIQUES
 from inference_pio.plugin.serving import serving_of
 from support.effects import Tiny, effect_of
 from support.effects.models import loaded, model_of
+from support.effects.watching import computed_rows, counted_attention, score_rows, seen_implementations
 
 
 @effect_of("flash_attention")
 def flash_attention(tiny: Tiny) -> None:
-    with loaded(tiny("grouped"), disable=("flash_attention",)) as plugin:
+    with loaded(tiny("grouped"), disable=("flash_attention", "bounded_scores")) as plugin:
         model = model_of(plugin)
         assert {how.prefill for _, how in attending(model)} == {ops.reference.paged_attention}
         TECHNIQUES["flash_attention"].apply(model, plugin.config)
@@ -24,7 +27,7 @@ def flash_attention(tiny: Tiny) -> None:
 
 @effect_of("paged_attention")
 def paged_attention(tiny: Tiny) -> None:
-    with loaded(tiny("grouped"), disable=("paged_attention",)) as plugin:
+    with loaded(tiny("grouped"), disable=("paged_attention", "bounded_scores")) as plugin:
         model = model_of(plugin)
         assert {how.decode for _, how in attending(model)} == {ops.reference.paged_attention}
         TECHNIQUES["paged_attention"].apply(model, plugin.config)
@@ -64,3 +67,105 @@ def prefix_caching(tiny: Tiny) -> None:
             hits.append(plugin.get_compute_stats()["prefix_cache_hit_tokens"])
     assert hits[0] > 0
     assert hits[1] == 0
+
+
+@effect_of("grouped_query_attention")
+def grouped_query_attention(tiny: Tiny) -> None:
+    _heads_share(tiny, "grouped", "grouped_query_attention")
+
+
+@effect_of("multi_query_attention")
+def multi_query_attention(tiny: Tiny) -> None:
+    _heads_share(tiny, "multi-query", "multi_query_attention")
+
+
+def _heads_share(tiny: Tiny, model: str, name: str) -> None:
+    """Keys are read once per group, and answers are the same bit for bit."""
+    answers, calls = [], []
+    for options in ({}, {"disable": (name,)}):
+        with loaded(tiny(model), **options) as plugin:
+            assert {how.grouped for _, how in attending(model_of(plugin))} == {not options}
+            with counted_attention(model_of(plugin)) as count:
+                answers.append(plugin.generate_text("the cat sat", max_new_tokens=2, temperature=0.0))
+            calls.append(count[0])
+    assert answers[0] == answers[1]
+    assert calls[1] > calls[0]
+
+
+@effect_of("device_kernels")
+def device_kernels(tiny: Tiny) -> None:
+    answers = []
+    for options in ({}, {"disable": ("device_kernels",)}):
+        with loaded(tiny("grouped"), **options) as plugin, seen_implementations() as seen:
+            answers.append(plugin.generate_text("the cat sat", max_new_tokens=3, temperature=0.0))
+            assert seen == ({"native"} if not options else {"reference"})
+    assert answers[0] == answers[1]
+
+
+@effect_of("cudnn_benchmark")
+def cudnn_benchmark(tiny: Tiny) -> None:
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = False
+    try:
+        with loaded(tiny("grouped")) as plugin:
+            TECHNIQUES["cudnn_benchmark"].apply(model_of(plugin), plugin.config)
+            assert torch.backends.cudnn.benchmark
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+@effect_of("compiled_step")
+def compiled_step(tiny: Tiny) -> None:
+    with loaded(tiny("grouped")) as plugin:
+        model = model_of(plugin)
+        assert not TECHNIQUES["compiled_step"].get_report(model)["compiled"]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # of torch's own modules, about themselves
+            TECHNIQUES["compiled_step"].apply(model, plugin.config)
+        assert TECHNIQUES["compiled_step"].get_report(model)["compiled"]
+
+
+@effect_of("bounded_mlp")
+def bounded_mlp(tiny: Tiny) -> None:
+    """No more than 128 tokens at once go through a feed-forward block, and answers are the same bit for bit."""
+    answers, widest = [], []
+    for options in ({"enable": ("bounded_mlp",)}, {"disable": ("bounded_mlp",)}):
+        with loaded(tiny("grouped"), **options) as plugin:
+            block = next(module for module in model_of(plugin).modules() if isinstance(module, GatedMLP))
+            rows = []
+            block.down_proj.register_forward_pre_hook(
+                lambda _module, args, rows=rows: rows.append(len(args[0]))
+            )
+            answers.append(
+                plugin.generate_text("the cat sat on the mat " * 10, max_new_tokens=2, temperature=0.0)
+            )
+            widest.append(max(rows))
+    assert answers[0] == answers[1]
+    assert widest[0] <= 128 < widest[1]
+
+
+@effect_of("bounded_scores")
+def bounded_scores(tiny: Tiny) -> None:
+    """Without tiles the scores of 128 queries stand in memory at once, not those of all."""
+    torch_alone = {"use_flash_attention_2": False, "use_paged_attention": False}
+    answers, largest = [], []
+    for options in ({}, {"disable": ("bounded_scores",)}):
+        with loaded(tiny("grouped"), fields=torch_alone, **options) as plugin, score_rows() as rows:
+            answers.append(
+                plugin.generate_text("the cat sat on the mat " * 10, max_new_tokens=2, temperature=0.0)
+            )
+            largest.append(max(rows))
+    assert answers[0] == answers[1]
+    assert largest[0] <= 128 < largest[1]
+
+
+@effect_of("recomputation")
+def recomputation(tiny: Tiny) -> None:
+    """A step computes all tokens of its sequence, and answers are the same."""
+    answers, prompt_tokens = [], []
+    for fields in ({"use_cache": False}, {}):
+        with loaded(tiny("grouped"), fields=fields, speculation=0) as plugin, computed_rows(plugin) as rows:
+            answers.append(plugin.generate_text("the cat sat on the mat", max_new_tokens=4, temperature=0.0))
+            prompt_tokens.append(sum(rows))
+    assert answers[0] == answers[1]
+    assert prompt_tokens[0] > 2 * prompt_tokens[1]

@@ -35,6 +35,7 @@ class KVEviction(Technique):
     family = "KV-cache compression"
     category = "memory"
     exact = False
+    conflicts = ("recomputation", "compiled_step")  # of a compiled step no layer tells what it attends to
     flags = ("use_kv_cache_compression",)
     on = MappingProxyType({"kv_cache_budget": 1024})
     off = MappingProxyType({"kv_cache_budget": None})
