@@ -186,9 +186,7 @@ def plan_memory(
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
     """
-    _check_length(config, options)
-    if not serving.evicts:
-        options = replace(options, kv_cache_budget=None)
+    options = _in_effect(options, config, serving)
     each = _Each.of(serving.cache_specs)
     longest = options.max_model_len or config.max_position_embeddings
     activations = _activation_bytes(config, options, itemsize, each.token, scratch)
@@ -267,12 +265,14 @@ def _hold(
     return _Held(tokens, num_seqs, snapshots, rows)
 
 
-def _check_length(config: BaseModelConfig, options: RuntimeOptions) -> None:
+def _in_effect(options: RuntimeOptions, config: BaseModelConfig, serving: Serving) -> RuntimeOptions:
+    """The options, if the model has so many positions; without a budget where nothing is evicted."""
     if (options.max_model_len or 0) > config.max_position_embeddings:
         raise ContextLengthError(
             f"max_model_len {options.max_model_len} is more than the {config.max_position_embeddings} positions "
             f"this model was made for"
         )
+    return options if serving.evicts else replace(options, kv_cache_budget=None)
 
 
 def _activation_bytes(
