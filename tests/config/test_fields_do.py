@@ -20,6 +20,7 @@ from inference_pio.ops import GROUPS
 from inference_pio.optimizations.choice import choose
 from inference_pio.optimizations.registry import TECHNIQUES
 from inference_pio.optimizations.technique import Situation
+from inference_pio.parallel import RankedModel
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.sampling import sampling_params_of
 from inference_pio.plugin.serving import Serving, give_serving, serving_of
@@ -207,6 +208,18 @@ def _bounded(checkpoint: Checkpoint) -> None:
     made = plugin(checkpoint("grouped"), gradient_checkpointing=False)
     with pytest.raises(ConfigError, match="gradient_checkpointing is off"):
         made.initialize(config=made.config, **asked)
+
+
+@of("use_tensor_parallelism")
+def _ranks(checkpoint: Checkpoint) -> None:
+    for flag in (True, False):
+        made = plugin(checkpoint("grouped"), use_tensor_parallelism=flag)
+        assert made.initialize(config=made.config, tensor_parallel_size=2, kv_cache_memory_gb=0.02)
+        assert isinstance(made.load_model(), RankedModel) is flag
+        made.cleanup()
+    made = plugin(checkpoint("grouped"), use_tensor_parallelism=True)
+    with pytest.raises(ConfigError, match="tensor_parallel_size 3: this model can be divided over 1, 2"):
+        made.initialize(config=made.config, tensor_parallel_size=3)
 
 
 @of("use_multi_query_attention")

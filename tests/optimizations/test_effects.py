@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,8 @@ for _module in pkgutil.iter_modules(effects.__path__):
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Tiny:
     subject = Subject.of("llama", tmp_path_factory.mktemp("effects"), collected={})
+    wide = {**subject.case.tiny["grouped"], "vocab_size": 4096}
+    subject.case = replace(subject.case, tiny={**subject.case.tiny, "wide-vocabulary": wide})
     return lambda name: Path(subject.checkpoint(name))
 
 

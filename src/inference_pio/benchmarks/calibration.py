@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
 from torch import Tensor
@@ -22,6 +22,7 @@ from inference_pio.runtime.receipts import VERSION, Entry, Measured, Receipt, we
 
 # Sensitivity of layers is only a ranking: two pieces of text are enough for it.
 _RANKING_PROBES = 2
+_BY_LAYERS = "which layers it may act in is what is measured"
 _WORTH_STEPPING_BACK = 30.0  # times the bound: what is further out no few layers spoil
 Tell = Callable[[str], None]
 """Called in front of each measurement with what is measured."""
@@ -36,6 +37,7 @@ class Calibration:
     reference: Sequence[Tensor]
     tell: Tell
     run: Callable[[str, Variant, Sequence[Probe]], Followed] = follow
+    _ranked: dict[str, list[int]] = field(default_factory=dict)
 
     def measure(self, variant: Variant, what: str, count: int | None = None) -> tuple[Divergence, Followed]:
         """Against the reference, on the first `count` probes or all."""
@@ -44,16 +46,22 @@ class Calibration:
         found = self.run(self.model, variant, probes)
         return divergence(self.reference[:count], found.logits, probes), found
 
+    def most_sensitive(self, name: str, layers: int) -> list[int]:
+        """Layers by how far a technique in one of them alone moves answers, the worst first; measured once."""
+        if name not in self._ranked:
+            spoils = []
+            for layer in range(layers):
+                others = tuple(other for other in range(layers) if other != layer)
+                found, _ = self.measure(alone(name, others), f"{name}, layer {layer}", _RANKING_PROBES)
+                spoils.append(found.kl)
+            self._ranked[name] = sorted(range(layers), key=lambda layer: -spoils[layer])
+        return self._ranked[name]
+
     def layers_to_leave(
         self, name: str, level: Level, layers: int
     ) -> tuple[Divergence, tuple[int, ...]] | None:
         """The fewest layers, most sensitive first, without which a technique stays within a level; None: none do."""
-        spoils = []
-        for layer in range(layers):
-            others = tuple(other for other in range(layers) if other != layer)
-            found, _ = self.measure(alone(name, others), f"{name}, layer {layer}", _RANKING_PROBES)
-            spoils.append(found.kl)
-        ranked = sorted(range(layers), key=lambda layer: -spoils[layer])
+        ranked = self.most_sensitive(name, layers)
         best, low, high = None, 1, layers - 1
         while low <= high:
             count = (low + high) // 2
@@ -148,6 +156,9 @@ def _each_alone(work: Calibration) -> dict[str, Divergence | str]:
     for name, technique in TECHNIQUES.items():
         if technique.exact:
             continue
+        if technique.needs_receipt:
+            found[name] = _BY_LAYERS
+            continue
         try:
             measured, followed = work.measure(alone(name), name)
         except ConfigError as error:
@@ -162,6 +173,10 @@ def _at_level(
 ) -> dict[str, Entry]:
     entries = {}
     for name, measured in found.items():
+        if measured is _BY_LAYERS and level.keeps(base.kl, base.top1):
+            if fewest := work.layers_to_leave(name, level, layers):
+                entries[name] = Entry(_measured(fewest[0]), fewest[1])
+            continue
         if isinstance(measured, str):
             continue
         violation = level.violation(measured.kl, measured.top1)

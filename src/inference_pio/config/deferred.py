@@ -11,5 +11,4 @@ DEFERRED_FIELDS: Mapping[str, str] = {
     "low_cpu_mem_usage": "tensor paging; loading streams tensor by tensor in any case",
     "use_sparse_attention": f"page selection by query, in {_FRAMEWORK}",
     "use_sliding_window_attention": f"windows with sink tokens, in {_FRAMEWORK}",
-    "use_tensor_parallelism": "ranks as processes; shard plans are tested with simulated ranks",
 }

@@ -36,6 +36,7 @@ class EngineConfig:
         prefix_cache_max_blocks: blocks that may be kept for later requests only; None for all that are free.
         torch_groups: groups of operations (`ops.GROUPS`) that run in torch, whatever kernels there are.
         recompute: nothing is kept from step to step; a sequence gives its blocks back once its tokens are computed.
+        vocabulary: end of the first run of tokens, and start of the last, that the model gives logits for; None: all.
         speculation: tokens that are drafted for one sequence in one step at most; 0 drafts none.
         eviction: how many tokens of a sequence stay in the cache; None keeps all.
 
@@ -56,6 +57,7 @@ class EngineConfig:
     speculation: int = 0
     torch_groups: frozenset[ops.Group] = frozenset()
     recompute: bool = False
+    vocabulary: tuple[int, int] | None = None
     eviction: EvictionPolicy | None = None
 
     def __post_init__(self) -> None:

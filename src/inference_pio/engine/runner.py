@@ -15,8 +15,11 @@ from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.mtp import Predictor
 from inference_pio.engine.replay import StepReplay
 from inference_pio.errors import PluginError
+from inference_pio.parallel import RankedModel
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.drafting import DraftingModel
+
+_UNLIKELY = 10.0  # below the least logit of the row
 
 
 class ModelRunner:
@@ -42,8 +45,10 @@ class ModelRunner:
             cache for spec, cache in zip(specs, self._caches, strict=True) if spec.bytes_per_sequence()
         ]
         self._replay = StepReplay(self._forward, config)
-        self._step = self._replay.run if device.type == "cpu" else self._forward
-        self._torch_groups = config.torch_groups
+        # A recording has the operations of one thread.
+        recorded = device.type == "cpu" and not isinstance(model, RankedModel)
+        self._step = self._replay.run if recorded else self._forward
+        self._torch_groups, self._vocabulary = config.torch_groups, config.vocabulary
         self.predictor: Predictor | None = None
         if config.speculation and isinstance(model, DraftingModel) and model.can_draft:
             self.predictor = Predictor(model, self._caches, config.block_size, config.max_num_seqs)
@@ -55,10 +60,18 @@ class ModelRunner:
         """Logits [R, vocab_size], one row per `batch.last_token`."""
         with ops.leave_out(self._torch_groups) if self._torch_groups else nullcontext():
             logits = self._step(batch)
+        if self._vocabulary is not None:
+            logits = self._all_tokens(logits, *self._vocabulary)
         expected = (len(batch.last_token), self._vocab_size)
         if logits.shape != expected:
             raise PluginError(f"the model gave logits of shape {tuple(logits.shape)}, expected {expected}")
         return logits
+
+    def _all_tokens(self, logits_RK: Tensor, first: int, start: int) -> Tensor:
+        """A logit for each token: those that the model leaves out are less likely than any that it has."""
+        least_R1 = logits_RK.amin(dim=1, keepdim=True) - _UNLIKELY
+        missing_RM = least_R1.expand(-1, start - first)
+        return torch.cat((logits_RK[:, :first], missing_RM, logits_RK[:, first:]), dim=1)
 
     def _forward(self, batch: ForwardBatch) -> Tensor:
         logits: Tensor = self._model(batch, self._caches)

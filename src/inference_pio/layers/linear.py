@@ -15,6 +15,8 @@ class Linear(nn.Module):
     """y = x Wᵀ + b. Divided over ranks by rows of W (its outputs), each rank simply holds fewer of them.
 
     After loading, `weight` is gone: the packed form takes its place, so that no weight is held twice.
+
+    separated  the parts of a merged weight in blocks, each to be multiplied by itself; None: the product is one
     """
 
     def __init__(self, in_features: int, out_features: int, *, bias: bool = False) -> None:
@@ -25,6 +27,22 @@ class Linear(nn.Module):
         )
         self.bias = nn.Parameter(torch.empty(out_features), requires_grad=False) if bias else None
         self.packed: ops.PackedWeight | ops.QuantizedWeight | None = None
+        self.separated: list[ops.QuantizedWeight] | None = None
+
+    @property
+    def merges(self) -> int:
+        """How many projections are one product."""
+        merged = isinstance(self.packed, ops.QuantizedWeight) and self.separated is None
+        return len(self.packed.parts) if merged and isinstance(self.packed, ops.QuantizedWeight) else 1
+
+    def separate(self) -> None:
+        """Multiply each part of a merged weight by itself from now on, over the same memory."""
+        if isinstance(self.packed, ops.QuantizedWeight) and len(self.packed.parts) > 1:
+            self.separated = self.packed.pieces()
+
+    def merge(self) -> None:
+        """Multiply all parts at once from now on."""
+        self.separated = None
 
     def finish_loading(self, device: torch.device, dtype: torch.dtype) -> None:  # noqa: ARG002
         if self.weight is not None:
@@ -36,7 +54,16 @@ class Linear(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.packed is not None, "weights are not loaded"
+        if self.separated is not None:
+            return self._one_by_one(x, self.separated)
         return ops.linear(x, self.packed, self.bias)
+
+    def _one_by_one(self, x: Tensor, parts: Sequence[ops.QuantizedWeight]) -> Tensor:
+        sizes = [part.out_features for part in parts]
+        biases = [None] * len(parts) if self.bias is None else self.bias.split(sizes)
+        return torch.cat(
+            [ops.linear(x, part, bias) for part, bias in zip(parts, biases, strict=True)], dim=-1
+        )
 
 
 class GatedLinear(Linear):
@@ -55,6 +82,8 @@ class GatedLinear(Linear):
 
     def forward(self, x: Tensor) -> Tensor:
         assert self.packed is not None, "weights are not loaded"
+        if self.separated is not None:
+            return ops.activate_and_mul(self._one_by_one(x, self.separated), self.activation)
         return ops.gated_linear(x, self.packed, self.bias, self.activation)
 
 

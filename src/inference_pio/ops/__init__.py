@@ -25,9 +25,10 @@ from inference_pio.ops.latent import (
     turn_pairs,
     turn_tails,
 )
-from inference_pio.ops.linear import PackedWeight, linear, pack_weight
+from inference_pio.ops.linear import PackedWeight, linear, pack_weight, rows_of
 from inference_pio.ops.mass import attention_mass
 from inference_pio.ops.quantized import (
+    GROUP_ROWS,
     Blocks,
     QuantizedWeight,
     can_pack,
@@ -53,6 +54,7 @@ Activation = Literal["silu", "gelu_tanh"]
 __all__ = [
     "DELTA_CHUNK",
     "GROUPS",
+    "GROUP_ROWS",
     "Activation",
     "Blocks",
     "CannotRecord",
@@ -69,6 +71,7 @@ __all__ = [
     "Spans",
     "UpProjections",
     "absorbed_attention",
+    "activate_and_mul",
     "add_rms_norm",
     "add_shared",
     "attention_mass",
@@ -96,6 +99,7 @@ __all__ = [
     "rope_and_cache",
     "rotary_table",
     "row_max",
+    "rows_of",
     "sigmoid_gate",
     "silu_and_mul",
     "small_linear",
@@ -199,7 +203,12 @@ def gated_linear(
     """activation(gate) · up of linear(x, packed, bias), in one pass where the weight and its device allow it."""
     if isinstance(packed, QuantizedWeight) and packed.halves_match and is_native("matmul"):
         return quantized_gated_linear(x_TI, packed, bias_O, activation)
-    return _ACTIVATE[activation](linear(x_TI, packed, bias_O))
+    return activate_and_mul(linear(x_TI, packed, bias_O), activation)
+
+
+def activate_and_mul(x_T2I: Tensor, activation: Activation) -> Tensor:
+    """activation(gate) · up [T, I], gate the first and up the second half of x's columns."""
+    return _ACTIVATE[activation](x_T2I)
 
 
 def row_max(x_TV: Tensor) -> tuple[Tensor, Tensor]:

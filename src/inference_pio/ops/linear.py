@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -41,6 +42,17 @@ def pack_weight(weight_OI: Tensor) -> PackedWeight:
     if blocked:
         tensor = torch.ops.mkldnn._reorder_linear_weight(tensor.contiguous(), _ROWS_HINT)
     return PackedWeight(tensor, out_features, in_features, blocked)
+
+
+def rows_of(
+    packed: PackedWeight | QuantizedWeight, runs: Sequence[tuple[int, int]]
+) -> PackedWeight | QuantizedWeight:
+    """A weight of the rows [first, end) of each run. Of one in blocks they are whole groups of `GROUP_ROWS`."""
+    if isinstance(packed, QuantizedWeight):
+        return packed.some_rows(runs)
+    if packed.blocked:
+        raise ValueError("a weight in oneDNN's layout has no rows to cut out")
+    return pack_weight(torch.cat([packed.tensor[first:end] for first, end in runs]))
 
 
 def linear(x_TI: Tensor, packed: PackedWeight | QuantizedWeight, bias_O: Tensor | None = None) -> Tensor:

@@ -20,6 +20,7 @@ KINDS = (
 )  # fmt: skip
 # By their number in csrc/kernels.h.
 _ACTIVATIONS = ("silu", "gelu_tanh")
+GROUP_ROWS = 16  # csrc/packed.h
 _NO_CODEBOOK = torch.empty(0, 8, dtype=torch.uint8)
 
 
@@ -64,14 +65,43 @@ class QuantizedWeight:
     def kinds(self) -> tuple[str, ...]:
         return tuple(KINDS[kind] for kind, _ in self.parts.tolist())
 
+    def pieces(self) -> list[QuantizedWeight]:
+        """Each part as a weight of its own, over the same memory."""
+        found, first = [], 0
+        for kind, rows in self.parts.tolist():
+            size = packed_bytes(KINDS[kind], rows, self.in_features)
+            data = self.data.narrow(0, first, size)
+            found.append(
+                QuantizedWeight(
+                    data, torch.tensor([[kind, rows]]), rows, self.in_features, halves_match=False
+                )
+            )
+            first += size
+        return found
+
+    def some_rows(self, runs: Sequence[tuple[int, int]]) -> QuantizedWeight:
+        """Rows [first, end) of each run, copied. The weight has one part; runs begin and end at whole groups, or at the
+        weight's end.
+        """
+        [(kind, rows)] = self.parts.tolist()
+        data, parts = [], []
+        for first, end in runs:
+            begin, stop = (packed_bytes(KINDS[kind], row, self.in_features) for row in (first, end))
+            if first % GROUP_ROWS or (end % GROUP_ROWS and end != rows):
+                raise ValueError(f"rows {first} to {end} are not whole groups of {GROUP_ROWS}")
+            data.append(self.data[begin:stop])
+            parts.append((kind, end - first))
+        count = sum(rows for _, rows in parts)
+        return QuantizedWeight(
+            torch.cat(data), torch.tensor(parts), count, self.in_features, halves_match=False
+        )
+
     def dequantize(self) -> Tensor:
         """float32 [out_features, in_features]."""
-        rows, first = [], 0
-        for kind, count in self.parts.tolist():
-            size = packed_bytes(KINDS[kind], count, self.in_features)
-            part = self.data.narrow(0, first, size)
-            rows.append(_rows(torch.arange(count), part, torch.tensor([[kind, count]]), self.in_features))
-            first += size
+        rows = [
+            _rows(torch.arange(part.out_features), part.data, part.parts, part.in_features)
+            for part in self.pieces()
+        ]
         return torch.cat(rows)
 
 

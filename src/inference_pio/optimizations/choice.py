@@ -11,7 +11,7 @@ from torch import nn
 
 from inference_pio.config import BaseModelConfig
 from inference_pio.errors import ConfigError, UsageError
-from inference_pio.optimizations.quality import Grant, Grants, no_receipt
+from inference_pio.optimizations.quality import Grants, no_receipt
 from inference_pio.optimizations.registry import TECHNIQUES
 from inference_pio.optimizations.technique import (
     Situation,
@@ -114,11 +114,13 @@ def _of(technique: Technique, at: Situation, excluded: Mapping[str, str], grants
         standing = technique.standing(at)
     if asked and standing.status != "active":
         raise ConfigError(f"{asked}: {technique.title} cannot be used here: {standing.reason}")
-    if standing.status != "active" or technique.exact or asked:
+    if standing.status != "active" or technique.exact or (asked and not technique.needs_receipt):
         return Chosen(technique, standing, asked=asked)
-    grant = (
-        grants(name) if at.options.quality != "exact" else Grant(False, "approximate, and the level is exact")
-    )
+    if not asked and at.options.quality == "exact":
+        return Chosen(technique, dormant("approximate, and the level is exact"))
+    grant = grants(name)
+    if asked and not grant.allowed:
+        raise ConfigError(f"{asked}: {technique.title} needs a receipt: {grant.reason}")
     if not grant.allowed:
         return Chosen(technique, dormant(grant.reason))
     return Chosen(technique, active(f"{standing.reason}; {grant.reason}"), grant.exempt)

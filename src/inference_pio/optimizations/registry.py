@@ -9,8 +9,13 @@ from inference_pio.optimizations.attention.flash_attention import FlashAttention
 from inference_pio.optimizations.attention.paged_attention import PagedAttentionInPlace
 from inference_pio.optimizations.attention.shared_heads import GroupedQueryAttention, MultiQueryAttention
 from inference_pio.optimizations.hardware.compiled_step import CompiledStep
+from inference_pio.optimizations.hardware.folded_norms import FoldedNorms
 from inference_pio.optimizations.hardware.fused_layers import FusedLayerNorm
 from inference_pio.optimizations.hardware.kernels import CudnnBenchmark, DeviceKernels
+from inference_pio.optimizations.hardware.merged_projections import MergedProjections
+from inference_pio.optimizations.hardware.shorter_vocabulary import ShorterVocabulary
+from inference_pio.optimizations.hardware.skipped_layers import SkippedLayers
+from inference_pio.optimizations.hardware.tensor_parallelism import TensorParallelism
 from inference_pio.optimizations.memory.bounded_activations import BoundedMLP, BoundedScores
 from inference_pio.optimizations.memory.eviction import KVEviction
 from inference_pio.optimizations.memory.kv_compression import KVInt8
@@ -32,7 +37,12 @@ _IN_ORDER: tuple[Technique, ...] = (
     KVEviction(),
     Recomputation(),
     PrefixCaching(),
+    MergedProjections(),
+    FoldedNorms(),
+    ShorterVocabulary(),
+    SkippedLayers(),
     CompiledStep(),
+    TensorParallelism(),
 )
 
 TECHNIQUES: Mapping[str, Technique] = MappingProxyType({technique.name: technique for technique in _IN_ORDER})

@@ -25,7 +25,8 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 class Situation:
     """A model that is about to be planned: `model` is on torch's meta device and carries its `Serving`.
 
-    dtype is that of activations; `packed` says whether weights stay in blocks.
+    dtype is that of activations; `packed` says whether weights stay in blocks; legal_ranks are the numbers of ranks
+    that it can be divided over.
     """
 
     model: nn.Module
@@ -34,6 +35,7 @@ class Situation:
     device: torch.device
     dtype: torch.dtype
     packed: bool
+    legal_ranks: tuple[int, ...] = (1,)
 
 
 @dataclass(frozen=True)
@@ -69,6 +71,7 @@ class Technique(OptimizationInterface):
     on, off    options under which it has something to do, and nothing, where being allowed is not enough
     shows_on   the kind of work on which it shows
     by_layer   it acts in each layer on its own: a receipt may have it leave some of them as they are
+    needs_receipt  without a receipt it cannot act even where a caller asks for it
     stage      "plan": applied to the model's shapes, before memory is planned; "weights": when they are loaded
     by_flag    its flags are its own: switching it off by name switches them off, and a model is built without it
     """
@@ -87,6 +90,7 @@ class Technique(OptimizationInterface):
     stage: ClassVar[Literal["plan", "weights"]] = "plan"
     by_flag: ClassVar[bool] = False
     by_layer: ClassVar[bool] = False
+    needs_receipt: ClassVar[bool] = False
 
     @abstractmethod
     def standing(self, at: Situation) -> Standing:

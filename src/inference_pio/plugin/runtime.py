@@ -92,6 +92,8 @@ class RuntimeOptions:
     quality                 "exact", "faithful" or "fast": how far approximate techniques may move answers; they act
                             where this checkpoint's receipt says that they stay within (inference-pio calibrate)
     enable, disable         techniques by name: at work whatever a receipt says, or not at work
+    tensor_parallel_size    where use_tensor_parallelism is on: ranks, threads of this process, that share the weights
+    keep_vocabulary         so many of the first tokens, and the last thousand, have logits of their own; None: all
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it
     download                fetch what is not on this machine
@@ -111,6 +113,8 @@ class RuntimeOptions:
     quality: str = "faithful"
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
+    tensor_parallel_size: int = 1
+    keep_vocabulary: int | None = None
     skip_tokenizer_init: bool = False
     accept_licence: bool = False
     download: bool = True
@@ -120,8 +124,14 @@ class RuntimeOptions:
         self._check_words()
 
     def _check_numbers(self) -> None:
-        lowest = {"max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "speculation": 0}
-        for name in ("max_model_len", "kv_cache_budget"):
+        lowest = {
+            "tensor_parallel_size": 1,
+            "max_num_seqs": 1,
+            "max_num_batched_tokens": 1,
+            "block_size": 1,
+            "speculation": 0,
+        }
+        for name in ("max_model_len", "kv_cache_budget", "keep_vocabulary"):
             if getattr(self, name) is not None:
                 lowest[name] = 1
         for name, low in lowest.items():

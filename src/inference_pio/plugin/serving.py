@@ -21,6 +21,10 @@ class Serving:
     evicts              tokens of a sequence over its budget are given up (`RuntimeOptions.kv_cache_budget`)
     native_groups       groups of operations (`ops.GROUPS`) that run in kernels of the device; the others run in torch
     recompute           nothing is kept from step to step: each token computes all before it again
+    asked_ranks, ranks  over how many ranks its weights were asked to be divided, and are
+    asked_vocabulary    how many of the first tokens are to have logits; vocabulary: (end of the first run, start of the
+                        last one) of tokens that have, None: all
+    merged              projections of one input are one product
     exempt              technique -> layers that it must leave as they are, where its receipt says so
     """
 
@@ -30,6 +34,11 @@ class Serving:
     evicts: bool = False
     native_groups: frozenset[ops.Group] = frozenset()
     recompute: bool = False
+    asked_ranks: int = 1
+    ranks: int = 1
+    asked_vocabulary: int = 0
+    vocabulary: tuple[int, int] | None = None
+    merged: bool = False
     exempt: dict[str, frozenset[int]] = field(default_factory=dict)
 
     def layers_for(self, technique: str) -> list[int]:

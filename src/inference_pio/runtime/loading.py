@@ -14,28 +14,44 @@ from inference_pio.loader.stack_file import StackFile
 from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weights import load_weights
 from inference_pio.optimizations.choice import apply_all
-from inference_pio.parallel import Shard
+from inference_pio.optimizations.hardware.merged_projections import separate_all
+from inference_pio.parallel import RankedModel, Shard
+from inference_pio.plugin.serving import serving_of
 from inference_pio.runtime.prepared import Prepared
 
 
 def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
-    """Weights into the model, then the plugin's optimisations, in order."""
+    """Weights into the model, or each rank's part of them, then the plugin's optimisations, in order."""
+    if isinstance(ready.model, RankedModel):
+        ranks = ready.model.rank_models()
+        loaded = [
+            _load(ready, store, rank, Shard(number, len(ranks), ready.model.group))
+            for number, rank in enumerate(ranks)
+        ]
+        ready.model.ranks = nn.ModuleList(loaded)
+        return ready.model
+    return _load(ready, store, ready.model, Shard())
+
+
+def _load(ready: Prepared, store: ModelStore, model: nn.Module, shard: Shard) -> nn.Module:
     with _stack_file(ready, store) as stacks:
         load_weights(
-            ready.model,
+            model,
             ready.files.checkpoint,
             ready.weight_map,
             shard_plan=ready.plugin.shard_plan(ready.config),
-            shard=Shard(),
+            shard=shard,
             dtype=ready.dtype,
             device=ready.device,
             packing=ready.packing,
             stacks=stacks,
             progress=ready.progress,
         )
-    model = ready.model.eval()
+    model = model.eval()
     for step in ready.plugin.optimizations(ready.config):
         model = step.apply(model, ready.config)
+    if not serving_of(model).merged:
+        separate_all(model)
     return apply_all(ready.techniques, model, ready.config, "weights")
 
 
@@ -81,6 +97,7 @@ def engine_config(ready: Prepared) -> EngineConfig:
         if ready.device.type == "cpu"
         else frozenset(),
         recompute=serving.recompute,
+        vocabulary=serving.vocabulary,
         speculation=0 if serving.recompute else options.speculation,
         eviction=eviction,
     )

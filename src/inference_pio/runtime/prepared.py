@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -41,6 +41,7 @@ from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve
 from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import DescribedModel, OpenedModel
 from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
+from inference_pio.runtime.ranks import divided
 from inference_pio.security import ResourceLimits
 
 
@@ -131,13 +132,17 @@ def prepare_model(
     exact = options.quality == "exact" and config.torch_dtype == "auto"
     dtype = torch.float32 if packing.kinds or exact else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
-    give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard())))
-    at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds))
+    specs = plugin.cache_specs(stated, kv_dtype, Shard())
+    ranks, vocabulary = options.tensor_parallel_size, options.keep_vocabulary or 0
+    give_serving(model, Serving(specs, asked_ranks=ranks, asked_vocabulary=vocabulary))
+    legal = plugin.shard_plan(stated).legal_sizes
+    at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds), legal_ranks=legal)
     techniques = choose(at, plugin.techniques(stated), grants)
     apply_all(techniques, model, stated, "plan")
     weight_bytes = _weight_bytes(model, header, weights, packing, device, dtype)
     stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)
+    at = replace(at, model=divided(at, plugin, kv_dtype, techniques))
     plan = _plan(at, plugin, _budget(device, limits), weight_bytes, sum(stacked), images)
     return Prepared(
         plugin,
@@ -146,7 +151,7 @@ def prepare_model(
         progress,
         opened,
         sum(info.nbytes for info in header.tensors.values()),
-        model,
+        at.model,
         weight_map,
         packing,
         sum(packing.nbytes(weights.targets[name]) for name in packing.kinds),

@@ -10,6 +10,7 @@ from inference_pio import ops
 from inference_pio.layers import GatedMLP, ResidualNorm
 from inference_pio.optimizations.attention.attending import attending
 from inference_pio.optimizations.registry import TECHNIQUES
+from inference_pio.parallel import RankedModel
 from inference_pio.plugin.serving import serving_of
 from support.effects import Tiny, effect_of
 from support.effects.models import loaded, model_of
@@ -169,3 +170,18 @@ def recomputation(tiny: Tiny) -> None:
             prompt_tokens.append(sum(rows))
     assert answers[0] == answers[1]
     assert prompt_tokens[0] > 2 * prompt_tokens[1]
+
+
+@effect_of("tensor_parallelism")
+def tensor_parallelism(tiny: Tiny) -> None:
+    """Each rank holds half of what can be divided, and answers are the same."""
+    answers, parameters = [], []
+    for fields, size in (({"use_tensor_parallelism": True}, 2), ({}, 1)):
+        with loaded(tiny("grouped"), fields=fields, tensor_parallel_size=size) as plugin:
+            answers.append(plugin.generate_text("the cat sat on the mat", max_new_tokens=6, temperature=0.0))
+            model = model_of(plugin)
+            rank = model.rank_models()[0] if isinstance(model, RankedModel) else model
+            parameters.append(next(module for module in rank.modules() if isinstance(module, GatedMLP)))
+    assert answers[0] == answers[1]
+    widths = [block.down_proj.in_features for block in parameters]
+    assert widths[0] * 2 == widths[1]

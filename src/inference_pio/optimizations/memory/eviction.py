@@ -35,7 +35,8 @@ class KVEviction(Technique):
     family = "KV-cache compression"
     category = "memory"
     exact = False
-    conflicts = ("recomputation", "compiled_step")  # of a compiled step no layer tells what it attends to
+    # Nothing is kept; no layer of a compiled step tells what it attends to; each rank would tell of its own heads alone.
+    conflicts = ("recomputation", "compiled_step", "tensor_parallelism")
     flags = ("use_kv_cache_compression",)
     on = MappingProxyType({"kv_cache_budget": 1024})
     off = MappingProxyType({"kv_cache_budget": None})
