@@ -35,7 +35,7 @@ class KVEviction(Technique):
     family = "KV-cache compression"
     category = "memory"
     exact = False
-    # Nothing is kept; no layer of a compiled step tells what it attends to; each rank would tell of its own heads alone.
+    # Nothing is kept; no layer of a compiled step tells what it attends to; a rank would tell of its own heads alone.
     conflicts = ("recomputation", "compiled_step", "tensor_parallelism")
     flags = ("use_kv_cache_compression",)
     on = MappingProxyType({"kv_cache_budget": 1024})
