@@ -216,6 +216,9 @@ def _kv_compression(checkpoint: Checkpoint) -> None:
         made = plugin(checkpoint("grouped"), **options)
         with pytest.raises(ConfigError, match=words):
             made.initialize(config=made.config, enable=("kv_int8",))
+    made = plugin(checkpoint("grouped"), kv_cache_compression_method="quantization")
+    with pytest.raises(ConfigError, match="kv_cache_compression_method is quantization"):
+        made.initialize(config=made.config, kv_cache_budget=1024)
 
 
 _BY_TECHNIQUE = {

@@ -17,6 +17,7 @@ import pytest
 import torch
 from torch import nn
 
+from inference_pio.cache.retention import EvictionPolicy
 from inference_pio.cache.specs import PagedKV
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
@@ -162,6 +163,8 @@ MODELS = {
     "repeating": RepeatingModel,
     "drafting": lambda: DraftingFake(logits_of, VOCAB),
     "qwen3_next": functools.partial(TinyModel, "qwen3_next", VOCAB),
+    "llama": functools.partial(TinyModel, "llama", VOCAB),
+    "evicting": functools.partial(TinyModel, "llama", VOCAB),
 }
 
 
@@ -175,6 +178,8 @@ def make_engine(
         "max_num_seqs": 8,
         "max_num_batched_tokens": 32,
     }
+    if kind == "evicting":
+        sizes["eviction"] = EvictionPolicy(budget=20, sinks=2, recent=4, watched=3, stride=4)
     config = EngineConfig(**{**sizes, **overrides})
     model = MODELS[kind]()
     model.block_size = config.block_size
@@ -201,7 +206,8 @@ class Oracle:
         drafts, draw = {}, self._random
         room = self._engine.config.max_num_batched_tokens - sum(scheduled.values())
         for sequence, count in scheduled.items():
-            left = min(room, sequence.request.max_len - sequence.num_tokens - 1, draw.randint(0, 7))
+            most = min(sequence.request.max_len - 1, sequence.decision.watched_from) - sequence.num_tokens
+            left = min(room, most, draw.randint(0, 7))
             if self._engine._states is not None:
                 left = min(left, self._engine.config.max_drafts - sum(map(len, drafts.values())))
             decoding = sequence.num_computed_tokens + count == sequence.num_tokens

@@ -147,10 +147,12 @@ class Machine(RuleBasedStateMachine):
         ("state", 8),
         ("mixed", 15),
         ("qwen3_next", 3),
+        ("evicting", 8),
         pytest.param("paged", 300, marks=pytest.mark.slow),
         pytest.param("mixed", 300, marks=pytest.mark.slow),
         pytest.param("drafting", 200, marks=pytest.mark.slow),
         pytest.param("qwen3_next", 40, marks=pytest.mark.slow),
+        pytest.param("evicting", 60, marks=pytest.mark.slow),
     ],
 )
 def test_any_interleaving_gives_each_request_what_it_gets_alone(fake, kind, examples, monkeypatch):

@@ -19,6 +19,7 @@ NAMES = [
     "absorbed_attention",
     "add_rms_norm",
     "add_shared",
+    "attention_mass",
     "causal_conv",
     "decay_and_rate",
     "gated_delta_rule",

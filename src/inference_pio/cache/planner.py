@@ -30,11 +30,13 @@ def plan_cache(
     block_size: int,
     max_num_seqs: int,
     max_model_len: int,
+    least_len: int | None = None,
 ) -> CachePlan:
     """Divide `budget_bytes` among slots (memory fixed per sequence) and blocks (memory that grows with tokens).
 
     Slots come first, up to `max_num_seqs`, as long as one sequence of `max_model_len` tokens still fits; blocks take
-    the rest, up to what `max_num_seqs` such sequences could fill.
+    the rest, up to what `max_num_seqs` such sequences could fill. Where a sequence can do with less cache than its
+    length, `least_len` tokens are what must fit.
 
     Raises:
         ResourceError: not even one sequence of `max_model_len` tokens fits; names the length that would.
@@ -42,11 +44,13 @@ def plan_cache(
     bytes_per_block = block_size * sum(spec.bytes_per_token() for spec in specs)
     bytes_per_sequence = sum(spec.bytes_per_sequence() for spec in specs)
     blocks_per_sequence = -(-max_model_len // block_size)
-    least = blocks_per_sequence * bytes_per_block + bytes_per_sequence
+    least_len = max_model_len if least_len is None else min(least_len, max_model_len)
+    least_blocks = -(-least_len // block_size)
+    least = least_blocks * bytes_per_block + bytes_per_sequence
     if least > budget_bytes:
         fitting = max(0, budget_bytes - bytes_per_sequence) // max(1, bytes_per_block) * block_size
         raise ResourceError(
-            f"one sequence of {max_model_len} tokens does not fit the cache: {blocks_per_sequence} blocks × "
+            f"one sequence of {least_len} tokens does not fit the cache: {least_blocks} blocks × "
             f"{_size(bytes_per_block)} + {_size(bytes_per_sequence)} of state = {_size(least)} > "
             f"{_size(budget_bytes)}; "
             + (f"max_model_len {fitting} fits" if fitting else f"give it at least {_size(least)}")

@@ -168,6 +168,14 @@ class EngineOptions:
             value="NAME",
         ),
     ] = None
+    kv_cache_budget: Annotated[
+        int | None,
+        _engine(
+            "Keep this many tokens of a sequence at most, those that its end attends to. (all)",
+            "--kv-cache-budget",
+            value="N",
+        ),
+    ] = None
     quantize: Annotated[
         str | None,
         _engine(

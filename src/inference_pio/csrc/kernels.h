@@ -118,6 +118,7 @@ struct Kernels {
   void (*sigmoid_gate)(DType, void* y, const void* x, const void* gate, int64_t n);
   void (*add_gated)(DType, void* y, const void* a, const void* b, const void* gate, int64_t n);
   void (*convolve)(DType, void* y, const float* window, const float* taps, int64_t width, int64_t n);
+  float (*sum_exp)(const float* x, int64_t n, float top);
   void (*normalise)(float* x, int64_t n, float eps, float scale);
   void (*delta_token)(const DeltaToken&);
   void (*add_rows)(const float* x, const float* w, int64_t rows, int64_t stride, float* out, int64_t n);

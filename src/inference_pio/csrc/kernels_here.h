@@ -34,6 +34,7 @@ const Kernels PIO_TABLE = {
     PIO_NAMESPACE::sigmoid_gate,
     PIO_NAMESPACE::add_gated,
     PIO_NAMESPACE::convolve,
+    PIO_NAMESPACE::sum_exp,
     PIO_NAMESPACE::normalise,
     PIO_NAMESPACE::delta_token,
     PIO_NAMESPACE::add_rows,

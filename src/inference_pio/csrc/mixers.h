@@ -78,6 +78,16 @@ static void convolve(DType t, void* y, const float* window, const float* taps, i
   (t == DType::f32 ? convolve_of<float> : convolve_of<bf16>)(y, window, taps, width, n);
 }
 
+// Σ e^(x - top) of n values.
+static float sum_exp(const float* x, int64_t n, float top) {
+  vf total = {};
+  each_register(n, [&](int64_t i, int64_t count) {
+    const vf e = vexp(take(x + i, count) - top);
+    total += lane_numbers() < static_cast<int32_t>(count) ? e : vf{};
+  });
+  return sum_of(total);
+}
+
 // x brought to length 1, times `scale`.
 static void normalise(float* x, int64_t n, float eps, float scale) {
   vf squares = {};

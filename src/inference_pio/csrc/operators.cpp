@@ -34,6 +34,9 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
   m.def(
       "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start, "
       "Tensor seq_lens, float scale, Tensor? scales, int window) -> Tensor");
+  m.def(
+      "attention_mass(Tensor q, Tensor k_cache, Tensor blocks, int seq_len, float scale, Tensor? scales, int window) "
+      "-> Tensor");
   m.def("pack_blocks(Tensor blocks, Tensor codebook, int format, int columns, Tensor(a!) to) -> ()");
   m.def("packed_bytes(int format, int rows, int columns) -> int");
   m.def("linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");
@@ -103,6 +106,7 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CPU, m) {
   m.impl("gelu_tanh_and_mul", TORCH_BOX(&pio::gelu_tanh_and_mul));
   m.impl("rope_and_cache", TORCH_BOX(&pio::rope_and_cache));
   m.impl("paged_attention", TORCH_BOX(&pio::paged_attention));
+  m.impl("attention_mass", TORCH_BOX(&pio::attention_mass));
   m.impl("pack_blocks", TORCH_BOX(&pio::pack_blocks));
   m.impl("linear", TORCH_BOX(&pio::linear));
   m.impl("gated_linear", TORCH_BOX(&pio::gated_linear));

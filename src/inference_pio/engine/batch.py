@@ -49,9 +49,9 @@ def build_batch(
                 flat += guesses
                 end += len(guesses)
         positions += range(start, end)
-        rows += _rows(sequence.block_table, start, end, block_size)
+        rows += _rows(sequence, start, end, block_size)
         query_start.append(len(flat))
-        seq_lens.append(end)
+        seq_lens.append(end - sequence.num_evicted_tokens)
         slots.append(sequence.slot)
         drafted.append(end - start - num_scheduled_tokens or sequence.num_held)
     token_ids, position_of_token, row_of_token = np.array((flat, positions, rows), dtype=np.int64)
@@ -77,8 +77,13 @@ def build_batch(
     return batch, sampled
 
 
-def _rows(blocks: list[int], start: int, end: int, block_size: int) -> Iterator[int]:
-    """Rows of the cache for positions [start, end) of the sequence that holds these blocks."""
+def _rows(sequence: Sequence, start: int, end: int, block_size: int) -> Iterator[int]:
+    """Rows of the cache for a sequence's positions [start, end).
+
+    What it has evicted were whole blocks in front of them: the others lie side by side in its table.
+    """
+    blocks, evicted = sequence.block_table, sequence.num_evicted_tokens
+    start, end = start - evicted, end - evicted
     for at in range(start - start % block_size, end, block_size):
         row = blocks[at // block_size] * block_size - at
         yield from range(row + max(start, at), row + min(end, at + block_size))

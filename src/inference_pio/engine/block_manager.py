@@ -43,6 +43,7 @@ class BlockManager:
         """
         self.block_size = config.block_size
         self.num_blocks = config.num_blocks
+        self._policy = config.eviction
         self.tables: NDArray[np.int32] = np.zeros((config.max_num_seqs, config.blocks_per_sequence), np.int32)
         self._index = index
         self._states = states
@@ -71,16 +72,19 @@ class BlockManager:
     def admit(self, sequence: Sequence) -> bool:
         """Give it a slot and the blocks of its prefix that are cached, if there is room for all its known tokens.
 
-        At least one token is left to compute: without it there would be no logits to sample from.
+        At least one token is left to compute: without it there would be no logits to sample from. So are all tokens
+        that are watched in front of a decision (`eviction.py`).
         """
         if not self._slots:
             return False
+        self._plan(sequence)
         found = self._find_prefix(sequence)
         cached = found
         if self._states is not None:
             cached = found[: self._states.longest(sequence.block_digests[: len(found)])]
         idle = sum(1 for block in cached if self._holders[block] == 0)
-        if self._blocks_for(sequence.num_tokens) - len(cached) > self.num_free_blocks - idle:
+        most = min(sequence.num_tokens, sequence.decision.at)
+        if self._blocks_for(most) - len(cached) > self.num_free_blocks - idle:
             return False
         sequence.slot = self._slots.pop()
         is_new = (
@@ -104,7 +108,7 @@ class BlockManager:
 
     def grow(self, sequence: Sequence, num_tokens: int) -> bool:
         """Make the block table cover `num_tokens` tokens; False, and nothing done, if there are not enough blocks."""
-        missing = self._blocks_for(num_tokens) - len(sequence.block_table)
+        missing = self._blocks_of(sequence, num_tokens) - len(sequence.block_table)
         if missing > self.num_free_blocks:
             return False
         for _ in range(missing):
@@ -115,7 +119,8 @@ class BlockManager:
         """Let its blocks cover drafts behind its known tokens; how many they do cover if no more can be had."""
         if self.grow(sequence, sequence.num_tokens + num_drafts):
             return num_drafts
-        return min(num_drafts, len(sequence.block_table) * self.block_size - sequence.num_tokens)
+        covered = sequence.num_evicted_tokens + len(sequence.block_table) * self.block_size
+        return min(num_drafts, covered - sequence.num_tokens)
 
     def accept(self, sequence: Sequence, num_drafts: int) -> None:
         """Its first `num_drafts` drafts, tokens by now, count as computed; of the others nothing stays."""
@@ -128,14 +133,18 @@ class BlockManager:
     def trim(self, sequence: Sequence) -> None:
         """Take back the blocks behind its computed tokens, which only drafts that were not accepted had needed."""
         table = sequence.block_table
-        while len(table) > self._blocks_for(sequence.num_computed_tokens):
+        while len(table) > self._blocks_of(sequence, sequence.num_computed_tokens):
             self._let_go(table.pop(), sequence)
             self.tables[sequence.slot, len(table)] = 0
 
     def publish(self, sequence: Sequence) -> None:
-        """Let later sequences find the blocks that have become full, and the state behind them if it is kept."""
+        """Let later sequences find the blocks that have become full, and the state behind them if it is kept.
+
+        A prefix's digest says that each of its tokens has seen all before it. Of a sequence that has evicted some
+        this is not so any more: nothing that it computes from then on is shared.
+        """
         full = sequence.num_computed_tokens // self.block_size
-        if self._index is None or full <= sequence.num_shared_blocks:
+        if self._index is None or full <= sequence.num_shared_blocks or sequence.num_evicted_tokens:
             return
         self._extend_digests(sequence, full)
         for i in range(sequence.num_shared_blocks, full):
@@ -144,6 +153,23 @@ class BlockManager:
         sequence.num_shared_blocks = full
         if self._states is not None:
             self._states.keep(sequence)
+
+    def evict(self, sequence: Sequence, stay: list[int]) -> None:
+        """Keep these places of its block table, in order, and give up its hold on the others, which are full.
+
+        What others hold, or the prefix cache keeps, lives on.
+        """
+        table = sequence.block_table
+        lost = sorted(set(range(len(table))).difference(stay))
+        kept = [table[place] for place in stay]
+        row = self.tables[sequence.slot]
+        row[: len(table)] = 0
+        row[: len(kept)] = kept
+        for place in reversed(lost):
+            self._let_go(table[place], sequence)
+        table[:] = kept
+        sequence.num_evicted_tokens += len(lost) * self.block_size
+        self._plan(sequence)
 
     def release(self, sequence: Sequence) -> None:
         """Take back slot and blocks; its tokens stay, so that it can be computed again."""
@@ -158,6 +184,8 @@ class BlockManager:
         sequence.block_table = []
         sequence.num_shared_blocks = 0
         sequence.num_computed_tokens = 0
+        sequence.num_evicted_tokens = 0
+        sequence.votes = []
 
     def forget(self) -> int:
         """Empty the prefix cache; running sequences go on. Returns how many blocks could have been found."""
@@ -205,10 +233,12 @@ class BlockManager:
             self._check_sequence(sequence, held)
 
     def _check_sequence(self, sequence: Sequence, held: Counter[int]) -> None:
-        table, full = sequence.block_table, sequence.num_computed_tokens // self.block_size
+        kept = sequence.num_computed_tokens - sequence.num_evicted_tokens
+        table, full = sequence.block_table, kept // self.block_size
         row = self.tables[sequence.slot]
         ensure(row[: len(table)].tolist() == table and not row[len(table) :].any(), "block table differs")
-        ensure(self._blocks_for(sequence.num_computed_tokens) == len(table), "blocks do not fit the tokens")
+        ensure(self._blocks_for(kept) == len(table), "blocks do not fit the tokens")
+        ensure(sequence.num_computed_tokens < sequence.decision.at, "a decision about a sequence is overdue")
         ensure(all(held[block] == 1 for block in table[full:]), "a block that can be written to is shared")
         if self._index is None:
             return
@@ -219,6 +249,11 @@ class BlockManager:
         for i, digest in enumerate(sequence.block_digests[1:], 1):
             parent = self._digest(parent, sequence, i)
             ensure(parent == digest, "a digest is not that of its tokens")
+        if sequence.num_evicted_tokens:
+            known = [self._index.digest_of(block) for block in table if block in self._index]
+            places = [sequence.block_digests.index(digest) for digest in known]
+            ensure(places == sorted(set(places)), "blocks that stayed are out of order")
+            return
         for block, digest in zip(table, sequence.block_digests, strict=False):
             if block in self._index:
                 ensure(self._index.digest_of(block) == digest, "a block is known under another prefix")
@@ -226,10 +261,22 @@ class BlockManager:
     def _blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
 
+    def _blocks_of(self, sequence: Sequence, num_tokens: int) -> int:
+        """Blocks that it holds when `num_tokens` of its tokens are computed."""
+        return self._blocks_for(num_tokens - sequence.num_evicted_tokens)
+
+    def _plan(self, sequence: Sequence) -> None:
+        """Say when a decision about it is due next."""
+        sequence.votes = []
+        if self._policy is not None:
+            lengths = (sequence.request.prompt_len, sequence.request.max_len)
+            done = (sequence.num_computed_tokens, sequence.num_evicted_tokens)
+            sequence.decision = self._policy.next(*lengths, *done, self.num_blocks * self.block_size)
+
     def _find_prefix(self, sequence: Sequence) -> list[int]:
         if self._index is None:
             return []
-        full = (sequence.num_tokens - 1) // self.block_size
+        full = min(sequence.num_tokens - 1, sequence.decision.watched_from) // self.block_size
         self._extend_digests(sequence, full)
         blocks: list[int] = []
         for digest in sequence.block_digests[:full]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inference_pio import ops
+from inference_pio.cache.retention import EvictionPolicy
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ConfigError, ResourceError
 
@@ -38,10 +39,12 @@ class EngineConfig:
         vocabulary: end of the first run of tokens, and start of the last, that the model gives logits for; None: all.
         explain_cache: keep what it takes to say why a prefix was not found.
         speculation: tokens that are drafted for one sequence in one step at most; 0 drafts none.
+        eviction: how many tokens of a sequence stay in the cache; None keeps all.
 
     Raises:
         ConfigError: a number is out of range.
-        ResourceError: the blocks do not hold one sequence of `max_model_len` tokens.
+        ResourceError: the blocks do not hold one sequence of `max_model_len` tokens, or as much of it as eviction
+            keeps and one block more.
     """
 
     max_model_len: int
@@ -57,6 +60,7 @@ class EngineConfig:
     torch_groups: frozenset[ops.Group] = frozenset()
     recompute: bool = False
     vocabulary: tuple[int, int] | None = None
+    eviction: EvictionPolicy | None = None
 
     def __post_init__(self) -> None:
         for name, low in (
@@ -75,7 +79,15 @@ class EngineConfig:
                 f"prefix_cache_max_blocks must be at least 0, got {self.prefix_cache_max_blocks}"
             )
         capacity = self.num_blocks * self.block_size
-        if capacity < self.max_model_len:
+        if self.eviction is not None:
+            needed = min(self.max_model_len, self.eviction.least_room(self.block_size))
+            if capacity < needed:
+                raise ResourceError(
+                    f"the cache does not hold one sequence: {self.num_blocks} blocks × {self.block_size} tokens = "
+                    f"{capacity} < kv_cache_budget {self.eviction.budget} + {self.block_size}; give it more blocks or "
+                    f"a smaller budget"
+                )
+        elif capacity < self.max_model_len:
             raise ResourceError(
                 f"the cache does not hold one sequence: {self.num_blocks} blocks × {self.block_size} tokens = "
                 f"{capacity} < max_model_len {self.max_model_len}; give it more blocks or max_model_len {capacity}"

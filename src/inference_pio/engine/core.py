@@ -17,6 +17,7 @@ from inference_pio.engine.batch import build_batch
 from inference_pio.engine.block_manager import BlockManager
 from inference_pio.engine.checks import check_request
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.eviction import Eviction
 from inference_pio.engine.explaining import PrefixHistory
 from inference_pio.engine.media import MediaSide
 from inference_pio.engine.runner import ModelRunner
@@ -32,6 +33,7 @@ from inference_pio.errors import GenerationError, InferencePIOError, PluginError
 from inference_pio.outputs import FinishReason
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.plugin.media import PromptMedia
+from inference_pio.plugin.paged import widest_window
 from inference_pio.sampling_params import SamplingParams
 
 # What tensor code raises: it fails the requests of one step. Anything else is a defect of the program and ends it.
@@ -98,6 +100,9 @@ class EngineCore:
         self._blocks = BlockManager(
             config, index if self._reuses_prefixes else None, self._states, below, history
         )
+        self._eviction: Eviction | None = None
+        if config.eviction is not None:
+            self._eviction = Eviction(config.eviction, self._blocks, widest_window(model, specs))
         self._scheduler = Scheduler(config, self._blocks)
         self._predictor = self._runner.predictor
         self._speculation = Speculation(config, self._blocks, self._predictor) if config.speculation else None
@@ -186,6 +191,8 @@ class EngineCore:
                 self._states.expect(list(scheduled), drafts)
             if self._media:
                 batch = self._media.extend(batch, scheduled, drafts)
+            if self._eviction:
+                batch = self._eviction.watch(batch, scheduled)
             logits = self._runner.run(batch)
             samples = follow(logits, sampled, sample(logits, sampled, drafts))
             if self._predictor is not None:
@@ -194,6 +201,8 @@ class EngineCore:
             return updates + self._fail(scheduled, error)
         self._scheduler.advance(scheduled)
         updates += self._update(sampled, samples, drafts)
+        if self._eviction:
+            self._eviction.decide(scheduled)
         if self._speculation:
             self._speculation.record(perf_counter() - started)
         return updates
@@ -216,6 +225,7 @@ class EngineCore:
             accepted_draft_tokens=self._accepted_drafts,
             predicted_draft_tokens=self._speculation.num_predicted if self._speculation else 0,
             accepted_predicted_tokens=self._speculation.num_accepted_predictions if self._speculation else 0,
+            evicted_tokens=self._eviction.num_evicted_tokens if self._eviction else 0,
         )
 
     def reset_prefix_cache(self) -> int:

@@ -58,6 +58,8 @@ class StepReplay:
         tokens, shape = len(batch.token_ids), (len(batch.token_ids), len(batch.seq_lens))
         if tokens != len(batch.last_token) or tokens > _MAX_TOKENS:
             return self._forward(batch)
+        if batch.observer is not None:
+            return self._forward(batch)
         if batch.media is not None or (batch.rope_positions is not None and len(batch.rope_positions) > 1):
             return self._forward(batch)  # a prompt's image: no two such steps are alike
         if self.refused is not None or shape in self._unrecorded:

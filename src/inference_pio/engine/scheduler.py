@@ -132,14 +132,14 @@ class Scheduler:
             budget -= num_tokens
 
     def _next_tokens(self, sequence: Sequence, budget: int) -> int:
-        """How many of its known tokens to compute: what the budget allows.
+        """How many of its known tokens to compute: what the budget allows, up to the next decision about its blocks.
 
         Where a snapshot is due on the way, the state waits there while the step computes what lies behind, as long as
         that is little (`EngineConfig.max_behind`, of all sequences); else the step ends there. A step less is worth
         it: each reads the weights again.
         """
         start = sequence.num_computed_tokens
-        end = min(sequence.num_tokens, start + budget)
+        end = min(sequence.num_tokens, start + budget, sequence.decision.at)
         cut = min((cut for cut in sequence.cuts if start < cut < end), default=end)
         sequence.num_held = end - cut
         if sequence.num_held > self._room_to_hold:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from torch import Tensor
+
+from inference_pio.cache.retention import NEVER, Decision
 from inference_pio.outputs import CacheExplanation, FinishReason
 from inference_pio.plugin.media import PromptMedia
 from inference_pio.sampling_params import SamplingParams
@@ -51,6 +54,9 @@ class Sequence:
     num_shared_blocks    leading blocks that are published in the prefix index (or have an equal twin there)
     explanation          what the prefix cache gave it and why no more, where that was asked for
     drafter              where its drafts come from, once it has been asked for any
+    num_evicted_tokens   of the computed ones, those that the cache does not hold any more: whole blocks
+    decision             when some of its blocks are given up next; never, where everything stays
+    votes                what the tokens in front of that decision have attended to so far (`eviction.py`)
     """
 
     request: Request
@@ -68,6 +74,9 @@ class Sequence:
     finish_reason: FinishReason | None = None
     explanation: CacheExplanation | None = None
     drafter: Drafter | None = None
+    num_evicted_tokens: int = 0
+    decision: Decision = NEVER
+    votes: list[Tensor] = field(default_factory=list)
 
     @property
     def num_tokens(self) -> int:

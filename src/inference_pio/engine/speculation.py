@@ -187,8 +187,11 @@ class Speculation:
         return sequence.drafter
 
     def _room_for_answer(self, sequence: Sequence) -> int:
-        """A step gives one token more than it accepts, so the last one of an answer needs no draft."""
-        return min(self._most, sequence.request.max_len - sequence.num_tokens - 1)
+        """A step gives one token more than it accepts, so the last one of an answer needs no draft. Nor is any token
+        drafted whose attention is watched: it may be no token of the sequence.
+        """
+        last = min(sequence.request.max_len - 1, sequence.decision.watched_from)
+        return max(0, min(self._most, last - sequence.num_tokens))
 
 
 def _is_last(sequence: Sequence, count: int) -> bool:

@@ -53,7 +53,8 @@ class EngineStats:
     prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found, of
     which prefix_tier_hit_tokens came back from the tier below memory;
     draft_tokens were guessed by speculation, of which accepted_draft_tokens became tokens of an answer; of these the
-    model's own layer for drafts made predicted_draft_tokens and accepted_predicted_tokens.
+    model's own layer for drafts made predicted_draft_tokens and accepted_predicted_tokens; evicted_tokens are those
+    that sequences have given up (`eviction.py`).
     """
 
     num_running: int
@@ -71,3 +72,4 @@ class EngineStats:
     accepted_draft_tokens: int
     predicted_draft_tokens: int
     accepted_predicted_tokens: int
+    evicted_tokens: int

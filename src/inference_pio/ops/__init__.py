@@ -27,6 +27,7 @@ from inference_pio.ops.latent import (
     turn_tails,
 )
 from inference_pio.ops.linear import PackedWeight, linear, pack_weight, rows_of
+from inference_pio.ops.mass import attention_mass
 from inference_pio.ops.paging import (
     PAGE,
     Page,
@@ -95,6 +96,7 @@ __all__ = [
     "activate_and_mul",
     "add_rms_norm",
     "add_shared",
+    "attention_mass",
     "can_pack",
     "causal_conv",
     "cos_sin_table",

@@ -29,6 +29,7 @@ OPS = (
 OWN_OPS = (
     "absorbed_attention",
     "add_shared",
+    "attention_mass",
     "causal_conv",
     "decay_and_rate",
     "gated_delta_rule",
@@ -47,6 +48,7 @@ Group = Literal["attention", "gelu", "layernorm", "matmul", "mlp", "softmax"]
 GROUPS: Mapping[Group, tuple[str, ...]] = {
     "attention": (
         *("paged_attention", "rope_and_cache", "absorbed_attention", "store_latents", "turn_tails"),
+        "attention_mass",
         *("causal_conv", "decay_and_rate", "gated_delta_rule"),
     ),
     "gelu": ("gelu_tanh_and_mul",),

@@ -22,11 +22,12 @@ _NAMES = (
     "top_experts", "experts", "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
     "top_sigmoid_experts", "small_linear", "gated_rms_norm", "sigmoid_gate", "add_shared", "take_columns",
     "causal_conv", "gated_delta_rule", "decay_and_rate", "store_latents", "turn_tails", "absorb_keys", "raise_values",
+    "attention_mass",
     "begin_recording", "abandon_recording", "end_recording", "replay", "timed_replay", "forget_step",
     "pager_chunk", "pager_sums", "pager_open", "pager_enter", "pager_leave", "pager_counts", "pager_close",
 )  # fmt: skip
 ISA_SWITCH = "INFERENCE_PIO_ISA"
-_NO_WINDOW = 2**62
+NO_WINDOW = 2**62
 
 
 def rms_norm(x_TD: Tensor, weight_D: Tensor, eps: float, offset: float = 0.0) -> Tensor:
@@ -95,7 +96,7 @@ def paged_attention(
         seq_lens_S,
         scale,
         scales,
-        _NO_WINDOW if window is None else window,
+        NO_WINDOW if window is None else window,
     )
 
 

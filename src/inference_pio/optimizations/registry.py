@@ -23,6 +23,7 @@ from inference_pio.optimizations.hardware.weight_quantization import (
 )
 from inference_pio.optimizations.memory.bounded_activations import BoundedMLP, BoundedScores
 from inference_pio.optimizations.memory.disk_offload import DiskOffload
+from inference_pio.optimizations.memory.eviction import KVEviction
 from inference_pio.optimizations.memory.kv_compression import KVInt4, KVInt8
 from inference_pio.optimizations.memory.prefix_caching import PrefixCaching, PrefixDiskTier
 from inference_pio.optimizations.memory.recomputation import Recomputation
@@ -41,6 +42,7 @@ _IN_ORDER: tuple[Technique, ...] = (
     BoundedScores(),
     KVInt8(),
     KVInt4(),
+    KVEviction(),
     Recomputation(),
     PrefixCaching(),
     PrefixDiskTier(),

@@ -3,10 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 from torch import Tensor
 
+from inference_pio.cache.specs import KVCache
 from inference_pio.plugin.media import MediaRows
+
+
+class AttentionObserver(Protocol):
+    """Sees the queries of a layer, [T, N, H] as it multiplies them with the keys, and its cache, those of this step in
+    it; `scale` and `window` as in `ops.paged_attention`.
+    """
+
+    def __call__(self, q_TNH: Tensor, cache: KVCache, scale: float, window: int | None) -> None: ...
 
 
 @dataclass(frozen=True)
@@ -16,7 +26,8 @@ class ForwardBatch:
     token_ids     [T] int64
     positions     [T] int64, 0-based within the sequence
     query_start   [S + 1] int32
-    seq_lens      [S] int32, tokens known to the cache once this step has run
+    seq_lens      [S] int32, tokens in the cache once this step has run: of a sequence that has evicted some, fewer than
+                  its last position says
     block_tables  [S, B] int32, padded with 0 behind each sequence's last block
     slot_mapping  [T] int64, block * block_size + offset of each token
     state_slots   [S] int64, the slot of each sequence's recurrent state; None where no layer keeps state
@@ -26,6 +37,7 @@ class ForwardBatch:
     last_token    [R] int64, the rows that need logits, in order; several of a sequence where tokens were guessed
     max_query_len, max_seq_len: largest of each, as numbers, so that no layer has to look into a tensor
     media         rows that images fill; None where the step has none
+    observer      told by each attention layer what it attends with; None in almost every step
     rope_positions [3, T] int64, time, height and width of each token, for models that rotate by them, or [1, T] where
                   all three are equal for every token of the step; None for models that rotate by `positions`
     """
@@ -43,3 +55,4 @@ class ForwardBatch:
     media: MediaRows | None = None
     rope_positions: Tensor | None = None
     drafts: Tensor | None = None
+    observer: AttentionObserver | None = None

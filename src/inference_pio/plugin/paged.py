@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference_pio import ops
-from inference_pio.cache.specs import KVCache
+from inference_pio.cache.specs import CacheSpec, KVCache, PagedKV
+from inference_pio.errors import ConfigError
 from inference_pio.plugin.batch import ForwardBatch
 
 Attend = Callable[..., Tensor]
@@ -53,6 +54,8 @@ class PagedAttention:
 
     def __call__(self, q_TNH: Tensor, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """[T, heads · head_dim], ready for the output projection."""
+        if batch.observer is not None:
+            batch.observer(q_TNH, cache, self.scale, self.window)
         attend = self.decode if batch.max_query_len == 1 else self.prefill
         where = (batch.block_tables, batch.query_start, batch.seq_lens)
         longest = (batch.max_query_len, batch.max_seq_len)
@@ -63,3 +66,30 @@ class PagedAttention:
         q_TMGH = q_TNH.unflatten(1, (cache.k.shape[1], -1))
         one_each = [attend(q_TMH.contiguous(), *kept) for q_TMH in q_TMGH.unbind(2)]
         return torch.stack(one_each, 2).flatten(1)
+
+
+def attending(model: nn.Module) -> Iterator[tuple[nn.Module, PagedAttention]]:
+    """Each module that attends over a paged cache, in the order of the layers, and how (its attribute `attend`)."""
+    for module in model.modules():
+        how = getattr(module, "attend", None)
+        if isinstance(how, PagedAttention):
+            yield module, how
+
+
+def widest_window(model: nn.Module, specs: Sequence[CacheSpec]) -> int:
+    """Tokens that the widest of a model's sliding windows sees; 0 where it has none.
+
+    Raises:
+        ConfigError: tokens of this model cannot be evicted from the cache.
+    """
+    windows = [how.window for _, how in attending(model)]
+    if not all(isinstance(spec, PagedKV) for spec in specs) or len(windows) != len(specs):
+        raise ConfigError(
+            "tokens are evicted where each layer keeps keys and values that `PagedAttention` reads; this model keeps "
+            f"latents or state, or attends in another way in {len(specs) - len(windows)} of {len(specs)} layers"
+        )
+    if None not in windows:
+        raise ConfigError(
+            "tokens are evicted where a layer sees all of them; this model's see a window alone"
+        )
+    return max(window or 0 for window in windows)

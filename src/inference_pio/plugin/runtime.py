@@ -63,7 +63,7 @@ RuntimePrompt = str | Sequence[int] | ImagePrompt | EncodedPrompt
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "int4")
 EXPERTS = ("auto", "memory", "disk")
 _FROM_ONE = ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens", "block_size")
-_FROM_ONE_OR_NONE = ("max_model_len", "keep_vocabulary", "threads")
+_FROM_ONE_OR_NONE = ("max_model_len", "kv_cache_budget", "keep_vocabulary", "threads")
 QUALITIES = ("exact", "faithful", "fast")
 DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
 
@@ -85,6 +85,8 @@ class RuntimeOptions:
                             memory that is free, at most 4 GiB
     kv_cache_dtype          "float32", "bfloat16", "int8" or "int4" (whole numbers, one scale per token and head, on a
                             CPU) or "auto": bfloat16 where weights are packed, else the model's dtype
+    kv_cache_budget         tokens of one sequence that stay in the cache at most, once its prompt is computed: of a
+                            longer one those stay that its end attends to (KV-cache eviction); None: all
     quantize                "int8" or "int4" (":64" and the like for the group size): weights with more bits are
                             rounded when they are loaded; None: as the checkpoint has them
     experts                 where experts in blocks lie: "memory"; "disk", in a file of the model cache that is mapped,
@@ -115,6 +117,7 @@ class RuntimeOptions:
     threads: int | None = None
     kv_cache_memory_gb: float | None = None
     kv_cache_dtype: str = "auto"
+    kv_cache_budget: int | None = None
     quantize: str | None = None
     experts: str = "auto"
     prefix_cache_disk_gb: float = 0

@@ -22,6 +22,7 @@ class Serving:
     pages_layers        layers may be read when they are used, within a budget of memory that the caller sets
     offloads            experts and layers may lie on the disk where memory is too small for them
     disk_bytes          of weights that do lie there by the memory plan
+    evicts              tokens of a sequence over its budget are given up (`RuntimeOptions.kv_cache_budget`)
     native_groups       groups of operations (`ops.GROUPS`) that run in kernels of the device; the others run in torch
     recompute           nothing is kept from step to step: each token computes all before it again
     asked_ranks, ranks  over how many ranks its weights were asked to be divided, and are
@@ -39,6 +40,7 @@ class Serving:
     pages_layers: bool = False
     offloads: bool = False
     disk_bytes: int = 0
+    evicts: bool = False
     native_groups: frozenset[ops.Group] = frozenset()
     recompute: bool = False
     asked_ranks: int = 1

@@ -9,6 +9,7 @@ from torch import nn
 
 from inference_pio import ops
 from inference_pio.cache.planner import plan_cache
+from inference_pio.cache.retention import EvictionPolicy
 from inference_pio.engine.config import EngineConfig
 from inference_pio.loader.stack_file import StackFile
 from inference_pio.loader.store import ModelStore
@@ -76,12 +77,16 @@ def _stack_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[St
 def engine_config(ready: Prepared) -> EngineConfig:
     """The engine's numbers out of the plan, and of what the model asks."""
     plan, options, serving = ready.plan, ready.options, ready.serving
+    eviction = None
+    if serving.evicts and options.kv_cache_budget is not None:
+        eviction = EvictionPolicy(budget=options.kv_cache_budget)
     cache = plan_cache(
         plan.kv_cache - plan.snapshots - plan.held,
         serving.cache_specs,
         block_size=options.block_size,
         max_num_seqs=plan.num_seqs,
         max_model_len=plan.max_model_len,
+        least_len=None if eviction is None else eviction.least_room(options.block_size),
     )
     kept = None
     if cache.bytes_per_block:
@@ -102,4 +107,5 @@ def engine_config(ready: Prepared) -> EngineConfig:
         recompute=serving.recompute,
         vocabulary=serving.vocabulary,
         speculation=0 if serving.recompute else options.speculation,
+        eviction=eviction,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from inference_pio.cache.specs import state_specs
@@ -188,7 +188,7 @@ def plan_memory(
     Raises:
         ContextLengthError: `options.max_model_len` is more than the model was made for.
     """
-    _check_length(config, options)
+    options = _in_effect(options, config, serving)
     each = _Each.of(serving.cache_specs)
     longest = options.max_model_len or config.max_position_embeddings
     activations = _activation_bytes(config, options, itemsize, each.token, scratch)
@@ -267,12 +267,14 @@ def _hold(
     return _Held(tokens, num_seqs, snapshots, rows)
 
 
-def _check_length(config: BaseModelConfig, options: RuntimeOptions) -> None:
+def _in_effect(options: RuntimeOptions, config: BaseModelConfig, serving: Serving) -> RuntimeOptions:
+    """The options, if the model has so many positions; without a budget where nothing is evicted."""
     if (options.max_model_len or 0) > config.max_position_embeddings:
         raise ContextLengthError(
             f"max_model_len {options.max_model_len} is more than the {config.max_position_embeddings} positions "
             f"this model was made for"
         )
+    return options if serving.evicts else replace(options, kv_cache_budget=None)
 
 
 def _activation_bytes(
@@ -312,7 +314,11 @@ def _num_snapshots(most_bytes: int, room: int, per_sequence: int) -> int:
 
 
 def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int) -> int:
-    """Whole blocks: what all sequences at full length need, within what was asked for, else the room there is."""
+    """Whole blocks: what all sequences at full length need, within what was asked for, else the room there is.
+
+    Where tokens are evicted, one sequence at a time needs its full length, while its prompt is computed. It can do with
+    its budget and a step more.
+    """
     if per_token == 0:
         return 0
     block = options.block_size
@@ -320,9 +326,14 @@ def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int)
         asked = int(options.kv_cache_memory_gb * 1e9) // per_token // block
         return max(1, min(asked, options.max_num_seqs * -(-longest // block))) * block
     most = min(room, MAX_DEFAULT_KV_BYTES) // per_token
-    wanted = min(options.max_num_seqs * longest, most)
+    kept = min(longest, options.kv_cache_budget or longest)
+    wanted = min(longest + (options.max_num_seqs - 1) * kept, most)
     # One sequence must fit: of the length that was asked for, or long enough to be of use.
     needed = options.max_model_len or min(longest, SHORTEST)
+    if options.kv_cache_budget is not None:
+        needed = min(
+            needed, options.kv_cache_budget + max(options.block_size, options.max_num_batched_tokens)
+        )
     return max(wanted // block, -(-needed // block)) * block
 
 

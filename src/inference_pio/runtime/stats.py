@@ -58,6 +58,7 @@ def compute_stats(engine: EngineStats | None) -> dict[str, float]:
             "accepted_draft_tokens": engine.accepted_draft_tokens,
             "predicted_draft_tokens": engine.predicted_draft_tokens,
             "accepted_predicted_tokens": engine.accepted_predicted_tokens,
+            "evicted_tokens": engine.evicted_tokens,
         }
     return stats
 

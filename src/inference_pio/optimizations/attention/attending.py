@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import cast
 
 from torch import nn
 
-from inference_pio.plugin.paged import PagedAttention
+from inference_pio.plugin.paged import PagedAttention, attending
 
-
-def attending(model: nn.Module) -> Iterator[tuple[nn.Module, PagedAttention]]:
-    """Each module that attends over a paged cache, in the order of the layers, and how (its attribute `attend`)."""
-    for module in model.modules():
-        how = getattr(module, "attend", None)
-        if isinstance(how, PagedAttention):
-            yield module, how
+__all__ = ["attending", "set_attention"]
 
 
 def set_attention(module: nn.Module, how: PagedAttention) -> None:
