@@ -105,7 +105,10 @@ Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& 
                       double eps, double offset);
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
                        const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
-                       int64_t window);
+                       int64_t window, bool reads_all);
+Tensor sparse_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
+                        const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
+                        std::optional<Tensor> bounds, std::vector<int64_t> rule);
 void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to);
 int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns);
 Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);

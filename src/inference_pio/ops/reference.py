@@ -102,6 +102,7 @@ def paged_attention(
     max_seq_len: int,  # noqa: ARG001
     scales: Tensor | None = None,
     window: int | None = None,
+    reads_all: bool = False,  # noqa: ARG001
 ) -> Tensor:
     """softmax(scale · q kᵀ + mask) v (Vaswani et al. 2017, eq. 1), sequence by sequence, in float32."""
     block_size = k_cache.shape[2]

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from inference_pio import ops
-from inference_pio.cache.specs import KVCache
+from inference_pio.cache.specs import CacheSpec, KVCache, PagedKV
+from inference_pio.errors import ConfigError, PluginError
 from inference_pio.plugin.batch import ForwardBatch
 
 Attend = Callable[..., Tensor]
@@ -41,17 +43,71 @@ class PagedAttention:
     decode   how where each has one
     scale    what scores are multiplied with
     window   how many positions a query sees, its own included; None: all before it
+    reads_all  keys before the window are read like all others, and then count for nothing
+    selection  which blocks are read, where that is not all of them: an approximation, of layers without a window; the
+               layer's cache has bounds if blocks are chosen by query
+
+    Raises:
+        ConfigError: a selection beside a window.
     """
 
     prefill: Attend
     decode: Attend
     scale: float
     window: int | None = None
+    reads_all: bool = False
+    selection: ops.Selection | None = None
+
+    def __post_init__(self) -> None:
+        if self.selection is not None and self.window is not None:
+            raise ConfigError(
+                f"a layer with a window of {self.window} reads nothing else: it has no selection"
+            )
 
     def __call__(self, q_TNH: Tensor, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """[T, heads · head_dim], ready for the output projection."""
-        attend = self.decode if batch.max_query_len == 1 else self.prefill
         where = (batch.block_tables, batch.query_start, batch.seq_lens)
+        if self.selection is not None:
+            chosen = (self.selection, cache.bounds, cache.scales)
+            return ops.sparse_attention(q_TNH, cache.k, cache.v, *where, self.scale, *chosen).flatten(1)
+        attend = self.decode if batch.max_query_len == 1 else self.prefill
         longest = (batch.max_query_len, batch.max_seq_len)
-        o_TNH = attend(q_TNH, cache.k, cache.v, *where, self.scale, *longest, cache.scales, self.window)
-        return o_TNH.flatten(1)
+        seen = (cache.scales, self.window, self.reads_all)
+        return attend(q_TNH, cache.k, cache.v, *where, self.scale, *longest, *seen).flatten(1)
+
+
+def attending(model: nn.Module) -> list[Any]:
+    """The modules that attend over paged keys and values, in the order of their layers."""
+    return [
+        module for module in model.modules() if isinstance(getattr(module, "attend", None), PagedAttention)
+    ]
+
+
+def select(
+    model: nn.Module,
+    specs: Sequence[CacheSpec],
+    selection: ops.Selection,
+    block_size: int,
+    dense_layers: Container[int] = (),
+) -> tuple[CacheSpec, ...]:
+    """Let layers read what `selection` says, and give back what they then keep in place of `specs`.
+
+    Layers with a window stay as they are, and so do `dense_layers`, by their numbers among all layers.
+
+    Raises:
+        PluginError: the model does not attend as many times as its specs have keys and values.
+    """
+    layers = [(index, spec) for index, spec in enumerate(specs) if isinstance(spec, PagedKV)]
+    modules, made = attending(model), list(specs)
+    if len(modules) != len(layers):
+        raise PluginError(
+            f"{len(layers)} layers keep keys and values and {len(modules)} modules have a PagedAttention in `attend`: "
+            f"what a model reads is selected where both are the same"
+        )
+    for module, (index, spec) in zip(modules, layers, strict=True):
+        if module.attend.window is not None or index in dense_layers:
+            continue
+        module.attend = replace(module.attend, selection=selection)
+        if selection.kind == "pages":
+            made[index] = replace(spec, bounded_block=block_size)
+    return tuple(made)

@@ -19,6 +19,7 @@ from inference_pio.models.qwen3_vl.config import Qwen3VLConfig
 from inference_pio.models.qwen3_vl.cuda_kernels.optimizations import normalise_rotate_and_store
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.paged import PagedAttention
 
 # T tokens of the step, D hidden size, N heads, M KV heads, H head_dim, E = (N + 2M)·H
 
@@ -30,14 +31,14 @@ class Attention(nn.Module):
         super().__init__()
         self.num_heads = shard.part(config.num_attention_heads)
         self.num_kv_heads = shard.part(config.num_key_value_heads)
-        self.scale = config.head_dim**-0.5
         width = self.num_heads * config.head_dim
         kv_width = self.num_kv_heads * config.head_dim
         self.qkv_proj = Linear(config.hidden_size, width + 2 * kv_width, bias=config.attention_bias)
         self.q_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps)
         self.o_proj = RowParallelLinear(width, config.hidden_size, shard, bias=config.attention_bias)
-        self.prefill, self.decode = prefill_attention(config), decode_attention(config)
+        prefill, decode = prefill_attention(config), decode_attention(config)
+        self.attend = PagedAttention(prefill, decode, config.head_dim**-0.5)
 
     def forward(
         self, x_TD: Tensor, batch: ForwardBatch, turns: tuple[Tensor, Tensor], cache: KVCache
@@ -47,18 +48,5 @@ class Attention(nn.Module):
         q_TNH = normalise_rotate_and_store(
             qkv_TE, batch, turns, cache, self.num_heads, self.num_kv_heads, norms
         )
-        attend = self.decode if batch.max_query_len == 1 else self.prefill
-        o_TNH = attend(
-            q_TNH,
-            cache.k,
-            cache.v,
-            batch.block_tables,
-            batch.query_start,
-            batch.seq_lens,
-            self.scale,
-            batch.max_query_len,
-            batch.max_seq_len,
-            cache.scales,
-        )
-        y_TD: Tensor = self.o_proj(o_TNH.flatten(1))
+        y_TD: Tensor = self.o_proj(self.attend(q_TNH, batch, cache))
         return y_TD
