@@ -28,7 +28,6 @@ from inference_pio.engine.core import EngineCore
 from inference_pio.errors import InferencePIOError
 from inference_pio.layers import Linear, VocabParallelEmbedding
 from inference_pio.ops import dispatch
-from inference_pio.parallel import Shard
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.runtime.local import engine_config, load_model
@@ -120,11 +119,10 @@ def load(model: str, dtype: str) -> Profiled:
     config = plugin.config_class(model_path=str(opened.source.path), torch_dtype=dtype)
     ready = prepare_model(plugin, config, options, None, None, opened)
     loaded = load_model(ready, model_store(None))
-    specs = plugin.cache_specs(ready.config, ready.kv_dtype, Shard())
     core = EngineCore(
         loaded,
-        specs,
-        engine_config(ready, specs),
+        ready.serving.cache_specs,
+        engine_config(ready),
         vocab_size=ready.config.vocab_size,
         eos_token_ids=(),
         prefix_policy=plugin.prefix_policy(ready.config),

@@ -12,11 +12,12 @@ import torch
 from inference_pio import BaseModelConfig, ResourceLimits, create_plugin
 from inference_pio.config.deferred import DEFERRED_FIELDS
 from inference_pio.conformance.subject import Subject
-from inference_pio.errors import InferencePIOError, ModelNotFound, UsageError
+from inference_pio.errors import ConfigError, InferencePIOError, ModelNotFound, UsageError
 from inference_pio.layers import Linear, ResidualNorm
 from inference_pio.models.llama.attention.multi_query_attention import Attention
 from inference_pio.models.llama.plugin import LlamaPlugin
 from inference_pio.plugin.sampling import sampling_params_of
+from inference_pio.plugin.serving import serving_of
 
 Checkpoint = Callable[[str], str]
 CHECKS: dict[str, Callable[[Checkpoint], None]] = {}
@@ -147,6 +148,24 @@ def _biases(checkpoint: Checkpoint) -> None:
         counts.append(sum(linear.bias is not None for linear in modules(made, Linear)))
         made.cleanup()
     assert counts[0] == 0 < counts[1]
+
+
+@of("use_kv_cache_compression", "kv_cache_compression_method", "kv_cache_quantization_bits")
+def _kv_compression(checkpoint: Checkpoint) -> None:
+    made = plugin(checkpoint("grouped"))
+    assert made.initialize(config=made.config, enable=("kv_int8",))
+    specs = serving_of(made.load_model()).cache_specs
+    assert {spec.dtype for spec in specs} == {torch.int8}
+    made.cleanup()
+    for options, words in (
+        ({"use_kv_cache_compression": False}, "use_kv_cache_compression is off"),
+        ({"kv_cache_compression_method": "eviction"}, "kv_cache_compression_method is eviction"),
+        ({"kv_cache_compression_method": "zip"}, "quantization, eviction, combined, got 'zip'"),
+        ({"kv_cache_quantization_bits": 16}, "kv_cache_quantization_bits is 16"),
+    ):
+        made = plugin(checkpoint("grouped"), **options)
+        with pytest.raises(ConfigError, match=words):
+            made.initialize(config=made.config, enable=("kv_int8",))
 
 
 @of("use_prefix_caching", "prefix_cache_max_size")

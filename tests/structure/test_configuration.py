@@ -8,6 +8,7 @@ from typing import Any
 
 from inference_pio.config import BaseModelConfig
 from inference_pio.config.deferred import DEFERRED_FIELDS
+from inference_pio.optimizations.registry import TECHNIQUES
 
 # The deferred fields when the table was made. Fields leave it; none enters.
 FIRST_DEFERRED = frozenset(
@@ -41,8 +42,9 @@ FIRST_DEFERRED = frozenset(
 
 
 def _read(sources: list[Any]) -> set[str]:
-    """Attributes that code outside `config/` and outside tests reads."""
-    return {
+    """Attributes that code outside `config/` and outside tests reads, and flags that techniques state by name."""
+    flags = {flag for technique in TECHNIQUES.values() for flag in technique.flags}
+    return flags | {
         node.attr
         for source in sources
         if not source.name.startswith("inference_pio.config") and ".tests" not in source.name

@@ -26,6 +26,7 @@ from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.plugin.serving import Serving
 from inference_pio.runtime.plan import Budget, plan_memory
 from inference_pio.runtime.prepared import scratch_of
 
@@ -104,7 +105,7 @@ def measure(
     budget = Budget(10**12, "a machine of any size")
     plan = plan_memory(
         config,
-        specs,
+        Serving(specs),
         options,
         budget,
         weight_bytes=0,

@@ -18,8 +18,8 @@ from inference_pio.benchmarks.command import Settings
 from inference_pio.benchmarks.loaded import LoadedModel
 from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.workload import Suite
-from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.serving import serving_of
 
 _TEXT = "sonnets.txt"
 _MOST_TOKENS, _QUICK_TOKENS = 1024, 64
@@ -68,8 +68,8 @@ def measure(suite: Suite, settings: Settings) -> Report:
 @torch.inference_mode()
 def score(loaded: LoadedModel, ids: list[int]) -> Scores:
     """Score a text in chunks, each attending to those before it through a cache of its own."""
-    plugin, device = loaded.plugin, loaded.device
-    specs = plugin.cache_specs(plugin.config, loaded.kv_dtype, Shard())
+    device = loaded.device
+    specs = serving_of(loaded.model).cache_specs
     caches = [spec.allocate(-(-len(ids) // _BLOCK), _BLOCK, 1, device) for spec in specs]
     tokens = torch.tensor(ids, device=device)
     keeps_state = any(spec.bytes_per_sequence() for spec in specs)

@@ -184,6 +184,26 @@ class EngineOptions:
             value="N",
         ),
     ] = None
+    quality: Annotated[
+        Literal["exact", "faithful", "fast"],
+        _engine(
+            "How far approximate techniques may move answers, by the model's receipt (see calibrate).",
+            "--quality",
+            value="LEVEL",
+        ),
+    ] = "faithful"
+    enable: Annotated[
+        list[str] | None,
+        _engine(
+            "A technique to have at work, whatever a receipt says; may be given again. (see plugins NAME)",
+            "--enable",
+            value="NAME",
+        ),
+    ] = None
+    disable: Annotated[
+        list[str] | None,
+        _engine("A technique to do without; may be given again.", "--disable", value="NAME"),
+    ] = None
     no_mtp: Annotated[
         bool,
         _engine("Do not load a checkpoint's own layer for guesses (multi-token prediction).", "--no-mtp"),
@@ -233,6 +253,9 @@ class EngineOptions:
             else self.kv_cache_dtype,
             quantize=self.quantize,
             experts=self.experts,
+            quality=self.quality,
+            enable=tuple(self.enable or ()),
+            disable=tuple(self.disable or ()),
             accept_licence=self.accept_licence,
             download=not self.offline,
         )

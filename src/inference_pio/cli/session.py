@@ -63,19 +63,10 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             dtype=engine.dtype,
             device=engine.device,
             plugin=engine.plugin,
-            max_model_len=options.max_model_len,
             enable_prefix_caching=not engine.no_prefix_caching,
             resource_limits=limits,
             progress=progress,
-            max_num_seqs=options.max_num_seqs,
-            speculation=options.speculation,
-            mtp=options.mtp,
-            kv_cache_memory_gb=options.kv_cache_memory_gb,
-            kv_cache_dtype=options.kv_cache_dtype,
-            quantize=options.quantize,
-            experts=options.experts,
-            accept_licence=options.accept_licence,
-            download=options.download,
+            **vars(options),
         )
     with llm:
         yield Session(llm, perf_counter() - started)

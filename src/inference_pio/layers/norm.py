@@ -27,6 +27,14 @@ class ResidualNorm(RMSNorm):
         super().__init__(hidden_size, eps, offset=offset)
         self._add = self._fused if fused else self._separate
 
+    @property
+    def fused(self) -> bool:
+        return self._add == self._fused
+
+    def fuse(self) -> None:
+        """Add and normalise in one pass from now on."""
+        self._add = self._fused
+
     def add(self, x_TD: Tensor | None, residual_TD: Tensor) -> tuple[Tensor, Tensor]:
         """(norm(residual + x), residual + x); the residual given may be overwritten. x is None in front of the first
         block: nothing has been made yet.

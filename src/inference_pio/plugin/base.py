@@ -261,11 +261,12 @@ class ModelPlugin(TextModelPluginInterface):
         return self.runtime.optimize(**targets)
 
     def get_optimization_report(self) -> list[dict[str, Any]]:
-        """Facts about every technique of the standard, and what the applied optimisations did to the loaded model."""
-        facts = [vars(fact) for fact in self.techniques(self.config)]
+        """Every technique of the standard: active, dormant or not applicable, why, and what it did to the model."""
+        facts = self.techniques(self.config)
         if self._model is None:
-            return facts
-        return facts + [step.get_report(self._model) for step in self.optimizations(self.config)]
+            return [vars(fact) for fact in facts]
+        own = [step.get_report(self._model) for step in self.optimizations(self.config)]
+        return self.runtime.optimization_report(facts) + own
 
     def _padded(self, rows: list[list[int]]) -> list[list[int]]:
         pad = self.config.pad_token_id

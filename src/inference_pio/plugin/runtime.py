@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
     from inference_pio.outputs import RequestOutput, StreamChunk
     from inference_pio.plugin.base import ModelPlugin
+    from inference_pio.plugin.facts import TechniqueFact
     from inference_pio.sampling_params import SamplingParams
     from inference_pio.security import ResourceLimits
 
@@ -61,6 +62,7 @@ RuntimePrompt = str | Sequence[int] | ImagePrompt | EncodedPrompt
 
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 EXPERTS = ("auto", "memory", "disk")
+QUALITIES = ("exact", "faithful", "fast")
 DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
 
 
@@ -85,6 +87,9 @@ class RuntimeOptions:
     experts                 where experts in blocks lie: "memory"; "disk", in a file of the model cache that is mapped,
                             of which the system keeps in memory what is used, as far as there is room; or "auto": on
                             the disk where they do not fit into memory
+    quality                 "exact", "faithful" or "fast": how far approximate techniques may move answers; they act
+                            where this checkpoint's receipt says that they stay within (inference-pio calibrate)
+    enable, disable         techniques by name: at work whatever a receipt says, or not at work
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it
     download                fetch what is not on this machine
@@ -100,11 +105,18 @@ class RuntimeOptions:
     kv_cache_dtype: str = "auto"
     quantize: str | None = None
     experts: str = "auto"
+    quality: str = "faithful"
+    enable: tuple[str, ...] = ()
+    disable: tuple[str, ...] = ()
     skip_tokenizer_init: bool = False
     accept_licence: bool = False
     download: bool = True
 
     def __post_init__(self) -> None:
+        self._check_numbers()
+        self._check_words()
+
+    def _check_numbers(self) -> None:
         lowest = {"max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "speculation": 0}
         if self.max_model_len is not None:
             lowest["max_model_len"] = 1
@@ -114,18 +126,22 @@ class RuntimeOptions:
                 raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
         if not isinstance(self.mtp, bool):
             raise UsageError(f"mtp must be True or False, got {self.mtp!r}")
-        if self.kv_cache_dtype not in KV_DTYPES:
-            raise UsageError(
-                f"kv_cache_dtype must be one of {', '.join(KV_DTYPES)}, got {self.kv_cache_dtype!r}"
-            )
-        if self.experts not in EXPERTS:
-            raise UsageError(f"experts must be one of {', '.join(EXPERTS)}, got {self.experts!r}")
-        if self.quantize is not None:
-            Quantization.parse(self.quantize)
         if self.kv_cache_memory_gb is not None and not 0 < self.kv_cache_memory_gb < math.inf:
             raise UsageError(
                 f"kv_cache_memory_gb must be above 0 and finite, got {self.kv_cache_memory_gb!r}"
             )
+
+    def _check_words(self) -> None:
+        words = {"kv_cache_dtype": KV_DTYPES, "experts": EXPERTS, "quality": QUALITIES}
+        for name, allowed in words.items():
+            if getattr(self, name) not in allowed:
+                raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+        for name in ("enable", "disable"):
+            techniques = getattr(self, name)
+            if isinstance(techniques, str) or not all(isinstance(one, str) for one in techniques):
+                raise UsageError(f"{name} takes a list of names of techniques, got {techniques!r:.60}")
+        if self.quantize is not None:
+            Quantization.parse(self.quantize)
 
     @classmethod
     def names(cls) -> frozenset[str]:
@@ -190,6 +206,9 @@ class Runtime(Protocol):
     def compute_stats(self) -> dict[str, float]: ...
 
     def disk_stats(self) -> dict[str, float]: ...
+
+    def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:
+        """What is at work in the loaded model; `facts` are what its plugin states of the standard's techniques."""
 
     def optimize(self, **targets: Any) -> dict[str, Any]: ...
 

@@ -17,7 +17,7 @@ _DTYPES = {
 }
 
 
-_KV_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "int8": torch.int8}
+_KV_DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 
 
 def resolve_device(asked: str) -> torch.device:
@@ -56,15 +56,15 @@ def resolve_dtype(asked: str | torch.dtype, device: torch.device) -> torch.dtype
 
 
 def resolve_kv_dtype(asked: str, dtype: torch.dtype, device: torch.device, *, packed: bool) -> torch.dtype:
-    """ "auto" is the activations' dtype, and bfloat16 where weights are packed: activations are float32 then, which
-    keys and values need not be.
+    """What caches hold without compression: "float32" or "bfloat16" where one is asked for, else what activations are
+    in; where weights are packed bfloat16, since activations are float32 then, which keys and values need not be.
 
     Raises:
         ConfigError: keys and values of that dtype cannot be read beside these activations.
     """
-    if asked == "auto":
+    kv_dtype = _KV_DTYPES.get(asked)
+    if kv_dtype is None:
         return torch.bfloat16 if packed else dtype
-    kv_dtype = _KV_DTYPES[asked]
     if kv_dtype != dtype and (device.type != "cpu" or dtype != torch.float32):
         activations = str(dtype).removeprefix("torch.")
         raise ConfigError(

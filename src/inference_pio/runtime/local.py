@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from functools import partial
@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from inference_pio.cache.planner import plan_cache
-from inference_pio.cache.specs import CacheSpec
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
 from inference_pio.engine.loop import EngineLoop
@@ -25,9 +24,12 @@ from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weights import load_weights
 from inference_pio.metrics.memory import process_bytes
 from inference_pio.multimodal.prompt import fill_placeholders
+from inference_pio.optimizations.choice import apply_all
+from inference_pio.optimizations.report import families
 from inference_pio.outputs import RequestOutput, StreamChunk
 from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
+from inference_pio.plugin.facts import TechniqueFact
 from inference_pio.plugin.runtime import (
     EncodedPrompt,
     FormattedPrompt,
@@ -114,11 +116,10 @@ class LocalRuntime:
                 ready.opened.source.path,
                 f"the tokenizer has {self._text.tokenizer.vocab_size} tokens, the model {config.vocab_size}",
             )
-        specs = plugin.cache_specs(config, ready.kv_dtype, Shard())
         core = EngineCore(
             self._model,
-            specs,
-            engine_config(ready, specs),
+            ready.serving.cache_specs,
+            engine_config(ready),
             vocab_size=config.vocab_size,
             eos_token_ids=self._text.end_token_ids if self._text else frozenset(),
             prefix_policy=plugin.prefix_policy(config),
@@ -236,6 +237,10 @@ class LocalRuntime:
     def disk_stats(self) -> dict[str, float]:
         return stats.disk_stats(self._opened, self._store)
 
+    def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:
+        ready = self._ready()
+        return families(facts, ready.techniques, self._model if self._model is not None else ready.model)
+
     def optimize(self, **targets: Any) -> dict[str, Any]:
         """Empty the prefix cache and return freed pages to the system; bytes before and after."""
         if targets:
@@ -292,7 +297,7 @@ def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
     model = ready.model.eval()
     for step in ready.plugin.optimizations(ready.config):
         model = step.apply(model, ready.config)
-    return model
+    return apply_all(ready.techniques, model, ready.config, "weights")
 
 
 def _stack_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[StackFile | None]:
@@ -307,26 +312,26 @@ def _stack_file(ready: Prepared, store: ModelStore) -> AbstractContextManager[St
     )
 
 
-def engine_config(ready: Prepared, specs: Sequence[CacheSpec]) -> EngineConfig:
-    """The engine's numbers out of the plan."""
-    plan, options = ready.plan, ready.options
+def engine_config(ready: Prepared) -> EngineConfig:
+    """The engine's numbers out of the plan, and of what the model asks."""
+    plan, options, serving = ready.plan, ready.options, ready.serving
     cache = plan_cache(
         plan.kv_cache - plan.snapshots - plan.held,
-        specs,
+        serving.cache_specs,
         block_size=options.block_size,
         max_num_seqs=plan.num_seqs,
         max_model_len=plan.max_model_len,
     )
     kept = None
     if cache.bytes_per_block:
-        kept = max(0, ready.config.prefix_cache_max_size - plan.snapshots) // cache.bytes_per_block
+        kept = max(0, serving.prefix_cache_bytes - plan.snapshots) // cache.bytes_per_block
     return EngineConfig(
         max_model_len=plan.max_model_len,
         max_num_seqs=cache.num_slots,
         max_num_batched_tokens=options.max_num_batched_tokens,
         block_size=options.block_size,
         num_blocks=cache.num_blocks,
-        enable_prefix_caching=ready.config.use_prefix_caching,
+        enable_prefix_caching=serving.prefix_caching,
         num_snapshots=plan.num_snapshots,
         prefix_cache_max_blocks=kept,
         speculation=options.speculation,

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
     from inference_pio.plugin.media import MediaProcessor
     from inference_pio.plugin.runtime import RuntimeOptions
+    from inference_pio.plugin.serving import Serving
 
 # Interpreter, torch and its thread pools, resident: measured 0.22 GB on Linux, a little more with a tokenizer.
 RUNTIME_BYTES = 260_000_000
@@ -160,7 +161,7 @@ class Budget:
 
 def plan_memory(
     config: BaseModelConfig,
-    specs: Sequence[CacheSpec],
+    serving: Serving,
     options: RuntimeOptions,
     budget: Budget,
     weight_bytes: int,
@@ -174,6 +175,7 @@ def plan_memory(
     """The plan for one model.
 
     Args:
+        serving: what the model asks of the engine: the specs of its caches, and what is kept of them for later.
         weight_bytes: of all parameters, and of what loading needs beside them at its peak.
         itemsize: bytes of one activation.
         mapped_bytes: of those parameters that lie in a file, and not in memory.
@@ -185,14 +187,14 @@ def plan_memory(
         ContextLengthError: `options.max_model_len` is more than the model was made for.
     """
     _check_length(config, options)
-    each = _Each.of(specs)
+    each = _Each.of(serving.cache_specs)
     longest = options.max_model_len or config.max_position_embeddings
     activations = _activation_bytes(config, options, itemsize, each.token, scratch)
     drafts = min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
     logit_rows = options.max_num_seqs + drafts
     logits = 3 * logit_rows * config.vocab_size * 4
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
-    most = config.prefix_cache_max_size if config.use_prefix_caching and reuse == "snapshots" else 0
+    most = serving.prefix_cache_bytes if serving.prefix_caching and reuse == "snapshots" else 0
     weights = weight_bytes - mapped_bytes
     room = budget.bytes - (weights + activations + logits + seen + RUNTIME_BYTES)
     held = _hold(options, each, room, longest, drafts, most)

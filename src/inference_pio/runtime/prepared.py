@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -11,6 +12,7 @@ import torch
 from torch import nn
 
 from inference_pio import ops
+from inference_pio.cache.specs import PagedKV, PagedLatent
 from inference_pio.errors import ModelNotFound, ResourceError, UnsupportedArchitecture, UsageError
 from inference_pio.layers import Linear
 from inference_pio.layers.protocol import KeepsDtype, NeedsScratch
@@ -23,6 +25,8 @@ from inference_pio.loader.stack_file import stack_key
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
+from inference_pio.optimizations.choice import Chosen, apply_all, check_names, choose, without_disabled
+from inference_pio.optimizations.technique import Situation
 from inference_pio.parallel import Shard
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.drafting import DraftingModel
@@ -31,6 +35,7 @@ from inference_pio.plugin.media import MediaProcessor
 from inference_pio.plugin.quantization import Quantization
 from inference_pio.plugin.registry import claims_checkpoint
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
+from inference_pio.plugin.serving import Serving, give_serving, serving_of
 from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve_kv_dtype
 from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import DescribedModel, OpenedModel
@@ -47,6 +52,7 @@ class Prepared:
     images        how the model wants its images; None where it does not see
     mapped        bytes of each parameter that lies in the file of stacks, in its order
     stack_key     what that file depends on; empty where there is none
+    techniques    how each of the standard's stands; those of the stage "plan" are applied to `model`
     """
 
     plugin: ModelPlugin
@@ -61,11 +67,24 @@ class Prepared:
     packed_bytes: int
     device: torch.device
     dtype: torch.dtype
-    kv_dtype: torch.dtype
+    techniques: tuple[Chosen, ...]
     plan: MemoryPlan
     images: MediaProcessor | None
     mapped: list[int]
     stack_key: str
+
+    @property
+    def serving(self) -> Serving:
+        """What the model asks of the engine."""
+        return serving_of(self.model)
+
+    @property
+    def kv_dtype(self) -> torch.dtype:
+        """That of most layers' caches; of activations where none keeps tokens."""
+        kept = Counter(
+            spec.dtype for spec in self.serving.cache_specs if isinstance(spec, (PagedKV, PagedLatent))
+        )
+        return kept.most_common(1)[0][0] if kept else self.dtype
 
     @property
     def predicts(self) -> bool:
@@ -100,19 +119,26 @@ def prepare_model(
     stated = with_drafting(plugin, plugin.read_config(opened.raw, path), options, opened.header)
     stated = stated.with_options_of(config)
     stated.model_name = stated.model_name or opened.source.name
+    check_names(options)
+    stated = without_disabled(stated, options)
     with torch.device("meta"):
         model = plugin.build_model(stated, Shard())
     weight_map = plugin.weight_map(stated)
     header, weights = _weights(model, opened, weight_map)
     packing = _packing(model, header, weights, config, options, device)
-    dtype = torch.float32 if packing.kinds else resolve_dtype(config.torch_dtype, device)
+    exact = options.quality == "exact" and config.torch_dtype == "auto"
+    dtype = torch.float32 if packing.kinds or exact else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
+    serving = give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard())))
+    at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds))
+    techniques = choose(at, plugin.techniques(stated))
+    apply_all(techniques, model, stated, "plan")
     stacked = [packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)]
     images = media_processor(plugin, stated, opened.source.path)
     planned = partial(
         plan_memory,
         stated,
-        plugin.cache_specs(stated, kv_dtype, Shard()),
+        serving,
         options,
         _budget(device, limits),
         _weight_bytes(model, header, weights, packing, device, dtype),
@@ -137,7 +163,7 @@ def prepare_model(
         sum(packing.nbytes(weights.targets[name]) for name in packing.kinds),
         device,
         dtype,
-        kv_dtype,
+        techniques,
         plan,
         images,
         stacked if plan.mapped else [],
@@ -172,13 +198,15 @@ def _packing(
     options: RuntimeOptions,
     device: torch.device,
 ) -> Packing:
-    """With `torch_dtype` "auto" weights stay in the file's blocks; a dtype that is named asks for dense ones."""
+    """With `torch_dtype` "auto" weights stay in the file's blocks; a dtype that is named, or quality "exact", asks for
+    dense ones."""
     quantization = Quantization.parse(options.quantize) if options.quantize else None
     if quantization is not None and (device.type != "cpu" or not ops.can_pack(quantization.kind)):
         raise ResourceError(
             f"quantize {options.quantize} needs the native kernels, on the CPU: see inference-pio doctor"
         )
-    if device.type != "cpu" or (quantization is None and config.torch_dtype != "auto"):
+    dense = config.torch_dtype != "auto" or options.quality == "exact"
+    if device.type != "cpu" or (quantization is None and dense):
         return NOTHING_PACKED
     packing = plan_packing(model, header, weights, quantization)
     if quantization is not None and not packing.kinds:

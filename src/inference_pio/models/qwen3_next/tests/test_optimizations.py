@@ -21,6 +21,7 @@ from inference_pio.models.qwen3_next.tests.case import TINY
 from inference_pio.models.qwen3_next.tests.reference import TransformersQwen3Next
 from inference_pio.parallel import Shard
 from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.plugin.serving import Serving
 from inference_pio.runtime.plan import Budget, plan_memory
 
 _PROMPT = token_ids(80, 272)
@@ -115,7 +116,7 @@ def test_snapshots_of_coder_next(subject: Subject) -> None:
     specs = plugin.cache_specs(config, torch.bfloat16, Shard())
     plan = plan_memory(
         config,
-        specs,
+        Serving(specs, prefix_caching=True, prefix_cache_bytes=config.prefix_cache_max_size),
         RuntimeOptions(max_num_seqs=1, max_model_len=8192),
         Budget(60 * 10**9, "memory"),
         weight_bytes=45 * 10**9,

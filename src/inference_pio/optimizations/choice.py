@@ -1,0 +1,155 @@
+"""Which techniques are at work for one model, and why the others are not."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from torch import nn
+
+from inference_pio.config import BaseModelConfig
+from inference_pio.errors import ConfigError, UsageError
+from inference_pio.optimizations.quality import Grant, Grants, no_receipt
+from inference_pio.optimizations.registry import TECHNIQUES
+from inference_pio.optimizations.technique import (
+    Situation,
+    Standing,
+    Technique,
+    active,
+    dormant,
+    not_applicable,
+)
+from inference_pio.plugin.facts import TechniqueFact
+from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.plugin.serving import serving_of
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """One technique and how it stands; `asked` is the word by which the caller asked for it, empty where nobody did."""
+
+    technique: Technique
+    standing: Standing
+    exempt: tuple[int, ...] = ()
+    asked: str = ""
+
+    @property
+    def active(self) -> bool:
+        return self.standing.status == "active"
+
+    def facts(self) -> dict[str, Any]:
+        """As data, before anything is said of what it did."""
+        return {
+            **self.technique.facts(),
+            "status": self.standing.status,
+            "reason": self.standing.reason,
+            "exempt_layers": list(self.exempt),
+        }
+
+
+def check_names(options: RuntimeOptions, techniques: Mapping[str, Technique] = TECHNIQUES) -> None:
+    """Raises `UsageError` where `enable` and `disable` name what is no technique, or the same one."""
+    for name in (*options.enable, *options.disable):
+        if name not in techniques:
+            near = difflib.get_close_matches(name, techniques, 1)
+            hint = f"did you mean {near[0]}" if near else f"techniques: {', '.join(techniques)}"
+            raise UsageError(f"there is no technique {name!r}; {hint}")
+    both = sorted(set(options.enable) & set(options.disable))
+    if both:
+        raise UsageError(f"{', '.join(both)} cannot be enabled and disabled at once")
+
+
+def without_disabled(
+    config: BaseModelConfig, options: RuntimeOptions, techniques: Mapping[str, Technique] = TECHNIQUES
+) -> BaseModelConfig:
+    """The configuration with the flags off of techniques that a model is built with and the caller does not want."""
+    off = [techniques[name] for name in options.disable]
+    fields: dict[str, Any] = {
+        flag: False for technique in off if technique.by_flag for flag in technique.flags
+    }
+    return replace(config, **fields)
+
+
+def choose(
+    at: Situation,
+    facts: Iterable[TechniqueFact],
+    grants: Grants = no_receipt,
+    techniques: Mapping[str, Technique] = TECHNIQUES,
+) -> tuple[Chosen, ...]:
+    """How every technique stands, in the order in which the active ones are to be applied.
+
+    Args:
+        facts: what the plugin says of the standard's families.
+        grants: what the checkpoint's receipt allows of approximate techniques.
+
+    Raises:
+        ConfigError: the caller asks for what cannot be had here, or for two that exclude each other.
+    """
+    excluded = {fact.name: fact.reason for fact in facts if fact.status == "not applicable"}
+    standings = [_of(technique, at, excluded, grants) for technique in techniques.values()]
+    return tuple(_settle(standings))
+
+
+def apply_all(chosen: Sequence[Chosen], model: nn.Module, config: BaseModelConfig, stage: str) -> nn.Module:
+    """Bring the active ones of a stage to a model, in order."""
+    for one in chosen:
+        if one.active and one.technique.stage == stage:
+            serving_of(model).exempt[one.technique.name] = frozenset(one.exempt)
+            model = one.technique.apply(model, config)
+    return model
+
+
+def _of(technique: Technique, at: Situation, excluded: Mapping[str, str], grants: Grants) -> Chosen:
+    name = technique.name
+    asked = technique.asked_by(at.options) or ("enable " + name if name in at.options.enable else "")
+    if technique.family in excluded:
+        standing = not_applicable(excluded[technique.family])
+    elif name in at.options.disable:
+        standing = dormant("switched off by name")
+    elif off := [flag for flag in technique.flags if not getattr(at.config, flag)]:
+        standing = dormant(f"{off[0]} is off")
+    else:
+        standing = technique.standing(at)
+    if asked and standing.status != "active":
+        raise ConfigError(f"{asked}: {technique.title} cannot be used here: {standing.reason}")
+    if standing.status != "active" or technique.exact or asked:
+        return Chosen(technique, standing, asked=asked)
+    grant = (
+        grants(name) if at.options.quality != "exact" else Grant(False, "approximate, and the level is exact")
+    )
+    if not grant.allowed:
+        return Chosen(technique, dormant(grant.reason))
+    return Chosen(technique, active(f"{standing.reason}; {grant.reason}"), grant.exempt)
+
+
+def _settle(standings: Sequence[Chosen]) -> list[Chosen]:
+    """Needs and conflicts among the active ones: what was asked for stays, then what comes first."""
+    settled: dict[str, Chosen] = {}
+    for one in sorted(standings, key=lambda each: not each.asked):
+        name, technique = one.technique.name, one.technique
+        at_work = [other for other in settled.values() if other.active]
+        rivals = [
+            other.technique.name
+            for other in at_work
+            if other.technique.name in technique.conflicts or name in other.technique.conflicts
+        ]
+        if one.active and rivals:
+            if one.asked:
+                raise ConfigError(
+                    f"{one.asked}: {name} and {rivals[0]} exclude each other; ask for one of them"
+                )
+            one = replace(one, standing=dormant(f"{rivals[0]} is at work, and they exclude each other"))
+        settled[name] = one
+    missing = {
+        name: [need for need in one.technique.needs if not settled[need].active]
+        for name, one in settled.items()
+        if one.active
+    }
+    for name, needs in missing.items():
+        if needs:
+            if settled[name].asked:
+                raise ConfigError(f"{settled[name].asked}: {name} needs {needs[0]}, which is not at work")
+            settled[name] = replace(settled[name], standing=dormant(f"it needs {needs[0]}"))
+    return [settled[one.technique.name] for one in standings]

@@ -1,0 +1,1 @@
+"""Techniques that suit the hardware."""

@@ -1,0 +1,1 @@
+"""Techniques that spend less memory."""
