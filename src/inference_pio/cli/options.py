@@ -192,6 +192,14 @@ class EngineOptions:
             value="LEVEL",
         ),
     ] = "faithful"
+    attention_budget: Annotated[
+        int,
+        _engine(
+            "Keys that a query reads under sparse_decode, sparse_prefill and sink_window, from 96 up.",
+            "--attention-budget",
+            value="N",
+        ),
+    ] = 1024
     enable: Annotated[
         list[str] | None,
         _engine(
@@ -254,6 +262,7 @@ class EngineOptions:
             quantize=self.quantize,
             experts=self.experts,
             quality=self.quality,
+            attention_budget=self.attention_budget,
             enable=tuple(self.enable or ()),
             disable=tuple(self.disable or ()),
             accept_licence=self.accept_licence,

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Container, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from collections.abc import Callable
+from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from inference_pio import ops
-from inference_pio.cache.specs import CacheSpec, KVCache, PagedKV
-from inference_pio.errors import ConfigError, PluginError
+from inference_pio.cache.specs import KVCache
+from inference_pio.errors import ConfigError
 from inference_pio.plugin.batch import ForwardBatch
 
 Attend = Callable[..., Tensor]
@@ -74,40 +73,3 @@ class PagedAttention:
         longest = (batch.max_query_len, batch.max_seq_len)
         seen = (cache.scales, self.window, self.reads_all)
         return attend(q_TNH, cache.k, cache.v, *where, self.scale, *longest, *seen).flatten(1)
-
-
-def attending(model: nn.Module) -> list[Any]:
-    """The modules that attend over paged keys and values, in the order of their layers."""
-    return [
-        module for module in model.modules() if isinstance(getattr(module, "attend", None), PagedAttention)
-    ]
-
-
-def select(
-    model: nn.Module,
-    specs: Sequence[CacheSpec],
-    selection: ops.Selection,
-    block_size: int,
-    dense_layers: Container[int] = (),
-) -> tuple[CacheSpec, ...]:
-    """Let layers read what `selection` says, and give back what they then keep in place of `specs`.
-
-    Layers with a window stay as they are, and so do `dense_layers`, by their numbers among all layers.
-
-    Raises:
-        PluginError: the model does not attend as many times as its specs have keys and values.
-    """
-    layers = [(index, spec) for index, spec in enumerate(specs) if isinstance(spec, PagedKV)]
-    modules, made = attending(model), list(specs)
-    if len(modules) != len(layers):
-        raise PluginError(
-            f"{len(layers)} layers keep keys and values and {len(modules)} modules have a PagedAttention in `attend`: "
-            f"what a model reads is selected where both are the same"
-        )
-    for module, (index, spec) in zip(modules, layers, strict=True):
-        if module.attend.window is not None or index in dense_layers:
-            continue
-        module.attend = replace(module.attend, selection=selection)
-        if selection.kind == "pages":
-            made[index] = replace(spec, bounded_block=block_size)
-    return tuple(made)

@@ -62,6 +62,7 @@ RuntimePrompt = str | Sequence[int] | ImagePrompt | EncodedPrompt
 
 KV_DTYPES = ("auto", "float32", "bfloat16", "int8")
 EXPERTS = ("auto", "memory", "disk")
+LEAST_ATTENTION = 96  # keys: the first 32 and the last 64 are read always
 QUALITIES = ("exact", "faithful", "fast")
 DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
 
@@ -89,6 +90,8 @@ class RuntimeOptions:
                             the disk where they do not fit into memory
     quality                 "exact", "faithful" or "fast": how far approximate techniques may move answers; they act
                             where this checkpoint's receipt says that they stay within (inference-pio calibrate)
+    attention_budget        keys that a query reads where only some are read (sparse_decode, sparse_prefill and
+                            sink_window), the first 32 and the last ones among them
     enable, disable         techniques by name: at work whatever a receipt says, or not at work
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it
@@ -106,6 +109,7 @@ class RuntimeOptions:
     quantize: str | None = None
     experts: str = "auto"
     quality: str = "faithful"
+    attention_budget: int = 1024
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
     skip_tokenizer_init: bool = False
@@ -118,6 +122,7 @@ class RuntimeOptions:
 
     def _check_numbers(self) -> None:
         lowest = {"max_num_seqs": 1, "max_num_batched_tokens": 1, "block_size": 1, "speculation": 0}
+        lowest["attention_budget"] = LEAST_ATTENTION
         if self.max_model_len is not None:
             lowest["max_model_len"] = 1
         for name, low in lowest.items():

@@ -17,12 +17,16 @@ class Serving:
     cache_specs         what each layer remembers, one spec per layer
     prefix_caching      blocks of equal beginnings are shared
     prefix_cache_bytes  what may be kept for later requests only
+    block_size          tokens of one of the cache's blocks, and
+    attention_budget    keys that a query reads where only some are read, as `RuntimeOptions` have them
     exempt              technique -> layers that it must leave as they are, where its receipt says so
     """
 
     cache_specs: tuple[CacheSpec, ...]
     prefix_caching: bool = False
     prefix_cache_bytes: int = 0
+    block_size: int = 32
+    attention_budget: int = 1024
     exempt: dict[str, frozenset[int]] = field(default_factory=dict)
 
     def layers_for(self, technique: str) -> list[int]:

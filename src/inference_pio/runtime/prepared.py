@@ -129,7 +129,8 @@ def prepare_model(
     exact = options.quality == "exact" and config.torch_dtype == "auto"
     dtype = torch.float32 if packing.kinds or exact else resolve_dtype(config.torch_dtype, device)
     kv_dtype = resolve_kv_dtype(options.kv_cache_dtype, dtype, device, packed=bool(packing.kinds))
-    serving = give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard())))
+    sizes = {"block_size": options.block_size, "attention_budget": options.attention_budget}
+    serving = give_serving(model, Serving(plugin.cache_specs(stated, kv_dtype, Shard()), **sizes))
     at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds))
     techniques = choose(at, plugin.techniques(stated))
     apply_all(techniques, model, stated, "plan")

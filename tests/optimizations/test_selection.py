@@ -16,8 +16,11 @@ from inference_pio.conformance.tiny_tokenizer import VOCAB_SIZE
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
 from inference_pio.errors import ConfigError, PluginError
+from inference_pio.optimizations.attention.attending import attending, set_attention
+from inference_pio.optimizations.attention.selection import select
 from inference_pio.plugin.facts import PrefixPolicy
-from inference_pio.plugin.paged import PagedAttention, attending, select
+from inference_pio.plugin.paged import PagedAttention
+from inference_pio.plugin.serving import Serving, give_serving, serving_of
 from inference_pio.sampling_params import SamplingParams
 
 BLOCK = 8
@@ -35,9 +38,11 @@ def tiny(tmp_path_factory):
 
     def make(selection=None, dense_layers=()):
         bare = BareModel(plugin, path, options={"max_position_embeddings": 512})
-        if selection is None:
-            return bare.model, bare.specs
-        return bare.model, select(bare.model, bare.specs, selection, BLOCK, dense_layers)
+        serving = give_serving(bare.model, Serving(bare.specs, block_size=BLOCK))
+        serving.exempt["trial"] = frozenset(dense_layers)
+        if selection is not None:
+            select(bare.model, "trial", **vars(selection))
+        return bare.model, serving.cache_specs
 
     return make
 
@@ -220,20 +225,20 @@ def test_the_plan_counts_what_bounds_take(tiny):
     assert whole.allocate(2, 32, 0, torch.device("cpu")).bounds.dtype == torch.bfloat16
     _, specs = tiny(SINKS)
     assert [spec.bounded_block for spec in specs] == [None, None, None], "nothing is chosen by bounds"
-    assert all(a.attend.selection is DECODE for a, b in zip(attending(model), (1, 0, 1), strict=True) if b)
+    assert [how.selection for _, how in attending(model)] == [DECODE, None, DECODE]
 
 
 def test_layers_with_windows_keep_them(tiny):
     attend = PagedAttention(ops.paged_attention, ops.paged_attention, 1.0, window=16)
     with pytest.raises(ConfigError, match="a layer with a window of 16"):
         PagedAttention(attend.prefill, attend.decode, 1.0, window=16, selection=DECODE)
-    model, specs = tiny()
-    attending(model)[0].attend = attend
-    made = select(model, specs, DECODE, BLOCK)
-    assert attending(model)[0].attend is attend
-    assert [spec.bounded_block for spec in made] == [None, BLOCK, BLOCK]
+    model, _ = tiny()
+    set_attention(next(attending(model))[0], attend)
+    select(model, "trial", **vars(DECODE))
+    assert next(attending(model))[1] is attend
+    assert [spec.bounded_block for spec in serving_of(model).cache_specs] == [None, BLOCK, BLOCK]
     del model.model.layers[2].self_attn.attend
     with pytest.raises(
         PluginError, match="3 layers keep keys and values and 2 modules have a PagedAttention"
     ):
-        select(model, specs, DECODE, BLOCK)
+        select(model, "trial", **vars(DECODE))
