@@ -13,8 +13,10 @@ from inference_pio.errors import PluginError
 from inference_pio.optimizations.attention.attending import attending, set_attention
 from inference_pio.optimizations.technique import Situation, Standing, active, dormant, not_applicable
 from inference_pio.plugin.paged import PagedAttention
+from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.serving import serving_of
 
+USUAL_BUDGET = RuntimeOptions().attention_budget
 SINKS, WINDOW = 32, 64  # tokens of the beginning and of the end that pages are chosen between
 
 
@@ -24,9 +26,7 @@ def layers_of(model: nn.Module) -> list[tuple[int, nn.Module, PagedAttention]]:
     Raises:
         PluginError: the model does not attend as many times as it keeps keys and values.
     """
-    specs = serving_of(model).cache_specs
-    layers = [layer for layer, spec in enumerate(specs) if isinstance(spec, PagedKV)]
-    modules = list(attending(model))
+    layers, modules = _kept(model), list(attending(model))
     if len(modules) != len(layers):
         raise PluginError(
             f"{len(layers)} layers keep keys and values and {len(modules)} modules have a PagedAttention in `attend`: "
@@ -39,17 +39,32 @@ def layers_of(model: nn.Module) -> list[tuple[int, nn.Module, PagedAttention]]:
     ]
 
 
-def standing_of(at: Situation) -> Standing:
-    """Of a technique that lets layers read up to `attention_budget` keys."""
+def _kept(model: nn.Module) -> list[int]:
+    specs = serving_of(model).cache_specs
+    return [layer for layer, spec in enumerate(specs) if isinstance(spec, PagedKV)]
+
+
+def standing_of(at: Situation, technique: str) -> Standing:
+    """Of a technique that lets layers read up to `attention_budget` keys.
+
+    Receipts are made with the usual budget, and say nothing of a smaller one: that has to be asked for by name.
+    """
     budget, longest = at.options.attention_budget, longest_of(at)
     if at.device.type != "cpu":
         return not_applicable(f"blocks are chosen on a CPU, and the model lies on {at.device}")
-    if not any(True for _ in attending(at.model)):
-        return not_applicable("no layer attends over keys and values in blocks by the engine's own operation")
+    modules = list(attending(at.model))
+    if not modules or len(modules) != len(_kept(at.model)):
+        return not_applicable(
+            "not each layer attends over keys and values in blocks by the engine's own operation"
+        )
     if not layers_of(at.model):
         return not_applicable("every layer has a window already")
     if longest <= budget:
         return dormant(f"contexts of up to {longest:,} tokens are within attention_budget {budget:,}")
+    if budget < USUAL_BUDGET and technique not in at.options.enable:
+        return dormant(
+            f"attention_budget {budget} is below the {USUAL_BUDGET:,} of receipts: enable it by name"
+        )
     return active(f"of more than {budget:,} keys a query reads {budget:,}")
 
 

@@ -53,9 +53,10 @@ class SinkWindow(Technique):
     needs = ("flash_attention", "paged_attention")
     conflicts = ("sparse_decode", "sparse_prefill")
     shows_on = "long"
+    by_layer = True
 
     def standing(self, at: Situation) -> Standing:
-        return standing_of(at)
+        return standing_of(at, self.name)
 
     def apply(self, model: nn.Module, config: Any) -> nn.Module:  # noqa: ARG002
         budget = serving_of(model).attention_budget

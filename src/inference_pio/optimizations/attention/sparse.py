@@ -27,9 +27,10 @@ class SparseDecode(Technique):
     needs = ("paged_attention",)
     conflicts = ("sink_window",)
     shows_on = "long"
+    by_layer = True
 
     def standing(self, at: Situation) -> Standing:
-        return standing_of(at)
+        return standing_of(at, self.name)
 
     def apply(self, model: nn.Module, config: Any) -> nn.Module:  # noqa: ARG002
         budget = serving_of(model).attention_budget
@@ -52,9 +53,10 @@ class SparsePrefill(Technique):
     needs = ("flash_attention",)
     conflicts = ("sink_window",)
     shows_on = "prefill"
+    by_layer = True
 
     def standing(self, at: Situation) -> Standing:
-        return standing_of(at)
+        return standing_of(at, self.name)
 
     def apply(self, model: nn.Module, config: Any) -> nn.Module:  # noqa: ARG002
         budget = serving_of(model).attention_budget
