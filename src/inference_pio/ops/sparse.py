@@ -80,9 +80,9 @@ class Selection:
         forced = head + first // block_size + 1 - end
         return TilePlan(head, end, min(max(0, budget - forced), end - head))
 
-    def keys_read(self, position: int, block_size: int) -> int:
-        """Keys that one decoding query at that position reads."""
-        plan = self.plan(position, 1, block_size)
+    def keys_read(self, position: int, block_size: int, queries: int = 1) -> int:
+        """Keys that a query at that position reads, in a step with so many of its sequence, the first of its tile."""
+        plan = self.plan(position, queries, block_size)
         return position + 1 - plan.left_out * block_size
 
 
