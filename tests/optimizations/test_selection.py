@@ -7,7 +7,7 @@ import random
 import pytest
 import torch
 
-from inference_pio import ops
+from inference_pio import LLM, ops
 from inference_pio.cache.planner import plan_cache
 from inference_pio.cache.specs import PagedKV
 from inference_pio.conformance.bare_model import BareModel
@@ -242,3 +242,21 @@ def test_layers_with_windows_keep_them(tiny):
         PluginError, match="3 layers keep keys and values and 2 modules have a PagedAttention"
     ):
         select(model, "trial", **vars(DECODE))
+
+
+def test_decoding_with_packed_weights_is_recorded(smollm2_path):
+    """And gives what the same steps give one by one."""
+    prompt = torch.randint(100, 40_000, (300,), generator=torch.Generator().manual_seed(1)).tolist()
+    params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0)
+    options = {"max_model_len": 512, "max_num_seqs": 1, "speculation": 0, "enable_prefix_caching": False}
+    found = []
+    options |= {"enable": ("sparse_decode",), "attention_budget": 96, "skip_tokenizer_init": True}
+    with LLM(str(smollm2_path), **options) as llm:
+        runner = llm.plugin.runtime._loop._core._runner
+        for step in (runner._step, runner._forward):
+            runner._step = step
+            answer = llm.generate([{"prompt_token_ids": prompt}], params)[0].outputs[0]
+            found.append((answer.token_ids, answer.logprobs))
+        assert runner._replay.refused is None
+        assert set(runner._replay._steps) == {(1, 1)}
+    assert found[0] == found[1]
