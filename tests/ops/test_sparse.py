@@ -205,6 +205,24 @@ def test_decoding_is_the_same_in_any_company_and_with_guesses_behind_it(make_pag
             assert torch.equal(alone[0], whole[start + row])
 
 
+@pytest.mark.parametrize("native", [True, False])
+def test_the_last_piece_of_a_prompt_is_no_decoding(make_paged, native):
+    """However short it is: of a prompt one row is answered, of a sequence that decodes every one."""
+    batch = make_paged([1, 9, 4, 1], [500, 400, 300, 320], (9, 3), 64)
+    decode = ops.Selection("pages", 16, 32, decode=96)
+    call = (batch.q, batch.k_cache, batch.v_cache, batch.block_tables, batch.query_start, batch.seq_lens)
+    with ops.use("native" if native else "reference"):
+        dense = ops.paged_attention(*batch.call())
+        all_of_them = sparse(batch, decode)
+        answered = torch.tensor([0, 9, 10, 11, 12, 13])
+        got = ops.sparse_attention(*call, batch.scale, decode, with_bounds(batch), None, answered)
+    assert torch.allclose(got[1:10], dense[1:10], atol=1e-6)
+    assert not torch.allclose(all_of_them[1:10], dense[1:10], atol=1e-2)
+    assert torch.equal(got[:1], all_of_them[:1])
+    assert torch.equal(got[10:14], all_of_them[10:14])
+    assert torch.allclose(got[14:], dense[14:], atol=1e-6)
+
+
 def test_the_number_of_threads_changes_nothing(make_paged):
     batch = make_paged([1, 1, 300], [900, 1500, 1400], (9, 3), 64)
     before, results = torch.get_num_threads(), []

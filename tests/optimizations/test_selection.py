@@ -204,6 +204,19 @@ def test_shared_blocks_give_what_own_ones_give(engine_of):
     assert shared.stats().prefix_hit_tokens == 128
 
 
+def test_a_cached_beginning_changes_no_answer_where_prompts_are_read_whole(engine_of):
+    """Though what is left of the prompt then has no more tokens than a step of guesses."""
+    prompt, found = prompt_of(200 + 5, 4), []
+    for cached in (False, True):
+        engine = engine_of(DECODE, max_num_batched_tokens=400)
+        if cached:
+            answers(engine, {"before": prompt[:200] + prompt_of(30, 5)}, max_tokens=2)
+        found.append(answers(engine, {"r": prompt}, max_tokens=20)["r"])
+        assert engine.stats().prefix_hit_tokens == (200 if cached else 0)
+    assert found[0][0] == found[1][0]
+    assert found[0][1] == pytest.approx(found[1][1], abs=1e-4)
+
+
 def test_fewer_keys_are_read():
     for position, keys in ((10, 11), (47, 48), (48, 41), (399, 48), (400, 41)):
         assert DECODE.keys_read(position, BLOCK) == keys

@@ -211,7 +211,7 @@ Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_c
 
 Tensor sparse_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
                         const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
-                        std::optional<Tensor> bounds, std::vector<int64_t> rule) {
+                        std::optional<Tensor> bounds, std::optional<Tensor> answered, std::vector<int64_t> rule) {
   STD_TORCH_CHECK(rule.size() == 5, "rule has ", rule.size(), " numbers, expected 5");
   STD_TORCH_CHECK(rule[0] >= 0 && rule[1] > 0 && rule[2] >= 0 && rule[3] >= 0,
                   "sinks and budgets are not below 0 and the last tokens are more than none");
@@ -226,9 +226,15 @@ Tensor sparse_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_
     kept = bounds->data_ptr();
   }
   STD_TORCH_CHECK(kept != nullptr || (rule[2] == 0 && rule[3] == 0), "blocks are chosen by bounds: there are none");
+  const int64_t* rows = nullptr;
+  if (answered.has_value()) {
+    check_layout(*answered, "answered", 1);
+    check_type(*answered, "answered", ScalarType::Long);
+    rows = static_cast<const int64_t*>(answered->data_ptr());
+  }
   const ChoiceRule choice{rule[0], rule[1], rule[2], rule[3], rule[4]};
   return attention({q, k_cache, v_cache, block_tables, query_start, seq_lens, scales}, scale, kNoWindow, false,
-                   BlockChoice(choice, kept, type));
+                   BlockChoice(choice, kept, type, rows, answered.has_value() ? answered->size(0) : 0));
 }
 
 }  // namespace pio

@@ -24,7 +24,8 @@ struct Where {
   int64_t S, B, tokens, num_blocks;
 };
 
-// In tokens, rounded up to blocks. A sequence with up to `few_queries` queries in a call decodes; others are prompts. A
+// In tokens, rounded up to blocks. A sequence with up to `few_queries` queries in a call decodes if every one of them is
+// to be answered: of a prompt's last piece only the last one is. A
 // tile reads `few` or `many` keys, the first and the last among them, and the blocks of its own later queries on top.
 struct ChoiceRule {
   int64_t sinks, recent, few, many, few_queries;
@@ -34,7 +35,9 @@ class BlockChoice {
  public:
   // bounds: largest and smallest value of each number of a block's keys, [blocks, kv_heads, 2, head_dim] of type
   // `bounds_type`, kept up to date here; null: no block is read but the first and the last.
-  BlockChoice(ChoiceRule rule, void* bounds, DType bounds_type) : rule_(rule), bounds_(bounds), type_(bounds_type) {}
+  // answered: rows of q whose results become logits, ascending; null: all of them.
+  BlockChoice(ChoiceRule rule, void* bounds, DType bounds_type, const int64_t* answered, int64_t num_answered)
+      : rule_(rule), bounds_(bounds), type_(bounds_type), answered_(answered), num_answered_(num_answered) {}
 
   // Cuts down what the tiles read, and plans what `run` does. `tiles` in the order of sequences and tokens.
   void prepare(const Attention& a, const Where& w, std::vector<QueryTile>& tiles) {
@@ -106,6 +109,12 @@ class BlockChoice {
     return job;
   }
 
+  bool all_answered(int64_t begin, int64_t end) const {
+    if (answered_ == nullptr) return true;
+    const int64_t* last = answered_ + num_answered_;
+    return std::lower_bound(answered_, last, end) - std::lower_bound(answered_, last, begin) == end - begin;
+  }
+
   void cut(const Where& w, std::vector<QueryTile>& tiles) {
     jobs_.clear();
     std::vector<QueryTile> made;
@@ -125,7 +134,7 @@ class BlockChoice {
     for (const QueryTile& tile : tiles) {
       while (w.start[s + 1] <= tile.first_row) ++s;
       const int64_t queries = w.start[s + 1] - w.start[s], first_written = (w.length[s] - queries) / a_.block_size;
-      const bool decodes = queries <= rule_.few_queries;
+      const bool decodes = queries <= rule_.few_queries && all_answered(w.start[s], w.start[s + 1]);
       if (!decodes || job_of(tile, tile.first_position + tile.tokens - 1, true).left_out() == 0) {
         add(tile, decodes, first_written);
         continue;
@@ -233,6 +242,8 @@ class BlockChoice {
   ChoiceRule rule_;
   void* bounds_;
   DType type_;
+  const int64_t* answered_;
+  int64_t num_answered_;
   Attention a_{};
   bool ordered_ = false;  // whether what is written must be bounded before blocks are chosen
   std::vector<Written> written_;

@@ -36,7 +36,7 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
       "Tensor seq_lens, float scale, Tensor? scales, int window, bool reads_all) -> Tensor");
   m.def(
       "sparse_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start, "
-      "Tensor seq_lens, float scale, Tensor? scales, Tensor(a!)? bounds, int[] rule) -> Tensor");
+      "Tensor seq_lens, float scale, Tensor? scales, Tensor(a!)? bounds, Tensor? answered, int[] rule) -> Tensor");
   m.def("pack_blocks(Tensor blocks, Tensor codebook, int format, int columns, Tensor(a!) to) -> ()");
   m.def("packed_bytes(int format, int rows, int columns) -> int");
   m.def("linear(Tensor x, Tensor packed, Tensor parts, Tensor? bias) -> Tensor");

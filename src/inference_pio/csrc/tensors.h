@@ -108,7 +108,7 @@ Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_c
                        int64_t window, bool reads_all);
 Tensor sparse_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
                         const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
-                        std::optional<Tensor> bounds, std::vector<int64_t> rule);
+                        std::optional<Tensor> bounds, std::optional<Tensor> answered, std::vector<int64_t> rule);
 void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to);
 int64_t packed_bytes(int64_t format, int64_t rows, int64_t columns);
 Tensor linear(const Tensor& x, const Tensor& data, const Tensor& parts, std::optional<Tensor> bias);

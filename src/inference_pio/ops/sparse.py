@@ -35,8 +35,9 @@ class Selection:
     decode   keys that a decoding sequence reads in all, `sinks` and `window` among them; None: every one
     prefill  the same for every tile of a prompt's queries; None: every one
 
-    A sequence decodes where it has up to 16 tokens in a step; each of its queries chooses for itself, so that guessing
-    ahead changes no result. Of a prompt those queries are taken together that lie next to each other, 64 of them where
+    A sequence decodes where it has up to 16 tokens in a step and each of them is to be answered; of the last piece of a
+    prompt only the last one is. Each of its queries chooses for itself, so that guessing ahead changes no result. Of a
+    prompt those queries are taken together that lie next to each other, 64 of them where
     three heads share keys: they read the same blocks, and of those before them at least the first one's window.
 
     Raises:
@@ -71,18 +72,18 @@ class Selection:
         few, many = (_ALL if budget is None else budget for budget in (self.decode, self.prefill))
         return self.sinks, few, many
 
-    def plan(self, first: int, queries: int, block_size: int) -> TilePlan:
-        """What a tile reads whose first query stands at position `first`, in a step with `queries` of its sequence."""
+    def plan(self, first: int, block_size: int, *, decodes: bool) -> TilePlan:
+        """What a tile reads whose first query stands at position `first`."""
         sinks, few, many = self.rule()
-        budget = -(-(few if queries <= _FEW_QUERIES else many) // block_size)
+        budget = -(-(few if decodes else many) // block_size)
         end = max(0, first + 1 - self.window) // block_size
         head = min(-(-sinks // block_size), end)
         forced = head + first // block_size + 1 - end
         return TilePlan(head, end, min(max(0, budget - forced), end - head))
 
-    def keys_read(self, position: int, block_size: int, queries: int = 1) -> int:
-        """Keys that a query at that position reads, in a step with so many of its sequence, the first of its tile."""
-        plan = self.plan(position, queries, block_size)
+    def keys_read(self, position: int, block_size: int, *, decodes: bool = True) -> int:
+        """Keys that a query at that position reads, the first of its tile."""
+        plan = self.plan(position, block_size, decodes=decodes)
         return position + 1 - plan.left_out * block_size
 
 
@@ -110,6 +111,7 @@ def sparse_attention(
     selection: Selection,
     bounds_KM2H: Tensor | None = None,
     scales: Tensor | None = None,
+    answered_R: Tensor | None = None,
 ) -> Tensor:
     """`paged_attention` over the blocks that `selection` leaves of each sequence, [T, N, H].
 
@@ -120,30 +122,44 @@ def sparse_attention(
     a tile that leaves nothing out has the bits of `paged_attention`.
 
     `bounds` are [K, M, 2, H], largest and smallest values of each block's keys as they are stored, float32 or bfloat16
-    (then rounded to nearest); those of the blocks that the call's queries lie in are computed here first.
+    (then rounded to nearest); those of the blocks that the call's queries lie in are computed here first. `answered`
+    are the rows of q, int64 and ascending, that are to be answered; None: all.
     """
     if serves(q_TNH):
         sinks, few, many = selection.rule()
         rule = [sinks, selection.window, few, many, _FEW_QUERIES]
         where = (block_tables_SB.contiguous(), query_start_S1, seq_lens_S)
         o_TNH: Tensor = native.call(
-            "sparse_attention", q_TNH.contiguous(), k_cache, v_cache, *where, scale, scales, bounds_KM2H, rule
+            "sparse_attention",
+            q_TNH.contiguous(),
+            k_cache,
+            v_cache,
+            *where,
+            scale,
+            scales,
+            bounds_KM2H,
+            answered_R,
+            rule,
         )
         return o_TNH
     starts, block_size = query_start_S1.tolist(), k_cache.shape[2]
     o_TNH = torch.empty_like(q_TNH)
     lengths = seq_lens_S.tolist()
+    answered = None if answered_R is None else frozenset(answered_R.tolist())
     for s, length in enumerate(lengths):
         if bounds_KM2H is not None:
             _bound(bounds_KM2H, k_cache, scales, block_tables_SB[s], length, starts[s + 1] - starts[s])
     for s, length in enumerate(lengths):
         queries = starts[s + 1] - starts[s]
-        per_tile = 1 if queries <= _FEW_QUERIES else ROWS_PER_TILE // (q_TNH.shape[1] // k_cache.shape[1])
+        decodes = queries <= _FEW_QUERIES and (
+            answered is None or answered.issuperset(range(starts[s], starts[s + 1]))
+        )
+        per_tile = 1 if decodes else ROWS_PER_TILE // (q_TNH.shape[1] // k_cache.shape[1])
         for tile, head in _tiles(starts[s], starts[s + 1], max(1, per_tile), k_cache.shape[1]):
             first = length - queries + tile.start - starts[s]
             known = first + tile.stop - tile.start
             blocks = block_tables_SB[s, : -(-known // block_size)].long()
-            plan = selection.plan(first, queries, block_size)
+            plan = selection.plan(first, block_size, decodes=decodes)
             group = slice(
                 head * q_TNH.shape[1] // k_cache.shape[1], (head + 1) * q_TNH.shape[1] // k_cache.shape[1]
             )

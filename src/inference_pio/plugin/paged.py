@@ -67,7 +67,7 @@ class PagedAttention:
         """[T, heads · head_dim], ready for the output projection."""
         where = (batch.block_tables, batch.query_start, batch.seq_lens)
         if self.selection is not None:
-            chosen = (self.selection, cache.bounds, cache.scales)
+            chosen = (self.selection, cache.bounds, cache.scales, batch.last_token)
             return ops.sparse_attention(q_TNH, cache.k, cache.v, *where, self.scale, *chosen).flatten(1)
         attend = self.decode if batch.max_query_len == 1 else self.prefill
         longest = (batch.max_query_len, batch.max_seq_len)

@@ -97,7 +97,6 @@ def report_of(model: nn.Module, field: str | None) -> dict[str, Any]:
         for layer, _, how in layers_of(model)
         if how.selection is not None and (field is None or getattr(how.selection, field) is not None)
     ]
-    queries = 512 if field == "prefill" else 1
     bounds = [
         spec.bytes_per_token() - replace(spec, bounded_block=None).bytes_per_token()
         for spec in serving.cache_specs
@@ -105,6 +104,8 @@ def report_of(model: nn.Module, field: str | None) -> dict[str, Any]:
     ]
     return {
         "layers": len(chosen),
-        "keys_read_of_8192": chosen[0][1].keys_read(8191, serving.block_size, queries) if chosen else 8192,
+        "keys_read_of_8192": chosen[0][1].keys_read(8191, serving.block_size, decodes=field != "prefill")
+        if chosen
+        else 8192,
         "bounds_bytes_per_token": sum(bounds),
     }
