@@ -14,7 +14,7 @@ from torch.nn import functional
 from inference_pio import LLM
 from inference_pio.benchmarks import calibration
 from inference_pio.benchmarks.calibration import Calibration, calibrate
-from inference_pio.benchmarks.divergence import Probe, divergence, probes_of
+from inference_pio.benchmarks.divergence import Probe, divergence, probes_of, worse
 from inference_pio.benchmarks.variant import Followed, Variant
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import ModelFileError, UsageError
@@ -69,10 +69,22 @@ def test_divergence_equals_the_textbook() -> None:
     assert (same.kl, same.top1) == (0.0, 1.0)
 
 
+def test_what_only_long_prompts_show_is_not_drowned_by_short_ones() -> None:
+    probes = [Probe([0] * 192, [1] * 64)] * 16 + [Probe([0] * 2048, [1] * 192)]
+    reference = [torch.zeros(len(probe.answer), 8) for probe in probes]
+    moved = torch.zeros(192, 8)
+    moved[:, 3] = 2.0
+    alone = divergence(reference[-1:], [moved], probes[-1:])
+    found = worse(reference, [*reference[:-1], moved], probes)
+    assert found.kl == pytest.approx(alone.kl)
+    assert found.top1 == alone.top1 == 0.0
+    assert divergence(reference, [*reference[:-1], moved], probes).kl < alone.kl / 5
+
+
 def test_probes_come_from_all_over_the_text() -> None:
     ids = list(range(10_000))
     probes = probes_of(ids, 8192)
-    assert [(len(probe.prompt), len(probe.answer)) for probe in probes] == [(192, 64)] * 16 + [(2048, 64)]
+    assert [(len(probe.prompt), len(probe.answer)) for probe in probes] == [(192, 64)] * 16 + [(2048, 192)]
     assert probes[0].prompt[0] == 0
     assert probes[15].answer[-1] == 9999
     assert all(probe.answer[0] == probe.prompt[-1] + 1 for probe in probes)
@@ -123,7 +135,9 @@ def test_what_the_receipt_allows_acts_from_then_on(
     assert "has no receipt" in str(kv_int8()["reason"])
     told: list[str] = []
     receipt = calibrate(str(tiny), _WORDS * 60, told.append, dtype="float32")
-    assert told[:3] == ["the reference, in float32", "as it is, nothing approximate", "kv_int8"]
+    assert told[:2] == ["the reference, in float32", "as it is, nothing approximate"]
+    assert "kv_int8" in told
+    assert "sparse_decode" not in receipt.levels["fast"], "its contexts are too short"
     entry = receipt.levels["faithful"]["kv_int8"]
     assert entry.reason == ""
     assert 0 < entry.measured.kl < 0.01

@@ -317,6 +317,27 @@ def _cudnn(checkpoint: Checkpoint) -> None:  # noqa: ARG001 - no tiny llama conv
         assert chosen.active is flag
 
 
+@of("use_sparse_attention", "use_sliding_window_attention")
+def _reading_less(checkpoint: Checkpoint) -> None:
+    for flag, technique in (
+        ("use_sparse_attention", "sparse_decode"),
+        ("use_sparse_attention", "sparse_prefill"),
+        ("use_sliding_window_attention", "sink_window"),
+    ):
+        for allowed in (True, False):
+            made = plugin(checkpoint("grouped"), **{flag: allowed})
+            options = {"enable": (technique,), "attention_budget": 96}
+            if not allowed:
+                with pytest.raises(
+                    ConfigError, match=f"enable {technique}: .* cannot be used here: {flag} is off"
+                ):
+                    made.initialize(config=made.config, **options)
+                continue
+            assert made.initialize(config=made.config, **options)
+            assert all(layer.attend.selection for layer in modules(made, Attention))
+            made.cleanup()
+
+
 @of("use_prefix_caching", "prefix_cache_max_size")
 def _prefixes(checkpoint: Checkpoint) -> None:
     hits = []

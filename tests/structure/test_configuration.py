@@ -34,8 +34,6 @@ FIRST_DEFERRED = frozenset(
         "use_grouped_query_attention",
         "use_kv_cache_compression",
         "use_multi_query_attention",
-        "use_sliding_window_attention",
-        "use_sparse_attention",
         "use_tensor_parallelism",
     }
 )

@@ -9,7 +9,7 @@ from datetime import UTC, datetime
 
 from torch import Tensor
 
-from inference_pio.benchmarks.divergence import Divergence, Probe, divergence, probes_of
+from inference_pio.benchmarks.divergence import Divergence, Probe, probes_of, worse
 from inference_pio.benchmarks.variant import Followed, Variant, alone, exactly, follow, open_for_tokens
 from inference_pio.errors import ConfigError, ResourceError
 from inference_pio.loader.identity import checkpoint_identity
@@ -23,7 +23,7 @@ from inference_pio.runtime.receipts import VERSION, Entry, Measured, Receipt, we
 # Sensitivity of layers is only a ranking: two pieces of text are enough for it.
 _RANKING_PROBES = 2
 _BY_LAYERS = "which layers it may act in is what is measured"
-_WORTH_STEPPING_BACK = 30.0  # times the bound: what is further out no few layers spoil
+_WORTH_STEPPING_BACK = 100.0  # times the bound: what is further out no few layers spoil
 Tell = Callable[[str], None]
 """Called in front of each measurement with what is measured."""
 
@@ -44,7 +44,7 @@ class Calibration:
         self.tell(what)
         probes = self.probes[:count]
         found = self.run(self.model, variant, probes)
-        return divergence(self.reference[:count], found.logits, probes), found
+        return worse(self.reference[:count], found.logits, probes), found
 
     def most_sensitive(self, name: str, layers: int) -> list[int]:
         """Layers by how far a technique in one of them alone moves answers, the worst first; measured once."""
@@ -159,12 +159,14 @@ def _each_alone(work: Calibration) -> dict[str, Divergence | str]:
         if technique.needs_receipt:
             found[name] = _BY_LAYERS
             continue
+        work.tell(name)
         try:
-            measured, followed = work.measure(alone(name), name)
+            followed = work.run(work.model, alone(name), work.probes)
         except ConfigError as error:
             found[name] = str(error)
             continue
-        found[name] = measured if name in followed.active else followed.reasons[name]
+        moved = worse(work.reference, followed.logits, work.probes) if followed.logits else None
+        found[name] = moved or followed.reasons[name]
     return found
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -13,7 +13,7 @@ from torch.nn import functional
 from inference_pio.errors import UsageError
 
 _SHORT_PROMPT, _SHORT_ANSWER, _SHORT = 192, 64, 16
-_LONG_PROMPT, _LONG_ANSWER = 2048, 64
+_LONG_PROMPT, _LONG_ANSWER = 2048, 192
 _ROWS = 64  # of logits, compared at once
 
 
@@ -74,6 +74,21 @@ def divergence(reference: Sequence[Tensor], found: Sequence[Tensor], probes: Seq
     return Divergence(
         max(0.0, each.mean().item()), error, top1, math.exp(torch.cat(nll).mean().item()), len(each)
     )
+
+
+def worse(reference: Sequence[Tensor], found: Sequence[Tensor], probes: Sequence[Probe]) -> Divergence:
+    """Behind short prompts or behind long ones, whichever moved more: what only acts on long ones must not be judged by
+    what short ones hardly show. KL and agreement are each the worse, the others those of all.
+    """
+    whole = divergence(reference, found, probes)
+    parts = []
+    for long in (False, True):
+        chosen = [i for i, probe in enumerate(probes) if (len(probe.prompt) >= _LONG_PROMPT) is long]
+        if chosen:
+            before, after = ([logits[i] for i in chosen] for logits in (reference, found))
+            parts.append(divergence(before, after, [probes[i] for i in chosen]))
+    worst = max(parts, key=lambda part: part.kl)
+    return replace(whole, kl=worst.kl, kl_error=worst.kl_error, top1=min(part.top1 for part in parts))
 
 
 def _probe(token_ids: Sequence[int], start: int, prompt: int, answer: int) -> Probe:

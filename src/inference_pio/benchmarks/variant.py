@@ -24,11 +24,13 @@ _NOTHING: Mapping[str, Any] = MappingProxyType({})
 @dataclass(frozen=True)
 class Variant:
     """How a model is to run: approximate techniques by name with the layers that each leaves as they are, options of
-    the engine, and fields of the configuration.
+    the engine, and fields of the configuration. Where `wanted`, a technique, is not at work so, nothing is to be run.
     """
 
     approximate: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: _NOTHING)
     options: Mapping[str, Any] = field(default_factory=lambda: _NOTHING)
+
+    wanted: str = ""
 
     def grant(self, name: str) -> Grant:
         return Grant(name in self.approximate, "chosen", self.approximate.get(name, ()))
@@ -36,7 +38,7 @@ class Variant:
 
 @dataclass(frozen=True)
 class Followed:
-    """Logits of each probe's answer, and which techniques were at work."""
+    """Logits of each probe's answer, none where what was wanted is not at work; and which techniques were."""
 
     logits: list[Tensor]
     active: frozenset[str]
@@ -50,7 +52,7 @@ def exactly() -> Variant:
 
 def alone(name: str, exempt: Collection[int] = ()) -> Variant:
     """One approximate technique, under the options that give it something to do."""
-    return Variant({name: tuple(exempt)}, TECHNIQUES[name].on)
+    return Variant({name: tuple(exempt)}, TECHNIQUES[name].on, name)
 
 
 def follow(model: str, variant: Variant, probes: Sequence[Probe], plugin: str | None = None) -> Followed:
@@ -80,14 +82,13 @@ def follow(model: str, variant: Variant, probes: Sequence[Probe], plugin: str | 
                 setattr(config, entry.name, variant.options[entry.name])
         if not made.initialize(config=config, **options):
             raise made.last_error or PluginError(f"{model} could not be initialised")
-        made.load_model()
-        logits = runtime.follow([probe.prompt for probe in probes], [probe.answer for probe in probes])
         stands = {one.technique.name: one for one in runtime.techniques}
-        return Followed(
-            logits,
-            frozenset(name for name, one in stands.items() if one.active),
-            {name: one.standing.reason for name, one in stands.items()},
-        )
+        active = frozenset(name for name, one in stands.items() if one.active)
+        logits = []
+        if not variant.wanted or variant.wanted in active:
+            made.load_model()
+            logits = runtime.follow([probe.prompt for probe in probes], [probe.answer for probe in probes])
+        return Followed(logits, active, {name: one.standing.reason for name, one in stands.items()})
     finally:
         made.cleanup()
 

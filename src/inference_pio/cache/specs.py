@@ -93,18 +93,25 @@ class KVCache:
     [num_blocks, num_kv_heads, 2, block_size], those of keys first (`ops.kept_heads`). They lie in a tensor of their own
     because rows of H bytes are then whole cache lines, and those of a head's block side by side because attention takes
     them as vectors, one scale per lane as one key per lane.
+
+    Where queries choose what they read (`ops.sparse_attention`) a block has bounds, [num_blocks, num_kv_heads, 2,
+    head_dim]: the largest and the smallest value of its keys, number by number. They follow from the keys, and are
+    computed where keys are written.
     """
 
     k: Tensor
     v: Tensor
     scales: Tensor | None = None
+    bounds: Tensor | None = None
 
 
 @dataclass(frozen=True)
 class PagedKV:
     """Keys and values of every token, in blocks; in whole numbers, each of a head's with a scale of its own.
 
-    dtype  of a float, or int8, or uint8, which stands for two numbers of 4 bits
+    dtype          of a float, or int8, or uint8, which stands for two numbers of 4 bits
+    bounded_block  tokens of a block whose keys have bounds; None: there are none. A block's bounds are shared out among
+                   its tokens, rounded up to whole bytes
 
     Raises:
         ConfigError: 4 bits, and heads that do not divide into words of eight numbers.
@@ -113,6 +120,7 @@ class PagedKV:
     num_kv_heads: int
     head_dim: int
     dtype: torch.dtype
+    bounded_block: int | None = None
 
     def __post_init__(self) -> None:
         if self.dtype == torch.uint8 and self.head_dim % 8:
@@ -127,9 +135,12 @@ class PagedKV:
 
     def bytes_per_token(self) -> int:
         scale = ops.SCALE_DTYPE.itemsize if self.scaled else 0
-        return (
-            2 * self.num_kv_heads * (ops.kept_width(self.head_dim, self.dtype) * self.dtype.itemsize + scale)
-        )
+        width = ops.kept_width(self.head_dim, self.dtype)
+        stored = 2 * self.num_kv_heads * (width * self.dtype.itemsize + scale)
+        if self.bounded_block is None:
+            return stored
+        bounds = 2 * self.num_kv_heads * self.head_dim * self._bounds_dtype().itemsize
+        return stored - (-bounds // self.bounded_block)
 
     def bytes_per_sequence(self) -> int:
         return 0
@@ -137,9 +148,16 @@ class PagedKV:
     def allocate(self, num_blocks: int, block_size: int, num_slots: int, device: torch.device) -> KVCache:  # noqa: ARG002
         shape = (num_blocks, self.num_kv_heads, block_size, ops.kept_width(self.head_dim, self.dtype))
         k, v = (_zeros(shape, self.dtype, device) for _ in range(2))
-        if not self.scaled:
-            return KVCache(k, v)
-        return KVCache(k, v, _zeros((num_blocks, self.num_kv_heads, 2, block_size), ops.SCALE_DTYPE, device))
+        scales = bounds = None
+        if self.scaled:
+            scales = _zeros((num_blocks, self.num_kv_heads, 2, block_size), ops.SCALE_DTYPE, device)
+        if self.bounded_block is not None:
+            assert self.bounded_block == block_size, "bounds are those of the cache's own blocks"
+            bounds = _zeros((num_blocks, self.num_kv_heads, 2, self.head_dim), self._bounds_dtype(), device)
+        return KVCache(k, v, scales, bounds)
+
+    def _bounds_dtype(self) -> torch.dtype:
+        return torch.bfloat16 if self.scaled else self.dtype
 
 
 @dataclass(frozen=True)

@@ -220,6 +220,14 @@ class EngineOptions:
             value="LEVEL",
         ),
     ] = None
+    attention_budget: Annotated[
+        int,
+        _engine(
+            "Keys that a query reads under sparse_decode, sparse_prefill and sink_window, from 96 up.",
+            "--attention-budget",
+            value="N",
+        ),
+    ] = 1024
     enable: Annotated[
         list[str] | None,
         _engine(

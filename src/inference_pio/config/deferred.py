@@ -1,12 +1,7 @@
-"""The one table of configuration fields that nothing reads yet, with what will serve each. It may only shrink."""
+"""Configuration fields that nothing reads, with what will serve each: there are none, and there are to be none."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-_FRAMEWORK = "the optimisation framework"
-
-DEFERRED_FIELDS: Mapping[str, str] = {
-    "use_sparse_attention": f"page selection by query, in {_FRAMEWORK}",
-    "use_sliding_window_attention": f"windows with sink tokens, in {_FRAMEWORK}",
-}
+DEFERRED_FIELDS: Mapping[str, str] = {}

@@ -3,14 +3,14 @@
 #include <memory>
 #include <vector>
 
-#include "tensors.h"
-#include "work.h"
+#include "block_choice.h"
 
 namespace pio {
 namespace {
 
 constexpr int64_t kRowsPerTile = 192;    // (token, head) rows that share one packing of a tile of keys
 constexpr int64_t kRowsWorthSplit = 64;  // with fewer rows than this, a long context may be split over the threads
+constexpr int64_t kNoWindow = int64_t{1} << 62;
 constexpr int64_t kPiecesPerThread = 4;  // a tile that is more than such a piece of the whole is split
 
 // A tile of queries over chunks [begin, end) of its keys. Of a split tile every chunk is a piece of its own, and
@@ -31,12 +31,6 @@ int64_t known(const QueryTile& tile) { return tile.first_position + tile.tokens;
 int64_t first_chunk(const Attention& a, const QueryTile& tile) { return first_key(a, tile) / kKeysPerChunk; }
 int64_t end_of_chunks(const QueryTile& tile) { return (known(tile) + kKeysPerChunk - 1) / kKeysPerChunk; }
 
-// Which tokens attend to what: the integer inputs of a call.
-struct Where {
-  const int32_t *blocks, *start, *length;  // [S, B], [S + 1], [S]
-  int64_t S, B, tokens, num_blocks;
-};
-
 // The tiles of all sequences; every index that the kernels follow is checked here.
 std::vector<QueryTile> tiles_of(const Attention& a, const Where& w) {
   STD_TORCH_CHECK(w.start[0] == 0 && w.start[w.S] == w.tokens, "query_start runs from ", w.start[0], " to ",
@@ -49,7 +43,7 @@ std::vector<QueryTile> tiles_of(const Attention& a, const Where& w) {
     STD_TORCH_CHECK(queries >= 0 && length >= queries && used <= w.B, "sequence ", s, " has ", length, " tokens, ",
                     queries, " of them queries, and room for ", w.B * a.block_size);
     const int32_t* blocks = w.blocks + s * w.B;
-    const int64_t first_read = a.unseen(length - queries) / kKeysPerTile * kKeysPerTile;
+    const int64_t first_read = a.reads_all ? 0 : a.unseen(length - queries) / kKeysPerTile * kKeysPerTile;
     for (int64_t i = first_read / a.block_size; i < used; ++i)
       STD_TORCH_CHECK(blocks[i] >= 0 && blocks[i] < w.num_blocks, "block_tables[", s, ", ", i, "] is ", blocks[i],
                       ", expected 0 to ", w.num_blocks - 1);
@@ -97,10 +91,13 @@ Plan plan_of(const Attention& a, const std::vector<QueryTile>& tiles) {
 
 class PagedAttention final : public Work {
  public:
-  PagedAttention(const Attention& a, const Where& where) : a_(a), where_(where), width_(padded(a.head_dim, kernels().lanes)) {}
+  PagedAttention(const Attention& a, const Where& where, std::optional<BlockChoice> choice)
+      : a_(a), where_(where), choice_(std::move(choice)), width_(padded(a.head_dim, kernels().lanes)) {}
 
   void prepare() override {
-    plan_ = plan_of(a_, tiles_of(a_, where_));
+    std::vector<QueryTile> tiles = tiles_of(a_, where_);
+    if (choice_) choice_->prepare(a_, where_, tiles);
+    plan_ = plan_of(a_, tiles);
     partial_floats_ = state_floats(plan_.partial_rows);
     if (plan_.partials * partial_floats_ > states_size_) {
       states_size_ = plan_.partials * partial_floats_;
@@ -108,6 +105,7 @@ class PagedAttention final : public Work {
     }
   }
   void run(const Team& team, uint8_t*) const override {
+    if (choice_) choice_->run(team);
     const std::vector<Piece>& pieces = plan_.pieces;
     const int64_t count = static_cast<int64_t>(pieces.size());
     team.share(count, 1, [&](int64_t begin, int64_t end) {
@@ -120,8 +118,8 @@ class PagedAttention final : public Work {
       for (int64_t i = begin; i < end; ++i) fold_partials(plan_.split[i]);
     });
   }
-  int64_t cost() const override { return plan_.cost; }
-  std::string name() const override { return "paged_attention"; }
+  int64_t cost() const override { return plan_.cost + (choice_ ? choice_->cost() : 0); }
+  std::string name() const override { return choice_ ? "sparse_attention" : "paged_attention"; }
   std::vector<const void**> pointers() override {
     return {slot(a_.q), slot(a_.out), slot(where_.blocks), slot(where_.start), slot(where_.length)};
   }
@@ -163,42 +161,80 @@ class PagedAttention final : public Work {
 
   Attention a_;
   Where where_;
+  std::optional<BlockChoice> choice_;
   int64_t width_;
   Plan plan_;
   std::unique_ptr<float[]> states_;
   int64_t states_size_ = 0, partial_floats_ = 0;
 };
 
-}  // namespace
+struct Inputs {
+  const Tensor &q, &k_cache, &v_cache, &block_tables, &query_start, &seq_lens;
+  const std::optional<Tensor>& scales;
+};
 
-Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
-                       const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
-                       int64_t window) {
-  check_layout(q, "q", 3);
-  const DType type = dtype_of(q, "q");
-  const int64_t T = q.size(0), N = q.size(1), H = q.size(2);
-  const DType cache_type = check_caches(k_cache, v_cache, scales, type, H);
-  const int64_t M = k_cache.size(1);
+Tensor attention(const Inputs& in, double scale, int64_t window, bool reads_all, std::optional<BlockChoice> choice) {
+  check_layout(in.q, "q", 3);
+  const DType type = dtype_of(in.q, "q");
+  const int64_t T = in.q.size(0), N = in.q.size(1), H = in.q.size(2);
+  const DType cache_type = check_caches(in.k_cache, in.v_cache, in.scales, type, H);
+  const int64_t M = in.k_cache.size(1), S = in.seq_lens.size(0);
   STD_TORCH_CHECK(H % 2 == 0 && M > 0 && N % M == 0, "head_dim is even and num_heads a multiple of num_kv_heads, not ",
                   H, ", ", N, ", ", M);
   STD_TORCH_CHECK(scale > 0, "scale is ", scale, ", expected a positive number");
   STD_TORCH_CHECK(window > 0, "window is ", window, ", expected a positive number");
-  check_layout(block_tables, "block_tables", 2);
-  check_layout(query_start, "query_start", 1);
-  check_layout(seq_lens, "seq_lens", 1);
-  check_size(block_tables, "block_tables", 0, seq_lens.size(0));
-  check_size(query_start, "query_start", 0, seq_lens.size(0) + 1);
-  for (const Tensor* x : {&block_tables, &query_start, &seq_lens})
+  check_layout(in.block_tables, "block_tables", 2);
+  check_layout(in.query_start, "query_start", 1);
+  check_layout(in.seq_lens, "seq_lens", 1);
+  check_size(in.block_tables, "block_tables", 0, S);
+  check_size(in.query_start, "query_start", 0, S + 1);
+  for (const Tensor* x : {&in.block_tables, &in.query_start, &in.seq_lens})
     check_type(*x, "block_tables, query_start and seq_lens", ScalarType::Int);
 
-  Tensor out = empty_like(q, {T, N, H});
-  const Attention a{type, cache_type, q.data_ptr(), out.data_ptr(), k_cache.data_ptr(), v_cache.data_ptr(),
-                    scales_or_null(scales), N, M, H, k_cache.size(2), static_cast<float>(scale), window};
+  Tensor out = empty_like(in.q, {T, N, H});
+  const Attention a{type, cache_type, in.q.data_ptr(), out.data_ptr(), in.k_cache.data_ptr(), in.v_cache.data_ptr(),
+                    scales_or_null(in.scales), N, M, H, in.k_cache.size(2), static_cast<float>(scale), window, reads_all};
   const auto ints = [](const Tensor& x) { return static_cast<const int32_t*>(x.data_ptr()); };
-  const Where where{ints(block_tables), ints(query_start), ints(seq_lens), seq_lens.size(0), block_tables.size(1), T,
-                    k_cache.size(0)};
-  launch(std::make_shared<PagedAttention>(a, where));
+  const Where where{ints(in.block_tables), ints(in.query_start), ints(in.seq_lens), S, in.block_tables.size(1), T,
+                    in.k_cache.size(0)};
+  launch(std::make_shared<PagedAttention>(a, where, std::move(choice)));
   return out;
+}
+
+}  // namespace
+
+Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
+                       const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
+                       int64_t window, bool reads_all) {
+  return attention({q, k_cache, v_cache, block_tables, query_start, seq_lens, scales}, scale, window, reads_all, {});
+}
+
+Tensor sparse_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
+                        const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
+                        std::optional<Tensor> bounds, std::optional<Tensor> answered, std::vector<int64_t> rule) {
+  STD_TORCH_CHECK(rule.size() == 5, "rule has ", rule.size(), " numbers, expected 5");
+  STD_TORCH_CHECK(rule[0] >= 0 && rule[1] > 0 && rule[2] >= 0 && rule[3] >= 0,
+                  "sinks and budgets are not below 0 and the last tokens are more than none");
+  void* kept = nullptr;
+  DType type = DType::f32;
+  if (bounds.has_value()) {
+    check_layout(*bounds, "bounds", 4);
+    type = dtype_of(*bounds, "bounds");
+    for (int dim : {0, 1}) check_size(*bounds, "bounds", dim, k_cache.size(dim));
+    check_size(*bounds, "bounds", 2, 2);
+    check_size(*bounds, "bounds", 3, q.size(2));
+    kept = bounds->data_ptr();
+  }
+  STD_TORCH_CHECK(kept != nullptr || (rule[2] == 0 && rule[3] == 0), "blocks are chosen by bounds: there are none");
+  const int64_t* rows = nullptr;
+  if (answered.has_value()) {
+    check_layout(*answered, "answered", 1);
+    check_type(*answered, "answered", ScalarType::Long);
+    rows = static_cast<const int64_t*>(answered->data_ptr());
+  }
+  const ChoiceRule choice{rule[0], rule[1], rule[2], rule[3], rule[4]};
+  return attention({q, k_cache, v_cache, block_tables, query_start, seq_lens, scales}, scale, kNoWindow, false,
+                   BlockChoice(choice, kept, type, rows, answered.has_value() ? answered->size(0) : 0));
 }
 
 }  // namespace pio

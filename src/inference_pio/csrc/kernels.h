@@ -28,6 +28,7 @@ struct Attention {
   int64_t heads, kv_heads, head_dim, block_size;
   float scale;
   int64_t window;  // keys that a query sees, its own the last of them
+  bool reads_all;  // also the keys before the window, of which nothing comes: what leaving them out saves
 
   // Keys of a sequence that lie before the window of the query at `position`.
   int64_t unseen(int64_t position) const { return position < window ? 0 : position - window + 1; }
@@ -51,7 +52,7 @@ struct Upcoming {
 
 // The first key that a tile reads, at the border of a tile of keys.
 inline int64_t first_key(const Attention& a, const QueryTile& tile) {
-  return a.unseen(tile.first_position) / kKeysPerTile * kKeysPerTile;
+  return a.reads_all ? 0 : a.unseen(tile.first_position) / kKeysPerTile * kKeysPerTile;
 }
 
 // Softmax state of the rows (token, head) of a tile: running maximum, sum of weights, weighted sum of values. A row that

@@ -1,6 +1,7 @@
 // How much of the attention of a sequence's last queries falls on each of its blocks.
 #include <cmath>
 
+#include "read_head.h"
 #include "tensors.h"
 #include "work.h"
 
@@ -16,29 +17,13 @@ struct MassMemory {};
 struct MassOf {
   DType dtype, cache_dtype;  // of q, and of k
   const void *q, *k;         // [W, N, H], [blocks, M, block_size, H]
-  const float* scales;       // of an i8 cache, as attention has them; else null
+  const uint16_t* scales;    // of whole numbers, as attention has them; else null
   const int32_t* blocks;     // [B]
   float* out;                // [W, N, B]
   int64_t W, N, M, H, B, block_size, num_blocks, length;
   float scale;
   int64_t window;
 };
-
-// n values as floats, times a factor.
-void to_floats(DType from, const void* x, int64_t at, int64_t n, float factor, float* to) {
-  for (int64_t i = 0; i < n; ++i) {
-    float value;
-    if (from == DType::f32) {
-      value = static_cast<const float*>(x)[at + i];
-    } else if (from == DType::i8) {
-      value = static_cast<const int8_t*>(x)[at + i];
-    } else {
-      const uint32_t bits = static_cast<uint32_t>(static_cast<const uint16_t*>(x)[at + i]) << 16;
-      __builtin_memcpy(&value, &bits, sizeof value);
-    }
-    to[i] = value * factor;
-  }
-}
 
 class AttentionMass final : public Work {
  public:
@@ -67,18 +52,22 @@ class AttentionMass final : public Work {
         scratch_of<MassMemory>(sizeof(float) * (rows * (m_.H + stride) + m_.block_size * m_.H)));
     float *keys = q + rows * m_.H, *scores = keys + m_.block_size * m_.H;
     for (int64_t r = 0; r < rows; ++r)
-      to_floats(m_.dtype, m_.q, row_of(kv_head, first, r) * m_.H, m_.H, m_.scale, q + r * m_.H);
+      take_query(row_of(kv_head, first, r), q + r * m_.H);
     for (int64_t b = 0; b < m_.B; ++b) {
       const int64_t count = std::min(m_.block_size, m_.length - b * m_.block_size);
       const int64_t block = m_.blocks[b] * m_.M + kv_head;
       for (int64_t i = 0; i < count; ++i) {
-        const float factor = m_.scales == nullptr ? 1.0f : m_.scales[2 * block * m_.block_size + i];
-        to_floats(m_.cache_dtype, m_.k, (block * m_.block_size + i) * m_.H, m_.H, factor, keys + i * m_.H);
+        const uint16_t* scale = m_.scales == nullptr ? nullptr : m_.scales + 2 * block * m_.block_size + i;
+        read_head(m_.cache_dtype, m_.k, block * m_.block_size + i, m_.H, scale, keys + i * m_.H);
       }
       kernels().multiply_dense(q, rows, keys, count, m_.H, scores + b * m_.block_size, stride);
     }
     for (int64_t r = 0; r < rows; ++r)
       share_out(scores + r * stride, m_.length - m_.W + first + r / group_, m_.out + row_of(kv_head, first, r) * m_.B);
+  }
+  void take_query(int64_t row, float* to) const {
+    read_head(m_.dtype, m_.q, row, m_.H, nullptr, to);
+    for (int64_t i = 0; i < m_.H; ++i) to[i] *= m_.scale;
   }
   int64_t row_of(int64_t kv_head, int64_t first, int64_t r) const {
     return (first + r / group_) * m_.N + kv_head * group_ + r % group_;
@@ -128,7 +117,7 @@ Tensor attention_mass(const Tensor& q, const Tensor& k_cache, const Tensor& bloc
                   " queries and ", B, " blocks of ", size, " tokens");
   Tensor out = empty_like(q, {W, N, B}, ScalarType::Float);
   launch(std::make_shared<AttentionMass>(MassOf{
-      type, cache_type, q.data_ptr(), k_cache.data_ptr(), floats_or_null(scales),
+      type, cache_type, q.data_ptr(), k_cache.data_ptr(), scales_or_null(scales),
       static_cast<const int32_t*>(blocks.data_ptr()), static_cast<float*>(out.data_ptr()), W, N, M, H, B, size,
       k_cache.size(0), seq_len, static_cast<float>(scale), window}));
   return out;

@@ -33,7 +33,10 @@ STABLE_TORCH_LIBRARY(inference_pio, m) {
       "float eps, float offset) -> Tensor");
   m.def(
       "paged_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start, "
-      "Tensor seq_lens, float scale, Tensor? scales, int window) -> Tensor");
+      "Tensor seq_lens, float scale, Tensor? scales, int window, bool reads_all) -> Tensor");
+  m.def(
+      "sparse_attention(Tensor q, Tensor k_cache, Tensor v_cache, Tensor block_tables, Tensor query_start, "
+      "Tensor seq_lens, float scale, Tensor? scales, Tensor(a!)? bounds, Tensor? answered, int[] rule) -> Tensor");
   m.def(
       "attention_mass(Tensor q, Tensor k_cache, Tensor blocks, int seq_len, float scale, Tensor? scales, int window) "
       "-> Tensor");
@@ -107,6 +110,7 @@ STABLE_TORCH_LIBRARY_IMPL(inference_pio, CPU, m) {
   m.impl("rope_and_cache", TORCH_BOX(&pio::rope_and_cache));
   m.impl("paged_attention", TORCH_BOX(&pio::paged_attention));
   m.impl("attention_mass", TORCH_BOX(&pio::attention_mass));
+  m.impl("sparse_attention", TORCH_BOX(&pio::sparse_attention));
   m.impl("pack_blocks", TORCH_BOX(&pio::pack_blocks));
   m.impl("linear", TORCH_BOX(&pio::linear));
   m.impl("gated_linear", TORCH_BOX(&pio::gated_linear));

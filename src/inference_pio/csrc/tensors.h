@@ -110,7 +110,10 @@ Tensor rope_and_cache(const Tensor& qkv, const Tensor& positions, const Tensor& 
                       double eps, double offset);
 Tensor paged_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
                        const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
-                       int64_t window);
+                       int64_t window, bool reads_all);
+Tensor sparse_attention(const Tensor& q, const Tensor& k_cache, const Tensor& v_cache, const Tensor& block_tables,
+                        const Tensor& query_start, const Tensor& seq_lens, double scale, std::optional<Tensor> scales,
+                        std::optional<Tensor> bounds, std::optional<Tensor> answered, std::vector<int64_t> rule);
 Tensor attention_mass(const Tensor& q, const Tensor& k_cache, const Tensor& blocks, int64_t seq_len, double scale,
                       std::optional<Tensor> scales, int64_t window);
 void pack_blocks(const Tensor& blocks, const Tensor& codebook, int64_t format, int64_t columns, const Tensor& to);

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_pio.cache.prefix_index import PrefixIndex
-from inference_pio.engine.checks import ensure
+from inference_pio.engine.block_integrity import check_blocks
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.explaining import PrefixHistory
 from inference_pio.engine.idle_blocks import IdleBlocks
@@ -215,48 +214,7 @@ class BlockManager:
 
     def check_integrity(self, running: Collection[Sequence]) -> None:
         """Raise AssertionError unless every block and slot is accounted for exactly once."""
-        held = Counter(block for sequence in running for block in sequence.block_table)
-        ensure(all(self._holders[b] == held[b] for b in range(self.num_blocks)), "holders miscounted")
-        free = [*self._blank, *self._idle, *held]
-        ensure(sorted(free) == list(range(self.num_blocks)), "a block is lost or in two places")
-        slots = [*self._slots, *(sequence.slot for sequence in running)]
-        ensure(sorted(s for s in slots if s is not None) == list(range(len(self.tables))), "slot lost")
-        ensure(len(self._idle) <= self._idle.most, "too many idle blocks")
-        if self._index is not None:
-            ensure(all(block in self._index for block in self._idle), "an idle block cannot be found")
-            ensure(not any(block in self._index for block in self._blank), "a blank block can be found")
-        if self._states is not None:
-            self._states.check_integrity(self._index.digests if self._index is not None else ())
-        free_slots = self.tables[self._slots]
-        ensure(not free_slots.any(), "a free slot has blocks")
-        for sequence in running:
-            self._check_sequence(sequence, held)
-
-    def _check_sequence(self, sequence: Sequence, held: Counter[int]) -> None:
-        kept = sequence.num_computed_tokens - sequence.num_evicted_tokens
-        table, full = sequence.block_table, kept // self.block_size
-        row = self.tables[sequence.slot]
-        ensure(row[: len(table)].tolist() == table and not row[len(table) :].any(), "block table differs")
-        ensure(self._blocks_for(kept) == len(table), "blocks do not fit the tokens")
-        ensure(sequence.num_computed_tokens < sequence.decision.at, "a decision about a sequence is overdue")
-        ensure(all(held[block] == 1 for block in table[full:]), "a block that can be written to is shared")
-        if self._index is None:
-            return
-        ensure(
-            not any(block in self._index for block in table[full:]), "a block is published before it is full"
-        )
-        parent = sequence.block_digests[0] if sequence.block_digests else b""
-        for i, digest in enumerate(sequence.block_digests[1:], 1):
-            parent = self._digest(parent, sequence, i)
-            ensure(parent == digest, "a digest is not that of its tokens")
-        if sequence.num_evicted_tokens:
-            known = [self._index.digest_of(block) for block in table if block in self._index]
-            places = [sequence.block_digests.index(digest) for digest in known]
-            ensure(places == sorted(set(places)), "blocks that stayed are out of order")
-            return
-        for block, digest in zip(table, sequence.block_digests, strict=False):
-            if block in self._index:
-                ensure(self._index.digest_of(block) == digest, "a block is known under another prefix")
+        check_blocks(self, running)
 
     def _blocks_for(self, num_tokens: int) -> int:
         return -(-num_tokens // self.block_size)
@@ -297,7 +255,8 @@ class BlockManager:
     def _load(self, sequence: Sequence, tier: TierSide) -> None:
         """Bring back from the tier below what goes on where memory ends; there is room for all known tokens."""
         assert self._index is not None
-        first, full = sequence.num_shared_blocks, (sequence.num_tokens - 1) // self.block_size
+        most = min(sequence.num_tokens - 1, sequence.decision.watched_from)  # as in `_find_prefix`
+        first, full = sequence.num_shared_blocks, most // self.block_size
         contents = tier.find(self._parent(sequence, first), sequence.block_digests[first:full])
         for i, data in enumerate(contents, first):
             self._hold(sequence, self._take_block(sequence))

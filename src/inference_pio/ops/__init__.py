@@ -60,6 +60,7 @@ from inference_pio.ops.rotary import (
     yarn_frequencies,
 )
 from inference_pio.ops.slab import HandsOut, Slab
+from inference_pio.ops.sparse import Selection, sparse_attention
 from inference_pio.ops.stacks import QuantizedStack
 
 Activation = Literal["silu", "gelu_tanh"]
@@ -88,6 +89,7 @@ __all__ = [
     "QuantizedStack",
     "QuantizedWeight",
     "RecordedStep",
+    "Selection",
     "Sequences",
     "Slab",
     "Spans",
@@ -128,6 +130,7 @@ __all__ = [
     "sigmoid_gate",
     "silu_and_mul",
     "small_linear",
+    "sparse_attention",
     "store_latents",
     "table",
     "take_columns",
@@ -205,21 +208,22 @@ def paged_attention(
     max_seq_len: int,
     scales: Tensor | None = None,
     window: int | None = None,
+    reads_all: bool = False,
 ) -> Tensor:
     """softmax(scale · q kᵀ) v over the cache, causal, [T, N, H] (Vaswani et al. 2017, eq. 1).
 
     Rows query_start[s] to query_start[s + 1] are the last tokens of sequence s, which has seq_lens[s] tokens
     in the cache blocks block_tables[s]; each sees the positions up to its own, or only the last `window` of
     them, its own included (Beltagy et al. 2020). What lies behind seq_lens is never read, and of what lies
-    before a window no more than one tile. block_tables, query_start and seq_lens are int32. The native
-    result of a row is the same, bit for bit, whatever else the call holds, however the prompt is cut into calls,
-    for any number of threads. scales belong to caches of whole numbers, as
-    `rope_and_cache` writes them.
+    before a window no more than one tile; with `reads_all` all of that is, for the same bits. block_tables,
+    query_start and seq_lens are int32. The native result of a row is the same, bit for bit, whatever else the
+    call holds, however the prompt is cut into calls, for any number of threads. scales belong to caches of whole
+    numbers, as `rope_and_cache` writes them.
     """
     attend = pick("paged_attention", q_TNH)
     where = (block_tables_SB, query_start_S1, seq_lens_S)
     longest = (max_query_len, max_seq_len)
-    return cast(Tensor, attend(q_TNH, k_cache, v_cache, *where, scale, *longest, scales, window))
+    return cast(Tensor, attend(q_TNH, k_cache, v_cache, *where, scale, *longest, scales, window, reads_all))
 
 
 def gated_linear(

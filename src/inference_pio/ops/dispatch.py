@@ -36,6 +36,7 @@ OWN_OPS = (
     "gated_rms_norm",
     "sigmoid_gate",
     "small_linear",
+    "sparse_attention",
     "store_latents",
     "take_columns",
     "top_sigmoid_experts",

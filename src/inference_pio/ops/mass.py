@@ -11,6 +11,7 @@ from torch import Tensor
 
 from inference_pio.ops import native
 from inference_pio.ops.dispatch import serves
+from inference_pio.ops.kept_heads import dequantize_heads
 
 
 def attention_mass(
@@ -46,9 +47,10 @@ def _reference(
     window: int | None,
 ) -> Tensor:
     queries, block_size = len(q_WNH), k_cache.shape[2]
-    k_MLH = k_cache[blocks_B.long()].transpose(0, 1).flatten(1, 2)[:, :seq_len].float()
+    k_MLH = k_cache[blocks_B.long()].transpose(0, 1).flatten(1, 2)[:, :seq_len]
     if scales is not None:
-        k_MLH = k_MLH * scales[blocks_B.long(), :, 0].transpose(0, 1).flatten(1)[:, :seq_len, None]
+        k_MLH = dequantize_heads(k_MLH, scales[blocks_B.long(), :, 0].transpose(0, 1).flatten(1)[:, :seq_len])
+    k_MLH = k_MLH.float()
     q_MGWH = q_WNH.float().unflatten(1, (len(k_MLH), -1)).permute(1, 2, 0, 3)
     scores = torch.einsum("mgwh,mlh->mgwl", q_MGWH, k_MLH) * scale
     key = torch.arange(seq_len, device=q_WNH.device)

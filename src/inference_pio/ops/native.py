@@ -19,7 +19,7 @@ from inference_pio.ops.reference import HeadNorms
 DTYPES = frozenset({torch.float32, torch.bfloat16})
 _NAMES = (
     "rms_norm", "add_rms_norm", "rope_and_cache", "paged_attention", "silu_and_mul", "gelu_tanh_and_mul", "row_max",
-    "top_experts", "experts", "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
+    "sparse_attention", "top_experts", "experts", "pack_blocks", "packed_bytes", "linear", "gated_linear", "embedding",
     "top_sigmoid_experts", "small_linear", "gated_rms_norm", "sigmoid_gate", "add_shared", "take_columns",
     "causal_conv", "gated_delta_rule", "decay_and_rate", "store_latents", "turn_tails", "absorb_keys", "raise_values",
     "attention_mass",
@@ -85,6 +85,7 @@ def paged_attention(
     max_seq_len: int,  # noqa: ARG001
     scales: Tensor | None = None,
     window: int | None = None,
+    reads_all: bool = False,
 ) -> Tensor:
     return _call(
         "paged_attention",
@@ -97,6 +98,7 @@ def paged_attention(
         scale,
         scales,
         NO_WINDOW if window is None else window,
+        reads_all,
     )
 
 

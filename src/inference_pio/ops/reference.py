@@ -91,6 +91,7 @@ def paged_attention(
     max_seq_len: int,  # noqa: ARG001
     scales: Tensor | None = None,
     window: int | None = None,
+    reads_all: bool = False,  # noqa: ARG001
     *,
     rows_at_once: int | None = None,
 ) -> Tensor:

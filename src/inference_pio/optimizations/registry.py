@@ -8,6 +8,8 @@ from types import MappingProxyType
 from inference_pio.optimizations.attention.flash_attention import FlashAttention
 from inference_pio.optimizations.attention.paged_attention import PagedAttentionInPlace
 from inference_pio.optimizations.attention.shared_heads import GroupedQueryAttention, MultiQueryAttention
+from inference_pio.optimizations.attention.sliding_window import SinkWindow, Window
+from inference_pio.optimizations.attention.sparse import SparseDecode, SparsePrefill
 from inference_pio.optimizations.hardware.compiled_step import CompiledStep
 from inference_pio.optimizations.hardware.folded_norms import FoldedNorms
 from inference_pio.optimizations.hardware.fused_layers import FusedLayerNorm
@@ -35,6 +37,10 @@ _IN_ORDER: tuple[Technique, ...] = (
     PagedAttentionInPlace(),
     MultiQueryAttention(),
     GroupedQueryAttention(),
+    Window(),
+    SparseDecode(),
+    SparsePrefill(),
+    SinkWindow(),
     FusedLayerNorm(),
     DeviceKernels(),
     CudnnBenchmark(),

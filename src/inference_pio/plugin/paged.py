@@ -44,22 +44,48 @@ class PagedAttention:
     scale    what scores are multiplied with
     window   how many positions a query sees, its own included; None: all before it
     grouped  queries that share keys and values go through them together; else each goes through them by itself
+    reads_all  keys before the window are read like all others, and then count for nothing
+    selection  which blocks are read, where that is not all of them: an approximation, of layers without a window; the
+               layer's cache has bounds if blocks are chosen by query
+
+    Raises:
+        ConfigError: a selection beside a window.
     """
 
     prefill: Attend
     decode: Attend
     scale: float
     window: int | None = None
+    reads_all: bool = False
+    selection: ops.Selection | None = None
     grouped: bool = False
+
+    def __post_init__(self) -> None:
+        if self.selection is not None and self.window is not None:
+            raise ConfigError(
+                f"a layer with a window of {self.window} reads nothing else: it has no selection"
+            )
 
     def __call__(self, q_TNH: Tensor, batch: ForwardBatch, cache: KVCache) -> Tensor:
         """[T, heads · head_dim], ready for the output projection."""
         if batch.observer is not None:
             batch.observer(q_TNH, cache, self.scale, self.window)
-        attend = self.decode if batch.max_query_len == 1 else self.prefill
         where = (batch.block_tables, batch.query_start, batch.seq_lens)
+        if self.selection is not None:
+            return ops.sparse_attention(
+                q_TNH,
+                cache.k,
+                cache.v,
+                *where,
+                self.scale,
+                self.selection,
+                cache.bounds,
+                cache.scales,
+                batch.last_token,
+            ).flatten(1)
+        attend = self.decode if batch.max_query_len == 1 else self.prefill
         longest = (batch.max_query_len, batch.max_seq_len)
-        kept = (cache.k, cache.v, *where, self.scale, *longest, cache.scales, self.window)
+        kept = (cache.k, cache.v, *where, self.scale, *longest, cache.scales, self.window, self.reads_all)
         if self.grouped or q_TNH.shape[1] == cache.k.shape[1]:
             return attend(q_TNH, *kept).flatten(1)
         # [T, M, G, H]: the first query of every group, then the second, …

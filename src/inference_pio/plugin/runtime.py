@@ -64,6 +64,7 @@ KV_DTYPES = ("auto", "float32", "bfloat16", "int8", "int4")
 EXPERTS = ("auto", "memory", "disk")
 _FROM_ONE = ("tensor_parallel_size", "max_num_seqs", "max_num_batched_tokens", "block_size")
 _FROM_ONE_OR_NONE = ("max_model_len", "kv_cache_budget", "keep_vocabulary", "threads")
+LEAST_ATTENTION = 96  # keys: the first 32 and the last 64 are read always
 QUALITIES = ("exact", "faithful", "fast")
 DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
 
@@ -100,6 +101,8 @@ class RuntimeOptions:
                             file of the model cache when they are used, ahead of time; None: no limit of its own
     quality                 "exact", "faithful" or "fast": how far approximate techniques may move answers; they act
                             where this checkpoint's receipt says that they stay within (inference-pio calibrate)
+    attention_budget        keys that a query reads where only some are read (sparse_decode, sparse_prefill and
+                            sink_window), the first 32 and the last ones among them
     enable, disable         techniques by name: at work whatever a receipt says, or not at work
     tensor_parallel_size    where use_tensor_parallelism is on: ranks, threads of this process, that share the weights
     keep_vocabulary         so many of the first tokens, and the last thousand, have logits of their own; None: all
@@ -124,6 +127,7 @@ class RuntimeOptions:
     explain_cache: bool = False
     resident_weights_gb: float | None = None
     quality: str = "faithful"
+    attention_budget: int = 1024
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
     tensor_parallel_size: int = 1
@@ -137,7 +141,7 @@ class RuntimeOptions:
         self._check_words()
 
     def _check_numbers(self) -> None:
-        lowest = dict.fromkeys(_FROM_ONE, 1) | {"speculation": 0}
+        lowest = dict.fromkeys(_FROM_ONE, 1) | {"speculation": 0, "attention_budget": LEAST_ATTENTION}
         lowest |= {name: 1 for name in _FROM_ONE_OR_NONE if getattr(self, name) is not None}
         for name, low in lowest.items():
             value = getattr(self, name)

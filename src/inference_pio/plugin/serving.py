@@ -30,6 +30,8 @@ class Serving:
                         last one) of tokens that have, None: all
     merged              projections of one input are one product
     prefix_disk         blocks that memory has no room for go to the disk, as much as the caller allows
+    block_size          tokens of one of the cache's blocks, and
+    attention_budget    keys that a query reads where only some are read, as `RuntimeOptions` have them
     exempt              technique -> layers that it must leave as they are, where its receipt says so
     calibration         gives a calibration text as token ids [windows, tokens], while weights are loaded
     """
@@ -49,6 +51,8 @@ class Serving:
     vocabulary: tuple[int, int] | None = None
     merged: bool = False
     prefix_disk: bool = False
+    block_size: int = 32
+    attention_budget: int = 1024
     exempt: dict[str, frozenset[int]] = field(default_factory=dict)
     calibration: Callable[[], Tensor] | None = None
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from inference_pio.config import BaseModelConfig
 from inference_pio.plugin.facts import ShardPlan, TechniqueFact
 
-_NO_BOUND = "and no quality bound guards approximations yet"
+_RECEIPT = "within this checkpoint's receipt or where it is enabled by name"
 
 
 def flash_attention(config: BaseModelConfig, use: str = "prefill in every layer") -> TechniqueFact:
@@ -33,29 +33,43 @@ def paged_attention(config: BaseModelConfig, use: str = "decode reads blocks in 
     )
 
 
+def sparse_attention(how: str) -> TechniqueFact:
+    """For models that were trained to attend to everything: `how` they can leave something out."""
+    return _approximate(
+        "sparse attention", f"{how}; choosing what is read by query is an approximation, {_RECEIPT}"
+    )
+
+
 def no_sparse_attention(why: str) -> TechniqueFact:
-    """For models that were trained to attend to everything: `why` leaving tokens out would be an approximation."""
+    """For models whose cache holds nothing that could be chosen."""
     return TechniqueFact("sparse attention", "attention", "not applicable", exact=False, reason=why)
 
 
 def dense_throughout(plugin: str) -> TechniqueFact:
-    """`no_sparse_attention` of a model with nothing particular to say of it."""
-    return no_sparse_attention(
-        f"{plugin} was trained with dense attention in every layer; selecting pages would be an approximation, "
-        f"{_NO_BOUND}"
+    """`sparse_attention` of a model with nothing particular to say of it."""
+    return sparse_attention(f"{plugin} was trained with dense attention in every layer")
+
+
+def windows_for_all(why: str) -> TechniqueFact:
+    """For models whose layers see the whole text: `why` none of them has a window."""
+    return _approximate(
+        "sliding-window attention",
+        f"{why}; reading the beginning and a window in place of everything is an approximation, {_RECEIPT}",
     )
 
 
 def no_sliding_window(why: str) -> TechniqueFact:
-    """For models whose layers see the whole text."""
+    """For models in which no window can be put."""
     return TechniqueFact("sliding-window attention", "attention", "not applicable", exact=False, reason=why)
 
 
 def no_window_anywhere(plugin: str) -> TechniqueFact:
-    """`no_sliding_window` of an architecture that does not know windows."""
-    return no_sliding_window(
-        f"no layer of a {plugin} has a window; cutting the context off would be an approximation, {_NO_BOUND}"
-    )
+    """`windows_for_all` of an architecture that does not know windows."""
+    return windows_for_all(f"no layer of a {plugin} has a window")
+
+
+def _approximate(name: str, reason: str) -> TechniqueFact:
+    return TechniqueFact(name, "attention", "dormant", exact=False, reason=reason)
 
 
 def shared_heads(num_heads: int, num_kv_heads: int) -> TechniqueFact:

@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 from inference_pio import ops
-from inference_pio.cache.specs import PagedKV, PagedLatent
+from inference_pio.cache.specs import CacheSpec, PagedKV, PagedLatent
 from inference_pio.errors import ModelNotFound, ResourceError, UnsupportedArchitecture, UsageError
 from inference_pio.layers.protocol import NeedsScratch
 from inference_pio.loader.checkpoint import CheckpointHeader
@@ -147,9 +147,7 @@ def prepare_model(
     header, weights = _weights(model, opened, weight_map)
     packing = _packing(model, header, weights, config, options, device)
     dtype, kv_dtype = _dtypes(config, options, device, packed=bool(packing.kinds))
-    specs = plugin.cache_specs(stated, kv_dtype, Shard())
-    ranks, vocabulary = options.tensor_parallel_size, options.keep_vocabulary or 0
-    give_serving(model, Serving(specs, asked_ranks=ranks, asked_vocabulary=vocabulary))
+    give_serving(model, _serving(plugin.cache_specs(stated, kv_dtype, Shard()), options))
     legal = plugin.shard_plan(stated).legal_sizes
     at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds), legal_ranks=legal)
     techniques = choose(at, plugin.techniques(stated), grants)
@@ -216,6 +214,17 @@ def _weight_sizes(
         loading_bytes(header, weights, packing, at.dtype, read_ahead(at.config, packing)),
         tuple(packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)),
         layers_of(request, at.model, weights, packing, at.dtype),
+    )
+
+
+def _serving(specs: tuple[CacheSpec, ...], options: RuntimeOptions) -> Serving:
+    """What the model asks of the engine before any technique has written to it."""
+    return Serving(
+        specs,
+        block_size=options.block_size,
+        attention_budget=options.attention_budget,
+        asked_ranks=options.tensor_parallel_size,
+        asked_vocabulary=options.keep_vocabulary or 0,
     )
 
 

@@ -32,7 +32,9 @@ class Attention(nn.Module):
         self.k_norm = RMSNorm(config.head_dim, config.rms_norm_eps, offset=1.0)
         self.o_proj = RowParallelLinear(queries, config.hidden_size, shard)
         prefill, decode = prefill_attention(config), decode_attention(config)
-        self.attend = PagedAttention(prefill, decode, config.query_pre_attn_scalar**-0.5, window)
+        scale = config.query_pre_attn_scalar**-0.5
+        # What a window saves is a technique's to save (optimizations/attention/sliding_window.py).
+        self.attend = PagedAttention(prefill, decode, scale, window, reads_all=window is not None)
 
     def forward(self, x_TD: Tensor, batch: ForwardBatch, cos_sin: Tensor, cache: KVCache) -> Tensor:
         norms = ops.HeadNorms(self.q_norm.weight, self.k_norm.weight, self.q_norm.eps, self.q_norm.offset)

@@ -7,7 +7,6 @@ from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return techniques.no_sparse_attention(
-        "gemma3_text was trained with windows and dense attention within them; selecting pages would be an "
-        "approximation, and no quality bound guards approximations yet"
+    return techniques.sparse_attention(
+        "layers with a window read no more than that; the others were trained with dense attention"
     )

@@ -86,7 +86,7 @@ def test_what_is_said_of_attention_techniques(subject: Subject) -> None:
     facts = _facts(subject)
     assert {name: fact.status for name, fact in facts.items() if fact.category == "attention"} == {
         "FlashAttention 2 (tiled online softmax)": "active",
-        "sparse attention": "not applicable",
+        "sparse attention": "dormant",
         "paged attention": "active",
         "sliding-window attention": "active",
         "multi-query / grouped-query attention": "active",
@@ -98,7 +98,7 @@ def test_what_is_said_of_attention_techniques(subject: Subject) -> None:
     off = _facts(subject, use_flash_attention_2=False, use_paged_attention=False, layer_types=(FULL,) * 18)
     assert off["FlashAttention 2 (tiled online softmax)"].status == "dormant"
     assert off["paged attention"].reason == "use_paged_attention is off"
-    assert off["sliding-window attention"].status == "not applicable"
+    assert off["sliding-window attention"].status == "dormant"
     mha = _facts(subject, num_key_value_heads=4)
     assert mha["multi-query / grouped-query attention"].status == "not applicable"
     assert all(fact.reason for fact in facts.values())

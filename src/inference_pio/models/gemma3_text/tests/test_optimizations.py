@@ -14,6 +14,7 @@ from inference_pio.conformance.bare_model import BareModel
 from inference_pio.conformance.numbers import assert_close, token_ids
 from inference_pio.conformance.subject import Subject
 from inference_pio.models.gemma3_text.config import Gemma3TextConfig
+from inference_pio.sampling_params import SamplingParams
 
 _PROMPT = token_ids(70, 272)
 
@@ -27,6 +28,28 @@ def test_a_flag_changes_how_and_not_what(subject: Subject, flag: str) -> None:
         parts = [model.prefill(_PROMPT[:60]), *(model.run([(0, [x])])[0] for x in _PROMPT[60:])]
         results.append(torch.cat(parts))
     assert_close(results[0], results[1], f"without {flag}")
+
+
+def test_windows_save_reading_and_change_no_bit(tiny_path: Path) -> None:
+    """With the flag off keys before a window are read, and count for nothing."""
+    results = []
+    for saved in (True, False):
+        config = Gemma3TextConfig(
+            model_path=str(tiny_path), torch_dtype="float32", use_sliding_window_attention=saved
+        )
+        plugin = create_plugin("gemma3_text", config=config)
+        model = plugin.load_model()
+        layers = [module.attend for module in model.modules() if hasattr(module, "o_proj")]
+        windowed = [layer for layer in layers if layer.window is not None]
+        assert windowed
+        assert all(layer.reads_all != saved for layer in windowed)
+        report = {entry["name"]: entry for entry in plugin.get_optimization_report()}
+        assert report["sliding-window attention"]["status"] == ("active" if saved else "dormant")
+        params = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True, logprobs=0)
+        answer = plugin.runtime.generate([_PROMPT], [params])[0].outputs[0]
+        results.append((answer.token_ids, answer.logprobs))
+        plugin.cleanup()
+    assert results[0] == results[1]
 
 
 def test_rows_that_nobody_needs_are_not_computed(subject: Subject) -> None:

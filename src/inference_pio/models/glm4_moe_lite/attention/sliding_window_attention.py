@@ -7,4 +7,6 @@ from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return techniques.no_window_anywhere("glm4_moe_lite")
+    return techniques.no_sliding_window(
+        "no layer of a glm4_moe_lite has a window, and its latents are read as a whole"
+    )

@@ -7,7 +7,7 @@ from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return techniques.no_sliding_window(
+    return techniques.windows_for_all(
         "the architecture knows windows, but Qwen2.5 is published without (use_sliding_window is false), and "
         "checkpoints that ask for one are refused"
     )

@@ -7,7 +7,7 @@ from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return techniques.no_sliding_window(
+    return techniques.windows_for_all(
         "every layer was trained to see the whole text, up to 262,144 tokens in Qwen3-Coder; a configuration "
         "with use_sliding_window is refused"
     )

@@ -61,9 +61,9 @@ def test_what_is_said_of_attention_techniques(subject: Subject) -> None:
     facts = _facts(subject)
     assert {name: fact.status for name, fact in facts.items()} == {
         flash: "active",
-        "sparse attention": "not applicable",
+        "sparse attention": "dormant",
         "paged attention": "active",
-        "sliding-window attention": "not applicable",
+        "sliding-window attention": "dormant",
         grouped: "active",
     }
     assert "32 heads share 4 KV heads" in facts[grouped].reason

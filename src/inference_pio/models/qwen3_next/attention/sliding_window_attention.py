@@ -7,6 +7,6 @@ from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return techniques.no_sliding_window(
+    return techniques.windows_for_all(
         "attention layers see everything; cheap memory over long distances is the DeltaNet layers' task"
     )

@@ -7,6 +7,6 @@ from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return techniques.no_sparse_attention(
+    return techniques.sparse_attention(
         "only one layer in four keeps tokens at all, and it was trained to see each of them"
     )

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "sliding-window attention",
-        "attention",
-        "not applicable",
-        exact=False,
-        reason="every layer of the text sees all earlier tokens, every layer of the vision tower all of an image; a "
-        "checkpoint that names a window is refused",
+    return techniques.windows_for_all(
+        "every layer of the text sees all earlier tokens, every layer of the vision tower all of an image; a "
+        "checkpoint that names a window is refused"
     )

@@ -2,15 +2,9 @@
 
 from __future__ import annotations
 
+from inference_pio.plugin import techniques
 from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "sparse attention",
-        "attention",
-        "not applicable",
-        exact=False,
-        reason="qwen3_vl was trained with dense attention in every layer; selecting pages would be an approximation, "
-        "and no quality bound guards approximations yet",
-    )
+    return techniques.dense_throughout("qwen3_vl")

@@ -70,9 +70,9 @@ def test_what_is_said_of_attention_techniques(subject: Subject) -> None:
     facts = _facts(subject)
     assert {name: fact.status for name, fact in facts.items() if fact.category == "attention"} == {
         "FlashAttention 2 (tiled online softmax)": "active",
-        "sparse attention": "not applicable",
+        "sparse attention": "dormant",
         "paged attention": "active",
-        "sliding-window attention": "not applicable",
+        "sliding-window attention": "dormant",
         "multi-query / grouped-query attention": "active",
     }
     assert "16 heads share 8 KV heads" in facts["multi-query / grouped-query attention"].reason

@@ -1,0 +1,67 @@
+"""Sparse attention: queries read the blocks whose keys can fit them best (Tang et al. 2024, "Quest").
+
+Of each block the cache keeps the largest and the smallest value of its keys, number by number; they bound what the
+product with a query can be. An approximation: what is left out would have had some weight.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from inference_pio.optimizations.attention.selection import SINKS, WINDOW, report_of, select, standing_of
+from inference_pio.optimizations.technique import Situation, Standing, Technique
+from inference_pio.plugin.serving import serving_of
+
+
+class SparseDecode(Technique):
+    """Each decoding query chooses for itself, in each layer and for each key/value head."""
+
+    name = "sparse_decode"
+    title = "sparse attention in decoding"
+    family = "sparse attention"
+    category = "attention"
+    exact = False
+    flags = ("use_sparse_attention",)
+    needs = ("paged_attention",)
+    conflicts = ("sink_window",)
+    shows_on = "long"
+    by_layer = True
+
+    def standing(self, at: Situation) -> Standing:
+        return standing_of(at, self.name)
+
+    def apply(self, model: nn.Module, config: Any) -> nn.Module:  # noqa: ARG002
+        budget = serving_of(model).attention_budget
+        select(model, self.name, "pages", sinks=SINKS, window=WINDOW, decode=budget)
+        return model
+
+    def get_report(self, model: nn.Module) -> dict[str, Any]:
+        return {**self.facts(), **report_of(model, "decode")}
+
+
+class SparsePrefill(Technique):
+    """Of a prompt, up to 192 rows of neighbouring queries choose together, for each key/value head."""
+
+    name = "sparse_prefill"
+    title = "sparse attention in prefill"
+    family = "sparse attention"
+    category = "attention"
+    exact = False
+    flags = ("use_sparse_attention",)
+    needs = ("flash_attention",)
+    conflicts = ("sink_window",)
+    shows_on = "prefill"
+    by_layer = True
+
+    def standing(self, at: Situation) -> Standing:
+        return standing_of(at, self.name)
+
+    def apply(self, model: nn.Module, config: Any) -> nn.Module:  # noqa: ARG002
+        budget = serving_of(model).attention_budget
+        select(model, self.name, "pages", sinks=SINKS, window=WINDOW, prefill=budget)
+        return model
+
+    def get_report(self, model: nn.Module) -> dict[str, Any]:
+        return {**self.facts(), **report_of(model, "prefill")}
