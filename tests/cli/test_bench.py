@@ -71,8 +71,8 @@ def test_options_reach_the_model_and_the_record(cli: Any, tiny: Path) -> None:
     )
     assert run["options"] == {"quick": True, "rounds": 1, "kv_cache_dtype": "int8", "dtype": "float32"}
     rows = {row["what"]: row for row in run["reports"][0]["rows"]}
-    # Two layers of two heads of 16, keys and values in a byte each, beside a scale for each head.
-    assert "160 bytes per token" in rows["KV cache, planned"]["note"]
+    # Two layers of two heads of 16, keys and values in a byte each, beside a scale of two for each head.
+    assert "144 bytes per token" in rows["KV cache, planned"]["note"]
     assert run["reports"][0]["model"].endswith("(float32, cpu)")
 
 

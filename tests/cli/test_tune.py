@@ -67,7 +67,6 @@ def test_no_gain_is_said(cli: Any, home: Path, tiny: Path, monkeypatch: pytest.M
         (["--seconds", "long"], 2, ["--seconds", "tune --help"]),
         (["--threads", "0"], 2, ["threads must be a whole number from 1 up"]),
         (["--threads", "4096"], 5, ["threads 4096 is more than the", "inference-pio probe"]),
-        (["--dtype", "bfloat16", "--int8-cache"], 2, ["kv_cache_dtype int8"]),
     ],
 )
 def test_bad_options(cli: Any, tiny: Path, options: list[str], code: int, fragments: list[str]) -> None:

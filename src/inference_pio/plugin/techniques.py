@@ -8,7 +8,7 @@ from __future__ import annotations
 from inference_pio.config import BaseModelConfig
 from inference_pio.plugin.facts import ShardPlan, TechniqueFact
 
-_RECEIPT = "within this checkpoint's receipt or where it is enabled by name"
+_RECEIPT = "within the receipt or by name"
 
 
 def flash_attention(config: BaseModelConfig, use: str = "prefill in every layer") -> TechniqueFact:
@@ -36,7 +36,7 @@ def paged_attention(config: BaseModelConfig, use: str = "decode reads blocks in 
 def sparse_attention(how: str) -> TechniqueFact:
     """For models that were trained to attend to everything: `how` they can leave something out."""
     return _approximate(
-        "sparse attention", f"{how}; choosing what is read by query is an approximation, {_RECEIPT}"
+        "sparse attention", f"{how}; reading what fits the query best approximates it, {_RECEIPT}"
     )
 
 
@@ -54,7 +54,7 @@ def windows_for_all(why: str) -> TechniqueFact:
     """For models whose layers see the whole text: `why` none of them has a window."""
     return _approximate(
         "sliding-window attention",
-        f"{why}; reading the beginning and a window in place of everything is an approximation, {_RECEIPT}",
+        f"{why}; reading the beginning and a window approximates it, {_RECEIPT}",
     )
 
 
