@@ -14,6 +14,7 @@ from torch import nn
 
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.errors import GenerationError, PluginError, UsageError
+from inference_pio.metrics import PerformanceMetrics
 from inference_pio.outputs import RequestOutput
 from inference_pio.plugin.registry import create_plugin
 from inference_pio.plugin.runtime import RuntimeOptions
@@ -128,6 +129,10 @@ class LoadedModel:
     @property
     def plan(self) -> MemoryPlan:
         return self._runtime.plan
+
+    def performance(self) -> PerformanceMetrics:
+        """Of everything since it was loaded, what warmed it up included."""
+        return self.plugin.get_performance_metrics()
 
     def run(self, workload: Workload, round_number: int) -> list[RequestOutput]:
         """All prompts of a round; raises `GenerationError` where one of them failed or was cut short."""
