@@ -28,12 +28,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inference_pio.benchmarks import traces
+from inference_pio.benchmarks.traces import HASHED, scaled
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
 
-_TRACE_BLOCK = 512
 _VOCAB = 1024
 _NEVER = 1 << 60
 _ONE_TOKEN = SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True)
@@ -95,14 +96,9 @@ class _NothingModel(nn.Module):
 
 def read_trace(path: Path, scale: int, most: int | None = None) -> list[Prompt]:
     """The first `most` prompts of a trace, scaled down."""
-    size = _TRACE_BLOCK // scale
-    prompts = []
-    with path.open() as lines:
-        for _, line in zip(range(most or _NEVER), lines, strict=False):
-            request = json.loads(line)
-            tokens = max(1, request["input_length"] // scale)
-            prompts.append(Prompt(tokens, tuple(request["hash_ids"][: tokens // size]), size))
-    return prompts
+    size = HASHED // scale
+    requests = scaled(traces.read_trace(str(path), most), scale)
+    return [Prompt(one.prompt_tokens, one.hash_ids[: one.prompt_tokens // size], size) for one in requests]
 
 
 def replay(prompts: Sequence[Prompt], blocks: int) -> float:

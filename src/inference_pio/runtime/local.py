@@ -168,6 +168,13 @@ class LocalRuntime:
         release_memory()
 
     @property
+    def loop(self) -> EngineLoop:
+        """The engine, for who gives it requests one by one."""
+        if self._loop is None:
+            raise PluginError("the model is not loaded: call load_model first")
+        return self._loop
+
+    @property
     def prepared(self) -> Prepared:
         return self._ready()
 
@@ -329,15 +336,14 @@ class LocalRuntime:
         kept: frozenset[int] = frozenset(),
         script: Script | None = None,
     ) -> Answers:
-        if self._loop is None:
-            raise PluginError("the model is not loaded: call load_model first")
+        loop = self.loop
         if self._text is None and params.stop_strings:
             raise UsageError("stop strings need a tokenizer, and this model was loaded without one")
         started = perf_counter()
         # Whoever wants all answers at once needs no tokens before, unless a stop string may end an answer early.
         whole = changed is not None and not params.stop_strings
         ids = prompt.token_ids
-        stream = self._loop.submit(
+        stream = loop.submit(
             ids, params, media=prompt.media, changed=changed, whole=whole, script=script, arrived=started
         )
         tokenizer = self._text.tokenizer if self._text else None
