@@ -10,6 +10,8 @@ import psutil
 import pytest
 
 from inference_pio import LLM, PerformanceMetrics, SamplingParams, manage_resources
+from inference_pio.engine.ledger import Ledger, Usage
+from inference_pio.runtime.performance import Answered, request_performance
 
 GREEDY = SamplingParams(temperature=0, max_tokens=24, ignore_eos=True)
 SHARES = ("engine_share", "kv_cache_occupancy", "prefix_hit_share")
@@ -114,6 +116,19 @@ def test_everything_since_loading(checkpoint: Path) -> None:
         monitored = manage_resources(fresh.plugin, "monitor")["performance"]
         assert monitored["latency_ms"] == made.latency_ms
     assert math.isnan(fresh.plugin.get_performance_metrics().latency_ms)
+
+
+def test_power_is_the_requests_share_of_what_the_meter_counted() -> None:
+    usage = Usage(Ledger(), 0.0)
+    answered = Answered(started=0.0, seconds=2.0, token_counts=(8, 4), prompt_tokens=16, cached_tokens=4)
+    assert math.isnan(request_performance(answered, usage, None).power_consumption_watts)
+    usage.joules, usage.metered_seconds = 6.0, 1.5
+    made = request_performance(answered, usage, None)
+    assert made.power_consumption_watts == 4.0
+    assert made.throughput_tokens_per_sec == 6.0
+    never_told = request_performance(answered, None, None)
+    assert math.isnan(never_told.power_consumption_watts)
+    assert set(never_told.resource_utilization) == set(made.resource_utilization)
 
 
 def test_what_is_known_is_kept_and_the_rest_taken() -> None:
