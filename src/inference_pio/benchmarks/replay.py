@@ -15,6 +15,7 @@ from time import perf_counter
 from typing import Any
 
 from inference_pio.benchmarks.command import Settings
+from inference_pio.benchmarks.harness import OnRound
 from inference_pio.benchmarks.loaded import LoadedModel
 from inference_pio.benchmarks.report import Report, without_nan
 from inference_pio.benchmarks.traces import TracePrompts, TraceRequest, read_trace, scaled
@@ -132,9 +133,10 @@ class Replay:
         self._changed = threading.Condition()
         self._open: dict[int, RequestStream] = {}
 
-    def run(self, on_round: Any = silent) -> None:
-        """Play to the end; a request is told to `on_round` when it has ended."""
+    def run(self, on_round: OnRound = silent) -> None:
+        """Play to the end; `on_round` is told when requests have ended."""
         total = len(self._requests)
+        on_round(0, total, "replay")
         started = perf_counter()
         try:
             while len(self.played) < total:
