@@ -2,8 +2,9 @@
 
     python benchmarks/prefix_cache.py --trace FILE [--blocks 2000,8000,32000] [--requests N] [--scale 32] [--json]
 
-FILE is a trace of Mooncake's (Qin et al. 2024): JSON lines with `input_length` and `hash_ids`, one per 512 tokens of
-the prompt, equal where the prompts are equal up to there. It is replayed through the engine with a model that computes
+FILE is a trace of Mooncake's (Qin et al. 2024), or `mooncake`, the beginning of theirs that comes with the package:
+JSON lines with `input_length` and `hash_ids`, one per 512 tokens of the prompt, equal where the prompts are equal up to
+there (`inference_pio/benchmarks/traces.py`). It is replayed through the engine with a model that computes
 nothing, scaled down: prompts of 1/scale of the tokens in blocks of 512/scale, one request after the other in the order
 of the trace, one token of answer each. A cache of so many blocks then finds what one of so many blocks of 512 tokens
 would. Two caches of the same size stand beside it, computed from the trace alone:
@@ -28,12 +29,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from inference_pio.benchmarks import traces
+from inference_pio.benchmarks.traces import HASHED, scaled
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.core import EngineCore
+from inference_pio.errors import UsageError
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.sampling_params import SamplingParams
 
-_TRACE_BLOCK = 512
 _VOCAB = 1024
 _NEVER = 1 << 60
 _ONE_TOKEN = SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True)
@@ -95,14 +98,11 @@ class _NothingModel(nn.Module):
 
 def read_trace(path: Path, scale: int, most: int | None = None) -> list[Prompt]:
     """The first `most` prompts of a trace, scaled down."""
-    size = _TRACE_BLOCK // scale
-    prompts = []
-    with path.open() as lines:
-        for _, line in zip(range(most or _NEVER), lines, strict=False):
-            request = json.loads(line)
-            tokens = max(1, request["input_length"] // scale)
-            prompts.append(Prompt(tokens, tuple(request["hash_ids"][: tokens // size]), size))
-    return prompts
+    size = HASHED // scale
+    requests = scaled(traces.read_trace(str(path), most), scale)
+    if not requests[0].hash_ids:
+        raise UsageError(f"{path} does not say what prompts share: give a trace with hash_ids")
+    return [Prompt(one.prompt_tokens, one.hash_ids[: one.prompt_tokens // size], size) for one in requests]
 
 
 def replay(prompts: Sequence[Prompt], blocks: int) -> float:
@@ -183,7 +183,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--scale", type=int, default=32, choices=(8, 16, 32, 64, 128))
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(arguments)
-    prompts = read_trace(chosen.trace, chosen.scale, chosen.requests)
+    try:
+        prompts = read_trace(chosen.trace, chosen.scale, chosen.requests)
+    except UsageError as error:
+        parser.error(str(error))
     found = compare(prompts, [int(blocks) for blocks in chosen.blocks.split(",")])
     if chosen.json:
         print(json.dumps({"requests": len(prompts), "found": [asdict(each) for each in found]}, indent=2))

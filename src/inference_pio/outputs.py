@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
+from inference_pio.metrics.performance import PerformanceMetrics
+
 FinishReason = Literal["stop", "length", "abort", "error"]
 
 
@@ -105,12 +107,16 @@ class CacheExplanation:
 
 @dataclass(frozen=True)
 class RequestMetrics:
-    """Seconds since the request arrived, and how many prompt tokens the prefix cache saved, and why."""
+    """Seconds since the request arrived, and how many prompt tokens the prefix cache saved, and why.
+
+    `performance` is the standard's record of this request (`runtime/performance.py` says what its figures are).
+    """
 
     time_to_first_token: float
     time_total: float
     num_cached_tokens: int
     cache_explanation: CacheExplanation | None = None
+    performance: PerformanceMetrics = field(default_factory=PerformanceMetrics.unmeasured)
 
 
 @dataclass
@@ -129,7 +135,8 @@ class RequestOutput:
 class StreamChunk:
     """What one step added to one answer: whole characters only, and the ids behind them.
 
-    With the option `explain_cache` a request's first chunk says what the prefix cache gave.
+    With the option `explain_cache` a request's first chunk says what the prefix cache gave; the last one, with which
+    every answer has ended, has the request's `metrics`.
     """
 
     index: int
@@ -139,6 +146,7 @@ class StreamChunk:
     finish_reason: FinishReason | None = None
     stop_reason: int | str | None = None
     cache_explanation: CacheExplanation | None = None
+    metrics: RequestMetrics | None = None
 
 
 @dataclass(frozen=True)

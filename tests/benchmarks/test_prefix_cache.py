@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gzip
 import itertools
 import json
 import random
@@ -12,18 +11,11 @@ import pytest
 
 import prefix_cache
 
-TRACE = Path(__file__).parent.parent / "data" / "traces" / "mooncake_conversation_400.jsonl.gz"
+TRACE = Path("mooncake")  # the excerpt that comes with the package
 
 
-@pytest.fixture(scope="module")
-def trace(tmp_path_factory) -> Path:
-    path = tmp_path_factory.mktemp("trace") / "trace.jsonl"
-    path.write_bytes(gzip.decompress(TRACE.read_bytes()))
-    return path
-
-
-def test_the_engine_finds_what_a_cache_of_its_size_can(trace):
-    prompts = prefix_cache.read_trace(trace, 32)
+def test_the_engine_finds_what_a_cache_of_its_size_can():
+    prompts = prefix_cache.read_trace(TRACE, 32, 400)
     assert len(prompts) == 400
     for found in prefix_cache.compare(prompts, (500, 2000, 20_000)):
         assert found.engine >= found.lru - 0.02
@@ -31,9 +23,9 @@ def test_the_engine_finds_what_a_cache_of_its_size_can(trace):
     assert found.engine == found.lru == found.belady > 0.1  # there is room for everything
 
 
-def test_scaling_down_leaves_what_prompts_share(trace):
+def test_scaling_down_leaves_what_prompts_share():
     for scale in (32, 64):
-        prompts = prefix_cache.read_trace(trace, scale, 50)
+        prompts = prefix_cache.read_trace(TRACE, scale, 50)
         for one, other in itertools.combinations(prompts, 2):
             shared = sum(
                 1
@@ -76,10 +68,16 @@ def test_nothing_finds_more_than_belady(seed):
         assert round(prefix_cache.belady(prompts, blocks) * total) == best(prompts, blocks)
 
 
-def test_the_command_prints_a_line_per_size(trace, capsys):
-    arguments = ["--trace", str(trace), "--requests", "20", "--blocks", "10,1000"]
+def test_the_command_prints_a_line_per_size(capsys):
+    arguments = ["--trace", str(TRACE), "--requests", "20", "--blocks", "10,1000"]
     assert prefix_cache.main([*arguments, "--json"]) == 0
     document = json.loads(capsys.readouterr().out)
     assert [found["blocks"] for found in document["found"]] == [10, 1000]
     assert prefix_cache.main(arguments) == 0
     assert len(capsys.readouterr().out.splitlines()) == 4
+
+
+def test_a_trace_without_hashes_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        prefix_cache.main(["--trace", "azure-code"])
+    assert "does not say what prompts share" in capsys.readouterr().err

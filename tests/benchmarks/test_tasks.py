@@ -19,6 +19,7 @@ from inference_pio.benchmarks.choices import TaskChoice
 from inference_pio.benchmarks.command import Settings
 from inference_pio.benchmarks.tasks import generation, testsets
 from inference_pio.benchmarks.tasks.testsets import SETS, TestSet, rows_of, spread, stratified
+from inference_pio.benchmarks.traces import PACKAGED
 from inference_pio.errors import UsageError
 from inference_pio.models.llama.benchmarks.workloads import SUITE
 
@@ -28,12 +29,14 @@ DATA = resources.files("inference_pio.benchmarks").joinpath("data")
 def test_the_files_are_those_whose_sources_are_stated() -> None:
     lines = DATA.joinpath("SOURCES.md").read_text(encoding="utf-8").splitlines()
     stated = {cells[1].strip(): cells for line in lines if len(cells := line.split("|")) > 4}
+    packaged = {kind.packaged for kind in SETS.values()} | set(PACKAGED.values())
+    for name in packaged:
+        digest = hashlib.sha256(DATA.joinpath(name).read_bytes()).hexdigest()
+        assert stated[name][3].strip() == digest
     for kind in SETS.values():
-        digest = hashlib.sha256(DATA.joinpath(kind.packaged).read_bytes()).hexdigest()
-        assert stated[kind.packaged][3].strip() == digest
         assert stated[kind.complete][3].strip() == kind.sha256
     files = {entry.name for entry in DATA.iterdir()} - {"SOURCES.md"}
-    assert files == {kind.packaged for kind in SETS.values()}
+    assert files == packaged
 
 
 def test_the_subsets_are_what_they_say() -> None:

@@ -66,6 +66,12 @@ def test_prompt_reaches_the_model_as_asked(
     assert timings["prompt_tokens_per_second"] == pytest.approx(
         len(expected.prompt_token_ids) / timings["time_to_first_token_seconds"], rel=0.1
     )
+    performance = document["performance"]
+    seconds = performance["latency_ms"] / 1000
+    assert seconds == pytest.approx(timings["total_seconds"], abs=0.03)
+    assert performance["throughput_tokens_per_sec"] * seconds == pytest.approx(len(answer.token_ids))
+    assert performance["accuracy_score"] is None
+    assert performance["resource_utilization"]["sequences_per_step"] == 1
 
 
 def test_prompt_from_file_stdin_and_argument_are_one(cli: Any, tiny: Path, tmp_path: Path) -> None:

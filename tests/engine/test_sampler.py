@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from inference_pio.engine.filters import candidates
+from inference_pio.engine.ledger import Ledger, Usage
 from inference_pio.engine.penalties import adjust_logits
 from inference_pio.engine.random import uniform
 from inference_pio.engine.sampler import draw, is_plain_greedy, sample
@@ -22,7 +23,17 @@ transformers = pytest.importorskip("transformers")
 
 def sequence_of(params: SamplingParams, tokens=(1,), prompt_len=1, name="r", seed=0, index=0) -> Sequence:
     plain = is_plain_greedy(params)
-    request = Request(name, prompt_len, params, seed, frozenset({0}), (0, *params.stop_token_ids), 99, plain)
+    request = Request(
+        name,
+        prompt_len,
+        params,
+        seed,
+        frozenset({0}),
+        (0, *params.stop_token_ids),
+        99,
+        plain,
+        Usage(Ledger(), 0),
+    )
     return Sequence(request, index, 0, list(tokens))
 
 

@@ -8,15 +8,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import torch
-
 from inference_pio.benchmarks.command import Settings
 from inference_pio.benchmarks.harness import Run, Timed, busy_cores, per_second
 from inference_pio.benchmarks.report import Report
 from inference_pio.benchmarks.samples import Summary
 from inference_pio.benchmarks.workload import Suite, Workload
 from inference_pio.metrics.memory import peak_process_bytes
-from inference_pio.metrics.power import CpuTimeEstimate, Meter, measuring_meter
+from inference_pio.metrics.power import CpuTimeEstimate, Meter
+from inference_pio.runtime.performance import meter_for
 
 
 @dataclass(frozen=True)
@@ -38,7 +37,7 @@ def measure(suite: Suite, settings: Settings, meter: Meter | None = None) -> Rep
     """Many sequences at once, and one alone: the same tokens at very different cost."""
     batch, decode = settings.size(suite.batch), settings.size(suite.decode)
     with settings.load(suite, batch, decode) as loaded:
-        meter = meter or measuring_meter(_gpus(loaded.device))
+        meter = meter or meter_for(loaded.device)
         note = f"this machine cannot tell: {meter.reason}" if meter.reason else meter.covers
         idle = idle_watts(meter, settings.power.idle_seconds)
         report = Report(
@@ -74,7 +73,9 @@ def measure(suite: Suite, settings: Settings, meter: Meter | None = None) -> Rep
                     "idle_watts": idle,
                     "cpu_cores_busy": busy_cores(runs),
                 }
+        engine = loaded.performance()
     report.metrics.memory_usage_gb = peak_process_bytes() / 1e9
+    report.metrics.complete(engine)
     report.notes.append(note if meter.reason else f"energy: {note}")
     return report
 
@@ -113,8 +114,3 @@ def energy_of(runs: Sequence[Timed[float]], workload: Workload, idle: float = ma
         else Summary.of([(run.result - idle * run.seconds) / workload.output_tokens for run in runs]),
         Summary.of([run.result / run.seconds for run in runs]),
     )
-
-
-def _gpus(device: torch.device) -> list[int] | None:
-    """The GPU that a model is on; None where it is on none."""
-    return [device.index or 0] if device.type == "cuda" else None

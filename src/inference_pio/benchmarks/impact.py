@@ -90,6 +90,7 @@ def _registered(suite: Suite, settings: Settings, technique: Registered, report:
             lambda turn: with_it.run(workload, turn),
             lambda turn: without_it.run(workload, turn),
         )
+        report.metrics.complete(without_it.performance())
         note = ("" if technique.exact else "; approximate") + memory_note(without_it, with_it)
     compare(report, technique.name, workload, runs, note)
 
@@ -105,6 +106,7 @@ def _own(suite: Suite, settings: Settings, technique: Technique, report: Report)
             lambda turn: loaded.run(workload, turn),
             lambda turn: _without(technique, loaded, workload, turn),
         )
+        report.metrics.complete(loaded.performance())
     compare(report, technique.name, workload, runs)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
@@ -13,7 +14,10 @@ import torch
 from torch import nn
 
 from inference_pio.benchmarks.workload import Workload
+from inference_pio.engine.stream import RequestStream
+from inference_pio.engine.updates import EngineStats
 from inference_pio.errors import GenerationError, PluginError, UsageError
+from inference_pio.metrics import PerformanceMetrics
 from inference_pio.outputs import RequestOutput
 from inference_pio.plugin.registry import create_plugin
 from inference_pio.plugin.runtime import RuntimeOptions
@@ -129,6 +133,14 @@ class LoadedModel:
     def plan(self) -> MemoryPlan:
         return self._runtime.plan
 
+    def stats(self) -> EngineStats:
+        """The engine's counts, as of its last step."""
+        return self._runtime.loop.stats()
+
+    def performance(self) -> PerformanceMetrics:
+        """Of everything since it was loaded, what warmed it up included."""
+        return self.plugin.get_performance_metrics()
+
     def run(self, workload: Workload, round_number: int) -> list[RequestOutput]:
         """All prompts of a round; raises `GenerationError` where one of them failed or was cut short."""
         outputs: list[RequestOutput] = []
@@ -143,6 +155,16 @@ class LoadedModel:
                     f"{answer.error or answer.finish_reason}"
                 )
         return outputs
+
+    def submit(
+        self, prompt: Sequence[int], output_len: int, arrived: float, changed: threading.Condition
+    ) -> RequestStream:
+        """Queue one greedy request of exactly so many tokens, which came at `arrived` by `perf_counter`; `changed` is
+        notified when it has ended."""
+        params = Workload(len(prompt), output_len).sampling()
+        return self._runtime.loop.submit(
+            self._plain(prompt), params, changed=changed, whole=True, arrived=arrived
+        )
 
     def answers(
         self,
@@ -167,13 +189,16 @@ class LoadedModel:
         return times
 
     def _waves(self, workload: Workload, round_number: int) -> list[list[list[int]]]:
-        """The workload's, none of whose random tokens asks for an image of a model that sees."""
         waves = workload.waves(self.vocab_size, round_number)
+        return [[self._plain(ids) for ids in wave] for wave in waves]
+
+    def _plain(self, ids: Sequence[int]) -> list[int]:
+        """The same, none of whose random tokens asks for an image of a model that sees."""
         processor = self.plugin.media_processor(self.plugin.config)
         if processor is None:
-            return waves
+            return list(ids)
         placeholder = processor.placeholder
-        return [[[one if one != placeholder else 0 for one in ids] for ids in wave] for wave in waves]
+        return [one if one != placeholder else 0 for one in ids]
 
     def close(self) -> None:
         self.plugin.cleanup()

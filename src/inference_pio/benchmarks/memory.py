@@ -20,6 +20,7 @@ def measure(suite: Suite, settings: Settings) -> Report:
             loaded.run(workload, 0)
         stats, plan, peak = loaded.plugin.get_memory_stats(), loaded.plan, peak_process_bytes()
         report = Report("memory_usage", loaded.name, work={"batch": str(batch), "prefill": str(prefill)})
+        engine = loaded.performance()
     for what, count, note in (
         ("weights, planned", plan.weights, "with the largest tensor once more, as loading holds it"),
         ("weights, loaded", stats["weights_bytes"], "each storage once"),
@@ -38,4 +39,5 @@ def measure(suite: Suite, settings: Settings) -> Report:
         "kv_cache_reserved_gb": stats["kv_cache_reserved_bytes"] / 1e9,
         "peak_to_plan": peak / plan.total,
     }
+    report.metrics.complete(engine)
     return report

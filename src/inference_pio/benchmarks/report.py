@@ -51,9 +51,7 @@ class Report:
     benchmark: str
     model: str
     rows: list[Row] = field(default_factory=list)
-    metrics: PerformanceMetrics = field(
-        default_factory=lambda: PerformanceMetrics(math.nan, math.nan, math.nan, math.nan, math.nan)
-    )
+    metrics: PerformanceMetrics = field(default_factory=PerformanceMetrics.unmeasured)
     notes: list[str] = field(default_factory=list)
     environment: dict[str, str | int] = field(default_factory=environment)
     work: dict[str, str] = field(default_factory=dict)

@@ -19,6 +19,7 @@ def measure(suite: Suite, settings: Settings) -> Report:
         long = settings.repeat("inference_speed, long prompt", partial(loaded.token_times, prefill), usual=7)
         short = settings.repeat("inference_speed, decode", partial(loaded.token_times, decode), usual=7)
         report = Report("inference_speed", loaded.name, work={"prefill": str(prefill), "decode": str(decode)})
+        engine = loaded.performance()
     # From the first token to the last: the prompt's share is not decoding.
     gaps = [(run.result[-1] - run.result[0]) / (len(run.result) - 1) for run in short]
     per_token = Summary.of([1000 * gap for gap in gaps])
@@ -35,4 +36,5 @@ def measure(suite: Suite, settings: Settings) -> Report:
         "cpu_cores_busy_prefill": busy_cores(long),
         "cpu_cores_busy_decode": busy_cores(short),
     }
+    report.metrics.complete(engine)
     return report

@@ -17,7 +17,10 @@ def measure(suite: Suite, settings: Settings) -> Report:
     workload = settings.size(suite.batch)
     with settings.load(suite, workload) as loaded:
         runs = settings.repeat("throughput", partial(loaded.run, workload), usual=5)
-        report = Report("throughput", loaded.name, work={"batch": str(workload)})
+        report, engine = (
+            Report("throughput", loaded.name, work={"batch": str(workload)}),
+            loaded.performance(),
+        )
     output = per_second(workload.output_tokens, runs)
     report.add("output", "tok/s", output, f"{workload} at once")
     report.add(
@@ -29,4 +32,5 @@ def measure(suite: Suite, settings: Settings) -> Report:
     report.metrics.latency_ms = 1000 * seconds.median
     report.metrics.memory_usage_gb = peak_process_bytes() / 1e9
     report.metrics.resource_utilization = {"cpu_cores_busy": busy_cores(runs)}
+    report.metrics.complete(engine)
     return report

@@ -10,7 +10,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 from inference_pio.cli.text import visible
-from inference_pio.outputs import CacheExplanation, ChatChunk, StreamChunk, TokenLogprobs
+from inference_pio.outputs import CacheExplanation, ChatChunk, RequestMetrics, StreamChunk, TokenLogprobs
 
 if TYPE_CHECKING:
     from inference_pio.outputs import FinishReason
@@ -41,12 +41,14 @@ class Answer:
 
 @dataclass
 class Timing:
-    """Tokens and seconds of one request; decode counts the tokens after the first of each answer."""
+    """Tokens and seconds of one request; decode counts the tokens after the first of each answer. `metrics` come with
+    the request's end."""
 
     prompt_tokens: int
     first_token_seconds: float = 0.0
     total_seconds: float = 0.0
     decode_tokens: int = 0
+    metrics: RequestMetrics | None = None
 
     @property
     def prompt_rate(self) -> float:
@@ -72,6 +74,7 @@ def follow(
         timing.first_token_seconds = timing.first_token_seconds or timing.total_seconds
         answers[chunk.index].add(chunk)
         timing.decode_tokens = sum(max(0, len(answer.token_ids) - 1) for answer in answers)
+        timing.metrics = chunk.metrics
         if show is not None:
             show(chunk)
 

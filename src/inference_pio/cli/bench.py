@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from inference_pio.cli import bench_ab, bench_history
+from inference_pio.cli import bench_ab, bench_history, bench_replay
 from inference_pio.cli.bench_subject import Subject, engine_settings, subject_of
 from inference_pio.cli.flat import flat
 from inference_pio.cli.options import AsJson, EngineOptions, Model, Quiet
@@ -34,7 +34,7 @@ _POWER = "Power efficiency"
 
 
 class _ModelOrVerb(TyperGroup):
-    """`bench MODEL` measures; `bench history`, `bench diff` and `bench ab` are verbs of their own."""
+    """`bench MODEL` measures; `bench history`, `diff`, `ab` and `replay` are verbs of their own."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         if not args or args[0] not in self.commands:
@@ -159,7 +159,8 @@ def run(
     as_json: AsJson = False,
     quiet: Quiet = False,
 ) -> None:
-    """Measure a model: `bench MODEL [NAME]...`. Further verbs: `bench history`, `bench diff`, `bench ab`.
+    """Measure a model: `bench MODEL [NAME]...`. Further verbs: `bench history`, `bench diff`, `bench ab`,
+    `bench replay`.
 
     The model's plugin says what it is measured on (--list). Every run is kept. Ctrl-C ends it, and what was finished
     is shown and kept. Without a NAME, accuracy and optimization_impact are left out: they take minutes.
@@ -192,6 +193,7 @@ app.command(_MEASURE)(flat(run))
 app.command("history")(bench_history.history)
 app.command("diff")(bench_history.diff)
 app.command("ab")(bench_ab.ab)
+app.command("replay")(flat(bench_replay.replay))
 
 
 def _settings(

@@ -150,6 +150,8 @@ def _document(session: Session, answers: list[Answer], timing: Timing) -> dict[s
         "prompt_tokens_per_second": round(timing.prompt_rate, 2),
         "decode_tokens_per_second": round(timing.decode_rate, 2),
     }
+    if timing.metrics is not None:
+        document["performance"] = timing.metrics.performance.as_dict()
     return document
 
 

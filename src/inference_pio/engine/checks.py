@@ -6,8 +6,21 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference_pio.errors import ContextLengthError, SamplingError
+from inference_pio.errors import ContextLengthError, InferencePIOError, SamplingError
 from inference_pio.sampling_params import SamplingParams
+
+# What tensor code raises: it fails the requests of one step. Anything else is a defect of the program and ends it.
+MODEL_ERRORS = (
+    RuntimeError,
+    ValueError,
+    TypeError,
+    LookupError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    MemoryError,
+    InferencePIOError,
+)
 
 
 def ensure(condition: bool, complaint: str) -> None:

@@ -15,13 +15,14 @@ from inference_pio.cache.specs import CacheSpec
 from inference_pio.cache.tiers import PrefixTier
 from inference_pio.engine.batch import build_batch
 from inference_pio.engine.block_manager import BlockManager
-from inference_pio.engine.checks import check_request
+from inference_pio.engine.checks import MODEL_ERRORS, check_request
 from inference_pio.engine.config import EngineConfig
 from inference_pio.engine.eviction import Eviction
 from inference_pio.engine.explaining import PrefixHistory
+from inference_pio.engine.ledger import Ledger, Usage
 from inference_pio.engine.media import MediaSide
 from inference_pio.engine.runner import ModelRunner
-from inference_pio.engine.sampler import Sample, is_plain_greedy, sample
+from inference_pio.engine.sampler import Sample, append, is_plain_greedy, sample
 from inference_pio.engine.scheduler import Scheduler
 from inference_pio.engine.script import Script, follow
 from inference_pio.engine.sequence import Drafts, Request, Sequence
@@ -29,25 +30,13 @@ from inference_pio.engine.speculation import Speculation
 from inference_pio.engine.state_slots import StateSlots
 from inference_pio.engine.tiering import TierSide
 from inference_pio.engine.updates import EngineStats, SequenceUpdate
-from inference_pio.errors import GenerationError, InferencePIOError, PluginError, UsageError
+from inference_pio.errors import GenerationError, PluginError, UsageError
+from inference_pio.metrics.power import Meter
 from inference_pio.outputs import FinishReason
 from inference_pio.plugin.facts import PrefixPolicy
 from inference_pio.plugin.media import PromptMedia
 from inference_pio.plugin.paged import widest_window
 from inference_pio.sampling_params import SamplingParams
-
-# What tensor code raises: it fails the requests of one step. Anything else is a defect of the program and ends it.
-_MODEL_ERRORS = (
-    RuntimeError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AssertionError,
-    AttributeError,
-    MemoryError,
-    InferencePIOError,
-)
 
 
 class EngineCore:
@@ -70,8 +59,10 @@ class EngineCore:
         device: torch.device,
         media: MediaSide | None = None,
         tier: PrefixTier | None = None,
+        meter: Meter | None = None,
     ) -> None:
-        """`tier` is where blocks go that memory has no room for; `close` leaves the others there too."""
+        """`tier` is where blocks go that memory has no room for; `close` leaves the others there too. `meter` counts
+        the energy of requests."""
         self.config = config
         self.vocab_size = vocab_size
         self._eos_token_ids = frozenset(eos_token_ids)
@@ -110,7 +101,7 @@ class EngineCore:
         self._requests: dict[str, Request] = {}
         self._pending: list[SequenceUpdate] = []
         self._arrivals = 0
-        self._steps = 0
+        self._ledger = Ledger(meter)
         self._generation_tokens = 0
         self._accepted_drafts = 0
 
@@ -131,8 +122,10 @@ class EngineCore:
         params: SamplingParams,
         media: PromptMedia | None = None,
         script: Script | None = None,
+        arrived: float | None = None,
     ) -> None:
-        """Queue `params.n` answers to a prompt, `media` being its images; `script` is the answer, where it is given.
+        """Queue `params.n` answers to a prompt, `media` being its images; `script` is the answer, where it is given,
+        and `arrived` when the caller got it, by `perf_counter` (now).
 
         Raises:
             UsageError: a request of this name is running, or a script is given to an engine that drafts.
@@ -155,6 +148,7 @@ class EngineCore:
             plain_greedy=is_plain_greedy(params),
             media=media,
             script=script,
+            usage=Usage(self._ledger, perf_counter() if arrived is None else arrived),
         )
         request.sequences = [Sequence(request, i, self._arrivals + i, prompt.copy()) for i in range(params.n)]
         self._arrivals += params.n
@@ -176,7 +170,12 @@ class EngineCore:
             updates += self._encode(scheduled)
         if not scheduled:
             return updates
-        self._steps += 1
+        self._ledger.begin()
+        updates += self._compute(scheduled, started)
+        self._ledger.end(scheduled, started, self.config.num_blocks - self._blocks.num_free_blocks)
+        return updates
+
+    def _compute(self, scheduled: dict[Sequence, int], started: float) -> list[SequenceUpdate]:
         try:
             drafts = self._speculation.draft(scheduled) if self._speculation else {}
             batch, sampled = build_batch(
@@ -197,10 +196,10 @@ class EngineCore:
             samples = follow(logits, sampled, sample(logits, sampled, drafts))
             if self._predictor is not None:
                 self._predictor.remember(scheduled, batch, dict(zip(sampled, samples, strict=True)))
-        except _MODEL_ERRORS as error:
-            return updates + self._fail(scheduled, error)
+        except MODEL_ERRORS as error:
+            return self._fail(scheduled, error)
         self._scheduler.advance(scheduled)
-        updates += self._update(sampled, samples, drafts)
+        updates = self._update(sampled, samples, drafts)
         if self._eviction:
             self._eviction.decide(scheduled)
         if self._speculation:
@@ -214,7 +213,7 @@ class EngineCore:
             num_waiting=scheduler.num_waiting,
             blocks_used=total - self._blocks.num_free_blocks,
             blocks_total=total,
-            steps=self._steps,
+            work=self._ledger.totals(),
             preemptions=scheduler.num_preemptions,
             prompt_tokens=scheduler.num_prompt_tokens,
             generation_tokens=self._generation_tokens,
@@ -250,11 +249,13 @@ class EngineCore:
             if sequence.finish_reason is not None:  # another answer to the same prompt failed in this step
                 continue
             error = drawn[-1].error
-            taken = _append(sequence, drawn if error is None else drawn[:-1])
+            taken = append(sequence, drawn if error is None else drawn[:-1])
             if self._speculation is not None and sequence in drafts:
                 # All that was drawn but the last are drafts that were right.
                 accepted = min(len(taken), len(drawn) - 1)
                 self._accepted_drafts += accepted
+                sequence.request.usage.drafts += len(drafts[sequence])
+                sequence.request.usage.accepted_drafts += accepted
                 self._speculation.settle(sequence, accepted)
                 self._scheduler.accept(sequence, accepted)
             if taken:
@@ -266,6 +267,7 @@ class EngineCore:
     def _report(self, sequence: Sequence, taken: list[Sample]) -> SequenceUpdate:
         """Tell of new tokens, and let the sequence go if the last of them ended it."""
         self._generation_tokens += len(taken)
+        self._ledger.told(sequence.request.usage)
         last = taken[-1].token_id
         if sequence.finish_reason is not None:
             self._retire(sequence)
@@ -279,6 +281,7 @@ class EngineCore:
             finish_reason=sequence.finish_reason,
             stop_reason=last if by_request else None,
             cache=sequence.explanation,
+            usage=sequence.request.usage,
         )
 
     def _encode(self, scheduled: dict[Sequence, int]) -> list[SequenceUpdate]:
@@ -290,7 +293,7 @@ class EngineCore:
                 continue
             try:
                 self._media.encode(sequence, num_tokens)
-            except _MODEL_ERRORS as error:
+            except MODEL_ERRORS as error:
                 updates += self._fail([sequence], error)
                 for answer in sequence.request.sequences:
                     scheduled.pop(answer, None)
@@ -325,23 +328,18 @@ class EngineCore:
                         finish_reason=reason,
                         error=error,
                         cache=sequence.explanation,
+                        usage=request.usage,
                     )
                 )
         return updates
 
     def _retire(self, sequence: Sequence) -> None:
+        last = all(other.finish_reason is not None for other in sequence.request.sequences)
+        self._ledger.retire(sequence, last=last)
         self._scheduler.remove(sequence)
         if self._states:
             self._states.end(sequence)
         if self._media:
             self._media.trim()
-        if all(other.finish_reason is not None for other in sequence.request.sequences):
+        if last:
             del self._requests[sequence.request.request_id]
-
-
-def _append(sequence: Sequence, samples: list[Sample]) -> list[Sample]:
-    """Add tokens to an answer up to its end; those that were added."""
-    for count, drawn in enumerate(samples, 1):
-        if sequence.append(drawn.token_id) is not None:
-            return samples[:count]
-    return samples

@@ -8,6 +8,7 @@ import os
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
+from time import perf_counter
 
 from inference_pio.engine.core import EngineCore
 from inference_pio.engine.script import Script
@@ -48,11 +49,13 @@ class EngineLoop:
         changed: threading.Condition | None = None,
         whole: bool = False,
         script: Script | None = None,
+        arrived: float | None = None,
     ) -> RequestStream:
         """Queue a request; the stream of its updates. Streams that share `changed` can be read `as_they_come`.
 
         `script` is the answer, where it is given (`engine/script.py`). With `whole` there is nothing to read before
-        every answer has ended, and then one update for each.
+        every answer has ended, and then one update for each. `arrived` is when the request
+        came, by `perf_counter` (now).
 
         Raises:
             SamplingError, ContextLengthError: the request cannot be served.
@@ -61,6 +64,7 @@ class EngineLoop:
         """
         self._check_open()
         prompt = self._core.check_request(prompt_token_ids, params)
+        came = perf_counter() if arrived is None else arrived
         mailbox = Mailbox(params.n, changed, whole=whole)
         with self._changed:
             self._check_open()
@@ -68,7 +72,7 @@ class EngineLoop:
             if name in self._mailboxes:
                 raise UsageError(f"request {name} is running already: give each request a name of its own")
             self._mailboxes[name] = mailbox
-            self._command(lambda: self._core.add_request(name, prompt, params, media, script))
+            self._command(lambda: self._core.add_request(name, prompt, params, media, script, came))
         return RequestStream(name, mailbox, lambda: self._cancel(name, mailbox))
 
     def stats(self) -> EngineStats:

@@ -110,3 +110,11 @@ def _adjusts(params: SamplingParams) -> bool:
         or params.presence_penalty
         or params.frequency_penalty
     )
+
+
+def append(sequence: Sequence, samples: list[Sample]) -> list[Sample]:
+    """Add tokens to an answer up to its end; those that were added."""
+    for count, drawn in enumerate(samples, 1):
+        if sequence.append(drawn.token_id) is not None:
+            return samples[:count]
+    return samples

@@ -13,6 +13,7 @@ from inference_pio.plugin.media import PromptMedia
 from inference_pio.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
+    from inference_pio.engine.ledger import Usage
     from inference_pio.engine.script import Script
     from inference_pio.engine.speculation import Drafter
 
@@ -24,6 +25,7 @@ class Request:
     seed           what the random numbers come from: `params.seed`, or drawn
     end_token_ids  the model's end-of-text tokens and the request's own stop tokens; none before `min_tokens`
     max_len        tokens, prompt included, at which an answer is finished for its length
+    usage          what it has taken so far
     media          the prompt's images; None where it has none
     script         the answer, where it is given
     """
@@ -36,6 +38,7 @@ class Request:
     end_token_ids: tuple[int, ...]
     max_len: int
     plain_greedy: bool
+    usage: Usage
     media: PromptMedia | None = None
     script: Script | None = None
     sequences: list[Sequence] = field(default_factory=list)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+from inference_pio.engine.ledger import Totals, Usage
 from inference_pio.errors import GenerationError
 from inference_pio.outputs import CacheExplanation, FinishReason, TokenLogprobs
 
@@ -18,6 +19,7 @@ class SequenceUpdate:
     logprobs           one entry per new token, if the request asked for them
     stop_reason        the stop token of the request that ended the answer; None for the model's own
     error              why `finish_reason` is "error"
+    usage              what the request has taken: it goes on counting
     num_cached_tokens  prompt tokens that the prefix cache saved; `cache` says why as many, where that was asked for
     """
 
@@ -30,6 +32,7 @@ class SequenceUpdate:
     stop_reason: int | None = None
     error: GenerationError | None = None
     cache: CacheExplanation | None = None
+    usage: Usage | None = None
 
 
 def joined(updates: Iterable[SequenceUpdate]) -> list[SequenceUpdate]:
@@ -48,7 +51,7 @@ def _joined(parts: list[SequenceUpdate]) -> SequenceUpdate:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Sequences and blocks now; steps, preemptions and tokens since the engine was made.
+    """Sequences and blocks now; `work`, preemptions and tokens since the engine was made.
 
     prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found, of
     which prefix_tier_hit_tokens came back from the tier below memory;
@@ -61,7 +64,7 @@ class EngineStats:
     num_waiting: int
     blocks_used: int
     blocks_total: int
-    steps: int
+    work: Totals
     preemptions: int
     prompt_tokens: int
     generation_tokens: int
@@ -73,3 +76,7 @@ class EngineStats:
     predicted_draft_tokens: int
     accepted_predicted_tokens: int
     evicted_tokens: int
+
+    @property
+    def steps(self) -> int:
+        return self.work.steps

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from inference_pio.cache.specs import CacheSpec
     from inference_pio.config import BaseModelConfig
+    from inference_pio.metrics import PerformanceMetrics
     from inference_pio.parallel import Shard
     from inference_pio.plugin.facts import ChatFormat, PrefixPolicy, ShardPlan, TechniqueFact, WeightMap
     from inference_pio.plugin.manifest import Manifest
@@ -255,6 +256,10 @@ class ModelPlugin(TextModelPluginInterface):
     def get_disk_stats(self) -> dict[str, float]:
         """Bytes: of the model's files, of the model cache, free beside it."""
         return self.runtime.disk_stats()
+
+    def get_performance_metrics(self) -> PerformanceMetrics:
+        """The standard's record of everything since the model was loaded; NaN where nothing was measured."""
+        return self.runtime.performance_metrics()
 
     def apply_resource_optimizations(self, **targets: Any) -> dict[str, Any]:
         """Give back memory that can be had without changing results; figures before and after."""

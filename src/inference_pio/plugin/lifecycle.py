@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from typing import Any
 
 from inference_pio.errors import UsageError
@@ -40,8 +41,9 @@ def manage_resources(plugin: ModelPlugin, operation: str, **kwargs: Any) -> Any:
     """The standard's resource management: "cleanup", "monitor" or "optimize".
 
     Returns:
-        cleanup: what `plugin.cleanup()` returns. monitor: measured memory, compute and disk use and the state of each
-        limit. optimize: what was done, with figures before and after.
+        cleanup: what `plugin.cleanup()` returns. monitor: measured memory, compute and disk use, the
+        standard's `PerformanceMetrics` since the model was loaded, and the state of each limit. optimize: what was
+        done, with figures before and after.
     """
     if operation == "cleanup":
         return plugin.cleanup()
@@ -50,6 +52,7 @@ def manage_resources(plugin: ModelPlugin, operation: str, **kwargs: Any) -> Any:
             "memory_usage": plugin.get_memory_stats(),
             "compute_usage": plugin.get_compute_stats(),
             "disk_usage": plugin.get_disk_stats(),
+            "performance": asdict(plugin.get_performance_metrics()),
             "limits": plugin.get_security_report(),
         }
     if operation == "optimize":

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from inference_pio.config import BaseModelConfig
+    from inference_pio.metrics import PerformanceMetrics
     from inference_pio.outputs import RequestOutput, StreamChunk
     from inference_pio.plugin.base import ModelPlugin
     from inference_pio.plugin.facts import TechniqueFact
@@ -234,6 +235,9 @@ class Runtime(Protocol):
     def compute_stats(self) -> dict[str, float]: ...
 
     def disk_stats(self) -> dict[str, float]: ...
+
+    def performance_metrics(self) -> PerformanceMetrics:
+        """The standard's record of everything since the model was loaded."""
 
     def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:
         """What is at work in the loaded model; `facts` are what its plugin states of the standard's techniques."""

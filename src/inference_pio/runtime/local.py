@@ -20,6 +20,7 @@ from inference_pio.engine.media import MediaSide
 from inference_pio.engine.script import Script
 from inference_pio.errors import PluginError, TokenizerError, UsageError
 from inference_pio.loader.prefix_store import PrefixStore
+from inference_pio.metrics import PerformanceMetrics
 from inference_pio.metrics.memory import process_bytes
 from inference_pio.multimodal.prompt import fill_placeholders
 from inference_pio.optimizations.choice import Chosen
@@ -40,6 +41,7 @@ from inference_pio.runtime import stats
 from inference_pio.runtime.allocator import keep_freed_memory, release_memory, return_freed_memory
 from inference_pio.runtime.loading import engine_config, load_model
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
+from inference_pio.runtime.performance import CacheSize, engine_performance, meter_for
 from inference_pio.runtime.plan import MemoryPlan
 from inference_pio.runtime.prefix_tier import open_prefix_tier
 from inference_pio.runtime.prepared import Prepared, prepare_model
@@ -69,6 +71,8 @@ class LocalRuntime:
         self._text: TextSide | None = None
         self._prefixes: PrefixStore | None = None
         self._threads_before: int | None = None
+        self._cache: CacheSize | None = None
+        self._loaded_at = 0.0
 
     # Lifecycle ---------------------------------------------------------------------------------------------------
 
@@ -142,8 +146,14 @@ class LocalRuntime:
             device=ready.device,
             media=MediaSide(self._model, ready.device) if ready.images else None,
             tier=self._prefixes,
+            meter=meter_for(ready.device),
         )
-        self._loop = EngineLoop(core)
+        self._loop, self._loaded_at = EngineLoop(core), perf_counter()
+        self._cache = CacheSize(
+            ready.plan.kv_bytes_per_token * core.config.block_size,
+            ready.plan.state_bytes_per_sequence,
+            core.config.num_blocks,
+        )
         return self._model
 
     def close(self) -> None:
@@ -156,6 +166,13 @@ class LocalRuntime:
         self._loop = self._text = self._model = self._prepared = self._opened = self._threads_before = None
         self._prefixes = None
         release_memory()
+
+    @property
+    def loop(self) -> EngineLoop:
+        """The engine, for who gives it requests one by one."""
+        if self._loop is None:
+            raise PluginError("the model is not loaded: call load_model first")
+        return self._loop
 
     @property
     def prepared(self) -> Prepared:
@@ -279,6 +296,11 @@ class LocalRuntime:
     def disk_stats(self) -> dict[str, float]:
         return stats.disk_stats(self._opened, self._store, self._prefixes, self._model)
 
+    def performance_metrics(self) -> PerformanceMetrics:
+        if self._loop is None or self._cache is None:
+            return PerformanceMetrics.unmeasured()
+        return engine_performance(self._loop.stats(), perf_counter() - self._loaded_at, self._cache)
+
     def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:
         ready = self._ready()
         return families(facts, ready.techniques, self._model if self._model is not None else ready.model)
@@ -314,16 +336,15 @@ class LocalRuntime:
         kept: frozenset[int] = frozenset(),
         script: Script | None = None,
     ) -> Answers:
-        if self._loop is None:
-            raise PluginError("the model is not loaded: call load_model first")
+        loop = self.loop
         if self._text is None and params.stop_strings:
             raise UsageError("stop strings need a tokenizer, and this model was loaded without one")
         started = perf_counter()
         # Whoever wants all answers at once needs no tokens before, unless a stop string may end an answer early.
         whole = changed is not None and not params.stop_strings
         ids = prompt.token_ids
-        stream = self._loop.submit(
-            ids, params, media=prompt.media, changed=changed, whole=whole, script=script
+        stream = loop.submit(
+            ids, params, media=prompt.media, changed=changed, whole=whole, script=script, arrived=started
         )
         tokenizer = self._text.tokenizer if self._text else None
-        return Answers(stream, prompt.text, ids, params, tokenizer, started, kept)
+        return Answers(stream, prompt.text, ids, params, tokenizer, started, kept, self._cache)

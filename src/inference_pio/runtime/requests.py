@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
+from inference_pio.engine.ledger import Usage
 from inference_pio.engine.stream import RequestStream, as_they_come
 from inference_pio.engine.updates import SequenceUpdate
 from inference_pio.errors import InferencePIOError
@@ -18,6 +19,7 @@ from inference_pio.outputs import (
     TokenLogprobs,
 )
 from inference_pio.runtime.explaining import in_words
+from inference_pio.runtime.performance import Answered, CacheSize, request_performance
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.text.stream import TextStream
 from inference_pio.text.tokenizer import Tokenizer
@@ -35,6 +37,7 @@ class Answers:
         tokenizer: Tokenizer | None,
         started: float,
         kept: frozenset[int] = frozenset(),
+        cache: CacheSize | None = None,
     ) -> None:
         self.stream, self._prompt, self._ids = stream, prompt, prompt_token_ids
         self._tokenizer = tokenizer
@@ -52,6 +55,8 @@ class Answers:
         self.errors: list[InferencePIOError] = []
         self._started = started
         self._cached = 0
+        self._usage: Usage | None = None
+        self._cache = cache
         self._explanation: CacheExplanation | None = None
 
     @property
@@ -64,7 +69,7 @@ class Answers:
             for update in self.stream:
                 chunk = self.take(update)
                 if chunk is not None:
-                    yield chunk
+                    yield replace(chunk, metrics=self.metrics()) if self.finished else chunk
         finally:
             self.stream.cancel()
 
@@ -83,13 +88,20 @@ class Answers:
         self.stream.cancel()
 
     def result(self, request_id: str) -> RequestOutput:
+        return RequestOutput(request_id, self._prompt, self._ids, self.outputs, True, self.metrics())
+
+    def metrics(self) -> RequestMetrics:
+        """Figures of the request so far."""
         first = self.stream.first_update_at or self._started
-        last = self.stream.last_update_at or self._started
-        metrics = RequestMetrics(first - self._started, last - self._started, self._cached, self._explanation)
-        return RequestOutput(request_id, self._prompt, self._ids, self.outputs, True, metrics)
+        seconds = (self.stream.last_update_at or self._started) - self._started
+        counts = tuple(len(output.token_ids) for output in self.outputs)
+        answered = Answered(self._started, seconds, counts, len(self._ids), self._cached)
+        performance = request_performance(answered, self._usage, self._cache)
+        return RequestMetrics(first - self._started, seconds, self._cached, self._explanation, performance)
 
     def _chunk(self, update: SequenceUpdate, output: CompletionOutput) -> StreamChunk:
         self._cached = max(self._cached, update.num_cached_tokens)
+        self._usage = self._usage or update.usage
         told = None
         if self._explanation is None and update.cache is not None:
             told = self._explanation = in_words(update.cache, self._tokenizer)

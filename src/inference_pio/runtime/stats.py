@@ -46,6 +46,9 @@ def compute_stats(engine: EngineStats | None) -> dict[str, float]:
     if engine is not None:
         stats |= {
             "steps": engine.steps,
+            "step_seconds": engine.work.step_seconds,
+            "step_tokens": engine.work.step_tokens,
+            "queue_seconds": engine.work.queue_seconds,
             "prompt_tokens": engine.prompt_tokens,
             "generation_tokens": engine.generation_tokens,
             "requests_running": engine.num_running,
