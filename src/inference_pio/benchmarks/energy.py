@@ -38,7 +38,7 @@ def measure(suite: Suite, settings: Settings, meter: Meter | None = None) -> Rep
     """Many sequences at once, and one alone: the same tokens at very different cost."""
     batch, decode = settings.size(suite.batch), settings.size(suite.decode)
     with settings.load(suite, batch, decode) as loaded:
-        meter = meter or measuring_meter(_gpus(loaded.device))
+        meter = meter or measuring_meter(gpus_of(loaded.device))
         note = f"this machine cannot tell: {meter.reason}" if meter.reason else meter.covers
         idle = idle_watts(meter, settings.power.idle_seconds)
         report = Report(
@@ -115,6 +115,6 @@ def energy_of(runs: Sequence[Timed[float]], workload: Workload, idle: float = ma
     )
 
 
-def _gpus(device: torch.device) -> list[int] | None:
+def gpus_of(device: torch.device) -> list[int] | None:
     """The GPU that a model is on; None where it is on none."""
     return [device.index or 0] if device.type == "cuda" else None

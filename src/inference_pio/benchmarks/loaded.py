@@ -10,10 +10,12 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from inference_pio.benchmarks.divergence import Probe
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.errors import GenerationError, PluginError, UsageError
+from inference_pio.optimizations.choice import Chosen
 from inference_pio.outputs import RequestOutput
 from inference_pio.plugin.registry import create_plugin
 from inference_pio.plugin.runtime import RuntimeOptions
@@ -128,6 +130,19 @@ class LoadedModel:
     @property
     def plan(self) -> MemoryPlan:
         return self._runtime.plan
+
+    @property
+    def techniques(self) -> tuple[Chosen, ...]:
+        """How each of the registry stands in it."""
+        return self._runtime.techniques
+
+    @property
+    def options(self) -> RuntimeOptions:
+        return self._runtime.prepared.options
+
+    def follow(self, probes: Sequence[Probe]) -> list[Tensor]:
+        """Logits [tokens, vocab_size] of each probe's answer."""
+        return self._runtime.follow([probe.prompt for probe in probes], [probe.answer for probe in probes])
 
     def run(self, workload: Workload, round_number: int) -> list[RequestOutput]:
         """All prompts of a round; raises `GenerationError` where one of them failed or was cut short."""
