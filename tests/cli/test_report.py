@@ -35,3 +35,10 @@ def test_it_writes_three_files_and_prints_what_they_say(cli: Any, tiny: Path, tm
 )
 def test_wrong_words_are_one_line(cli: Any, tiny: Path, typed: tuple[str, ...], says: str) -> None:
     cli("report", tiny, *typed).complains(2, says)
+
+
+def test_the_matrix(cli: Any) -> None:
+    shown = json.loads(cli("plugins", "--matrix", "--json").out)
+    assert shown["pairs"]["kv_int8 kv_int4"]["outcome"] == "excluded"
+    assert "kv_int8" in cli("plugins", "--matrix").out
+    cli("plugins", "llama", "--matrix").complains(2, "--matrix is of all plugins")

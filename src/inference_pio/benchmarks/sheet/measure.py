@@ -29,14 +29,17 @@ from inference_pio.optimizations.technique import Kind, Technique
 from inference_pio.optimizations.text import usual_text
 from inference_pio.outputs import RequestOutput
 
-_ROUNDS, _LEAST_ROUNDS = 8, 2
-_SECONDS = 18.0  # of rounds for each technique: all of them then end within minutes
+_ROUNDS = 8
+_ENOUGH = 5  # pairs: fewer tell nothing at the usual confidence
+_SECONDS = 12.0  # of rounds for each technique: all of them then end within minutes
+_SLOW_PAIR, _SLOW_ROUNDS = 8.0, 2  # seconds; what takes so long gets less work, and if need be fewer rounds
 _TOKENS = 8  # of an answer at least: between them lies the time per token
 _INSTANT = 1e-9
 
 # What was answered, and the joules that it took by the meter, NaN where there is none.
 _Worked = tuple[list[RequestOutput], float]
 _Runs = dict[str, list[Timed[_Worked]]]
+_EACH = 1_000_000  # numbers of rounds for each technique
 
 
 @dataclass(frozen=True)
@@ -153,9 +156,9 @@ class Measuring:
 
     def _measured(self, technique: Technique, with_it: _Ready, without: _Ready) -> Line:
         assert self._asked is not None, "the text is read first"
-        work = self._work(technique.shows_on)
         meter = measuring_meter(gpus_of(with_it.model.device))
-        runs = self._rounds(work, meter, with_it.model, without.model)
+        both = {ON: with_it.model, OFF: without.model}
+        runs, work = self._rounds(self._work(technique.shows_on), meter, _EACH * (1 + len(self._lines)), both)
         energy, note = _energy(runs, work, meter, self._settings.power)
         now = {one.technique.name: one for one in with_it.model.techniques}[technique.name]
         return Line(
@@ -182,23 +185,38 @@ class Measuring:
             quality=self._asked.quality(technique, with_it.model, without.model),
         )
 
-    def _rounds(self, work: Workload, meter: Meter, with_it: LoadedModel, without: LoadedModel) -> _Runs:
-        """As many as the time allows, in turns."""
+    def _rounds(
+        self, work: Workload, meter: Meter, first: int, both: Mapping[str, LoadedModel]
+    ) -> tuple[_Runs, Workload]:
+        """As many as the time allows, in turns, from prompts that no earlier technique has left in the prefix cache."""
 
         def once(model: LoadedModel) -> Callable[[int], _Worked]:
             def run(turn: int) -> _Worked:
                 start = meter.read() if meter.available else None
-                found = model.run(work, turn)
+                found = model.run(work, first + turn)
                 return found, meter.joules(start, meter.read()) if meter.available else float("nan")
 
             return run
 
-        both = {ON: once(with_it), OFF: once(without)}
+        runs = {name: once(model) for name, model in both.items()}
         began = time.perf_counter()
-        interleave(both, rounds=0, warmup=1)
-        affordable = int(_SECONDS / (time.perf_counter() - began))
-        rounds = self._settings.rounds or max(_LEAST_ROUNDS, min(self._settings.count(_ROUNDS), affordable))
-        return interleave(both, rounds=rounds, warmup=0)
+        interleave(runs, rounds=0, warmup=1)
+        pair = time.perf_counter() - began
+        if pair > _SLOW_PAIR and (smaller := _smaller(work)) != work:
+            return self._rounds(smaller, meter, first, both)
+        usual = max(_ENOUGH, int(_SECONDS / pair)) if pair < _SLOW_PAIR else _SLOW_ROUNDS
+        rounds = self._settings.rounds or min(self._settings.count(_ROUNDS), usual)
+        return interleave(runs, rounds=rounds, warmup=0), work
+
+
+def _smaller(work: Workload) -> Workload:
+    """A quarter of the prompts, each a quarter as long, but no less than 16 tokens."""
+    return replace(
+        work,
+        prompt_len=max(min(16, work.prompt_len), work.prompt_len // 4),
+        shared_len=work.shared_len // 4,
+        concurrency=max(1, work.concurrency // 4),
+    )
 
 
 def _unmeasured(technique: Technique, status: Literal["dormant", "not applicable"], reason: str) -> Line:

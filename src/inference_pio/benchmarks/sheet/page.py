@@ -41,6 +41,7 @@ code { background: var(--card); padding: .1rem .3rem; border-radius: 3px; overfl
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
 @media print { @page { size: A4 landscape; margin: 12mm; } body { padding: 0; font-size: 11px; max-width: none; }
+  .plots { display: block; } figure { display: inline-block; width: 32%; vertical-align: top; margin: 0 .5% .5rem 0; }
   .scroll { overflow: visible; } table { font-size: 8.5px; } tr { break-inside: avoid; } }
 """
 

@@ -139,7 +139,7 @@ def _log_axis(
     ticks: list[float] = [1]
     for step in sorted(steps, key=lambda value: abs(math.log(value)), reverse=True):
         x = scale(step)
-        if left <= x <= right and all(abs(x - scale(other)) > 44 for other in ticks):
+        if left + 14 <= x <= right - 14 and all(abs(x - scale(other)) > 60 for other in ticks):
             ticks.append(step)
     return scale, sorted(ticks)
 
