@@ -25,6 +25,7 @@ _SAMPLE = (
     ("kv_int8", "tensor_paging"),
     ("merged_projections", "tensor_paging"),
     ("tensor_paging", "tensor_parallelism"),
+    ("bounded_mlp", "weights_calibrated"),  # the calibration text is not cut
     ("bounded_scores", "kv_int8"),
     ("multi_query_attention", "grouped_query_attention"),
     ("cudnn_benchmark", "kv_int8"),
