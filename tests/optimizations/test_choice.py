@@ -11,6 +11,7 @@ from torch import nn
 
 from inference_pio import BaseModelConfig
 from inference_pio.errors import ConfigError, UsageError
+from inference_pio.optimizations import combinations
 from inference_pio.optimizations.choice import check_names, choose
 from inference_pio.optimizations.quality import LEVELS, Grant, no_receipt
 from inference_pio.optimizations.technique import Situation, Standing, Technique, active, dormant
@@ -54,6 +55,7 @@ def _statuses(
         ),
         more.pop("facts", ()),
         techniques={technique.name: technique for technique in techniques},
+        tested=more.pop("tested", lambda *_: True),
         **more,
     )
     return {one.technique.name: (one.standing.status, one.standing.reason) for one in chosen}
@@ -107,6 +109,39 @@ def test_conflicts_are_settled_by_words_then_by_order() -> None:
     assert (asked["first"][0], asked["second"][0]) == ("dormant", "active")
     with pytest.raises(ConfigError, match="exclude each other; ask for one"):
         _statuses(first, second, options={"enable": ("first", "second")})
+
+
+def test_what_was_not_tested_together_is_not_at_work_together() -> None:
+    first, second, third = _Made("first"), _Made("second"), _Made("third")
+    known = {frozenset(("first", "third"))}
+
+    def tested(*names: str) -> bool:
+        return frozenset(names) in known
+
+    def stands(**options: Any) -> dict[str, str]:
+        found = _statuses(first, second, third, options=options, tested=tested)
+        return {name: status for name, (status, _) in found.items()}
+
+    assert stands() == {"first": "active", "second": "dormant", "third": "active"}
+    assert stands(enable=("second",)) == {"first": "dormant", "second": "active", "third": "dormant"}
+    assert set(stands(allow_untested=True).values()) == {"active"}
+    assert set(stands(enable=("first", "second"), allow_untested=True).values()) == {"active"}
+    with pytest.raises(ConfigError, match="enable second: second and first have not been tested together"):
+        stands(enable=("first", "second"))
+    reason = _statuses(first, second, tested=tested)["second"][1]
+    assert reason == "first is at work, and they have not been tested together (allow_untested)"
+
+
+def test_techniques_that_nobody_knows_are_untested() -> None:
+    with pytest.raises(
+        ConfigError, match="kv_int8 and theirs have not been tested together|theirs and kv_int8"
+    ):
+        _statuses(
+            _Made("theirs"),
+            _Made("kv_int8"),
+            options={"enable": ("theirs", "kv_int8")},
+            tested=combinations.tested,
+        )
 
 
 def test_what_is_needed_must_be_at_work() -> None:

@@ -92,14 +92,14 @@ def calibrate(
         UsageError: the text is too short.
         InferencePIOError: the model cannot be run here.
     """
-    token_ids, identity, name, longest, layers = _read(model, text, plugin)
+    token_ids, identity, name, longest, layers = read_subject(model, text, plugin)
     probes = probes_of(token_ids, longest)
     weights = {"torch_dtype": dtype, "quantize": quantize}
 
     def run(model: str, variant: Variant, probes: Sequence[Probe]) -> Followed:
         return follow(model, replace(variant, options={**weights, **variant.options}), probes, plugin)
 
-    reference, said = _reference(model, probes, run, tell)
+    reference, said = reference_logits(model, probes, run, tell)
     work = Calibration(model, probes, reference, tell, run)
     base, _ = work.measure(Variant(), "as it is, nothing approximate")
     found = _each_alone(work)
@@ -123,7 +123,7 @@ def calibrate(
     )
 
 
-def _read(model: str, text: str, plugin: str | None) -> tuple[list[int], str, str, int, int]:
+def read_subject(model: str, text: str, plugin: str | None) -> tuple[list[int], str, str, int, int]:
     """Token ids of the text; the checkpoint's identity, name, positions and layers."""
     opened = open_for_tokens(model)
     try:
@@ -139,7 +139,7 @@ def _read(model: str, text: str, plugin: str | None) -> tuple[list[int], str, st
         opened.checkpoint.close()
 
 
-def _reference(
+def reference_logits(
     model: str, probes: Sequence[Probe], run: Callable[[str, Variant, Sequence[Probe]], Followed], tell: Tell
 ) -> tuple[list[Tensor], str]:
     """Logits in float32; of a model that is too large for that, those it has with its weights as they are."""

@@ -81,7 +81,7 @@ def _registered(suite: Suite, settings: Settings, technique: Registered, report:
                 for on in (True, False)
             )
         except (ConfigError, ResourceError) as error:
-            report.add(technique.name, "×", math.nan, f"cannot be used here: {_reason(error)}")
+            report.add(technique.name, "×", math.nan, f"cannot be used here: {reason_of(error)}")
             return
         report.model = without_it.name
         runs = take_turns(
@@ -135,7 +135,7 @@ def take_turns(
 def compare(report: Report, name: str, workload: Workload, runs: dict[str, Runs], more: str = "") -> None:
     """One row: the ratio of each pair's times, the verdict, and how many answers are equal."""
     outcome = effect(*([run.seconds for run in runs[key]] for key in (ON, OFF)))
-    same = _equal_answers(runs[ON], runs[OFF])
+    same = equal_answers(runs[ON], runs[OFF])
     note = f"{outcome.verdict}; {workload}; equal answers {same:.0%}{more}"
     report.add(name, "×", outcome.ratio, note)
     report.work[name] = str(workload)
@@ -148,12 +148,12 @@ def memory_note(before: LoadedModel, after: LoadedModel) -> str:
     return f"; planned memory {planned[0]:,.1f} → {planned[1]:,.1f} MB" if planned[0] != planned[1] else ""
 
 
-def _reason(error: ConfigError | ResourceError) -> str:
+def reason_of(error: ConfigError | ResourceError) -> str:
     """Without the words that name the option, which nobody typed."""
     return str(error).partition("cannot be used here: ")[2] or str(error)
 
 
-def _equal_answers(first: Sequence[Timed[list[RequestOutput]]], second: Runs) -> float:
+def equal_answers(first: Sequence[Timed[list[RequestOutput]]], second: Runs) -> float:
     """Share of requests whose greedy tokens are the same both ways; rounding alone can part two answers."""
     pairs = [
         one.outputs[0].token_ids == other.outputs[0].token_ids

@@ -11,13 +11,15 @@ from types import TracebackType
 from typing import Any, Self
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from inference_pio.benchmarks.divergence import Probe
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.engine.stream import RequestStream
 from inference_pio.engine.updates import EngineStats
 from inference_pio.errors import GenerationError, PluginError, UsageError
 from inference_pio.metrics import PerformanceMetrics
+from inference_pio.optimizations.choice import Chosen
 from inference_pio.outputs import RequestOutput
 from inference_pio.plugin.registry import create_plugin
 from inference_pio.plugin.runtime import RuntimeOptions
@@ -140,6 +142,19 @@ class LoadedModel:
     def performance(self) -> PerformanceMetrics:
         """Of everything since it was loaded, what warmed it up included."""
         return self.plugin.get_performance_metrics()
+
+    @property
+    def techniques(self) -> tuple[Chosen, ...]:
+        """How each of the registry stands in it."""
+        return self._runtime.techniques
+
+    @property
+    def options(self) -> RuntimeOptions:
+        return self._runtime.prepared.options
+
+    def follow(self, probes: Sequence[Probe]) -> list[Tensor]:
+        """Logits [tokens, vocab_size] of each probe's answer."""
+        return self._runtime.follow([probe.prompt for probe in probes], [probe.answer for probe in probes])
 
     def run(self, workload: Workload, round_number: int) -> list[RequestOutput]:
         """All prompts of a round; raises `GenerationError` where one of them failed or was cut short."""

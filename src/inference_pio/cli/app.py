@@ -21,6 +21,7 @@ from inference_pio.cli import (
     plugins,
     probe,
     quantize,
+    report,
     run,
     tune,
     verify,
@@ -45,6 +46,7 @@ app.command("tune")(flat(tune.tune))
 app.command("plan")(flat(plan.plan))
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(bench.app, name="bench")
+app.command("report")(flat(report.report))
 app.command("quantize")(quantize.quantize)
 app.command("verify")(verify.verify)
 app.command("new-model")(new_model.new_model)

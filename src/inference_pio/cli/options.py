@@ -240,6 +240,13 @@ class EngineOptions:
         list[str] | None,
         _engine("A technique to do without; may be given again.", "--disable", value="NAME"),
     ] = None
+    allow_untested: Annotated[
+        bool,
+        _engine(
+            "Let techniques act together that nobody has tested together (see plugins --matrix).",
+            "--allow-untested",
+        ),
+    ] = RuntimeOptions.allow_untested
     no_mtp: Annotated[
         bool,
         _engine("Do not load a checkpoint's own layer for guesses (multi-token prediction).", "--no-mtp"),

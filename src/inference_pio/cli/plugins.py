@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from inference_pio.bridge import MANIFEST as BRIDGE
@@ -12,7 +13,7 @@ from inference_pio.bridge.offer import INSTALL, installed
 from inference_pio.cli.options import AsJson
 from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_facts, print_json, print_table
-from inference_pio.errors import PluginError
+from inference_pio.errors import PluginError, UsageError
 from inference_pio.plugin.facts import ChatFormat
 from inference_pio.plugin.registry import Registered, default_registry
 
@@ -21,9 +22,15 @@ def plugins(
     name: Annotated[
         str | None, typer.Argument(metavar="NAME", help="One plugin, with its techniques.")
     ] = None,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Which techniques have been tested together.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """List the plugins, or show one with its techniques."""
+    if matrix:
+        _matrix(name, as_json)
+        return
     if name is not None:
         _one(name, as_json)
         return
@@ -49,6 +56,28 @@ def plugins(
     for plugin_name, reason in broken.items():
         print(f"{plugin_name} does not load: {reason}")
     print(f"\nother architectures: {bridge_line()}")
+
+
+def _matrix(name: str | None, as_json: bool) -> None:
+    """Every pair of techniques, whatever the plugin."""
+    if name is not None:
+        raise UsageError(f"--matrix is of all plugins: leave {name} out")
+    with importing():
+        from inference_pio.benchmarks.technique_page import MEANINGS, sign
+        from inference_pio.optimizations.combinations import known
+    found = known()
+    if as_json:
+        print_json(msgspec.to_builtins(found))
+        return
+    numbers = [str(number) for number in range(1, len(found.techniques) + 1)]
+    rows = [
+        (f"{number} {one}", *(sign(found, one, other) for other in found.techniques))
+        for number, one in zip(numbers, found.techniques, strict=True)
+    ]
+    print_table(["", *numbers], rows)
+    print(f"\ntested on {found.date}, release {found.release}")
+    for mark, meaning in MEANINGS.items():
+        print(f"{mark} {meaning}")
 
 
 def registered_plugins() -> tuple[list[Registered], dict[str, str]]:

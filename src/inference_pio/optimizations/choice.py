@@ -11,6 +11,7 @@ from torch import nn
 
 from inference_pio.config import BaseModelConfig
 from inference_pio.errors import ConfigError, UsageError
+from inference_pio.optimizations.combinations import Tested, tested
 from inference_pio.optimizations.quality import Grants, no_receipt
 from inference_pio.optimizations.registry import TECHNIQUES
 from inference_pio.optimizations.technique import (
@@ -77,19 +78,22 @@ def choose(
     facts: Iterable[TechniqueFact],
     grants: Grants = no_receipt,
     techniques: Mapping[str, Technique] = TECHNIQUES,
+    tested: Tested = tested,
 ) -> tuple[Chosen, ...]:
     """How every technique stands, in the order in which the active ones are to be applied.
 
     Args:
         facts: what the plugin says of the standard's families.
         grants: what the checkpoint's receipt allows of approximate techniques.
+        tested: which two have been tested together; the others are not at work together unless the caller allows it.
 
     Raises:
-        ConfigError: the caller asks for what cannot be had here, or for two that exclude each other.
+        ConfigError: the caller asks for what cannot be had here, for two that exclude each other, or for two that
+            nobody has tested together.
     """
     excluded = {fact.name: fact.reason for fact in facts if fact.status == "not applicable"}
     standings = [_of(technique, at, excluded, grants) for technique in techniques.values()]
-    return tuple(_settle(standings))
+    return tuple(_settle(standings, (lambda *_: True) if at.options.allow_untested else tested))
 
 
 def apply_all(chosen: Sequence[Chosen], model: nn.Module, config: BaseModelConfig, stage: str) -> nn.Module:
@@ -126,23 +130,38 @@ def _of(technique: Technique, at: Situation, excluded: Mapping[str, str], grants
     return Chosen(technique, active(f"{standing.reason}; {grant.reason}"), grant.exempt)
 
 
-def _settle(standings: Sequence[Chosen]) -> list[Chosen]:
-    """Needs and conflicts among the active ones: what was asked for stays, then what comes first."""
+def _without(one: Chosen, rivals: Sequence[str], strange: Sequence[str]) -> Chosen:
+    """Not at work beside those that exclude it, or with which it was not tested; refused where it was asked for."""
+    name = one.technique.name
+    if rivals and one.asked:
+        raise ConfigError(f"{one.asked}: {name} and {rivals[0]} exclude each other; ask for one of them")
+    if rivals:
+        return replace(one, standing=dormant(f"{rivals[0]} is at work, and they exclude each other"))
+    if one.asked:
+        raise ConfigError(
+            f"{one.asked}: {name} and {strange[0]} have not been tested together; ask for one of them, or for "
+            f"both with allow_untested (--allow-untested)"
+        )
+    return replace(
+        one,
+        standing=dormant(f"{strange[0]} is at work, and they have not been tested together (allow_untested)"),
+    )
+
+
+def _settle(standings: Sequence[Chosen], tested: Tested) -> list[Chosen]:
+    """Needs, conflicts and untested pairs among the active ones: what was asked for stays, then what comes first."""
     settled: dict[str, Chosen] = {}
     for one in sorted(standings, key=lambda each: not each.asked):
         name, technique = one.technique.name, one.technique
-        at_work = [other for other in settled.values() if other.active]
         rivals = [
             other.technique.name
-            for other in at_work
-            if other.technique.name in technique.conflicts or name in other.technique.conflicts
+            for other in settled.values()
+            if other.active
+            and (other.technique.name in technique.conflicts or name in other.technique.conflicts)
         ]
-        if one.active and rivals:
-            if one.asked:
-                raise ConfigError(
-                    f"{one.asked}: {name} and {rivals[0]} exclude each other; ask for one of them"
-                )
-            one = replace(one, standing=dormant(f"{rivals[0]} is at work, and they exclude each other"))
+        strange = [other for other, each in settled.items() if each.active and not tested(name, other)]
+        if one.active and (rivals or strange):
+            one = _without(one, rivals, strange)
         settled[name] = one
     missing = {
         name: [need for need in one.technique.needs if not settled[need].active]

@@ -105,6 +105,7 @@ class RuntimeOptions:
     attention_budget        keys that a query reads where only some are read (sparse_decode, sparse_prefill and
                             sink_window), the first 32 and the last ones among them
     enable, disable         techniques by name: at work whatever a receipt says, or not at work
+    allow_untested          techniques may be at work together that nobody has tested together
     tensor_parallel_size    where use_tensor_parallelism is on: ranks, threads of this process, that share the weights
     keep_vocabulary         so many of the first tokens, and the last thousand, have logits of their own; None: all
     skip_tokenizer_init     token ids in, token ids out
@@ -131,6 +132,7 @@ class RuntimeOptions:
     attention_budget: int = 1024
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
+    allow_untested: bool = False
     tensor_parallel_size: int = 1
     keep_vocabulary: int | None = None
     skip_tokenizer_init: bool = False
@@ -148,8 +150,9 @@ class RuntimeOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
-        if not isinstance(self.mtp, bool):
-            raise UsageError(f"mtp must be True or False, got {self.mtp!r}")
+        for name in ("mtp", "allow_untested"):
+            if not isinstance(getattr(self, name), bool):
+                raise UsageError(f"{name} must be True or False, got {getattr(self, name)!r}")
         for name in ("kv_cache_memory_gb", "resident_weights_gb"):
             gigabytes = getattr(self, name)
             if gigabytes is not None and not 0 < gigabytes < math.inf:

@@ -36,6 +36,7 @@ _NO_MATTER = frozenset(
         "quality",
         "enable",
         "disable",
+        "allow_untested",
         "skip_tokenizer_init",
         "accept_licence",
         "download",

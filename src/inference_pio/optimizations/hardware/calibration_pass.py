@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
 from inference_pio.cache.specs import state_specs
 from inference_pio.errors import NonFiniteLogits
-from inference_pio.layers import Linear, VocabParallelHead
+from inference_pio.layers import GatedMLP, Linear, VocabParallelHead
 from inference_pio.layers.watching import watched_linears
 from inference_pio.ops.gptq import Compensation, add_moments
 from inference_pio.plugin.batch import ForwardBatch
@@ -56,11 +57,25 @@ def visit_linears(
     count, length = windows.shape
     specs = serving_of(model).cache_specs
     caches = [spec.allocate(count * -(-length // _BLOCK), _BLOCK, count, windows.device) for spec in specs]
-    with watched_linears(model, see):
+    with _whole_steps(model), watched_linears(model, see):
         try:
             model(_step(windows, keeps_state=bool(state_specs(specs))), caches)
         except _Done:
             return
+
+
+@contextmanager
+def _whole_steps(model: nn.Module) -> Iterator[None]:
+    """Feed-forward blocks that take a step in pieces (bounded_mlp) take it whole: the first piece is not all inputs."""
+    blocks = [module for module in model.modules() if isinstance(module, GatedMLP)]
+    kept = [block.rows for block in blocks]
+    for block in blocks:
+        block.rows = None
+    try:
+        yield
+    finally:
+        for block, rows in zip(blocks, kept, strict=True):
+            block.rows = rows
 
 
 def _compensation(name: str, x_TI: Tensor) -> Compensation:

@@ -33,6 +33,9 @@ class TensorParallelism(Technique):
         "tensor_parallel_size": 2,
         "torch_dtype": "float32",
     }
+    off: ClassVar[Mapping[str, Any]] = {
+        "torch_dtype": "float32"
+    }  # what it is compared with has weights of its kind
     shows_on = "decode"
 
     def standing(self, at: Situation) -> Standing:

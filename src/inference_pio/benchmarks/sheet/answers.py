@@ -1,0 +1,107 @@
+"""What a loaded model answers to a calibration text, held against reference logits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal
+
+from torch import Tensor
+
+from inference_pio.benchmarks.calibration import reference_logits
+from inference_pio.benchmarks.divergence import Probe, divergence, probes_of
+from inference_pio.benchmarks.loaded import LoadedModel
+from inference_pio.benchmarks.sheet.record import Quality
+from inference_pio.benchmarks.variant import Followed, Variant, follow
+from inference_pio.optimizations.technique import Technique
+
+_FEW, _FEW_TOKENS = 4, 16
+_SHORT = 8
+_SLOW = 4.0  # seconds for few tokens: then there are no more
+Size = Literal["few", "short", "long"]
+
+
+@dataclass
+class Asked:
+    """Text in three sizes, and the reference's logits on each.
+
+    few    a handful of tokens behind short prompts: what even the slowest technique can answer
+    short  more of the same
+    long   those, and a long prompt, where the model has room for one: what acts on long texts shows there
+    """
+
+    probes: dict[Size, list[Probe]]
+    reference: dict[Size, list[Tensor]]
+    said: str
+    _kept: dict[tuple[int, Size], list[Tensor]] = field(default_factory=dict)
+
+    @classmethod
+    def of(
+        cls,
+        model: str,
+        plugin: str,
+        token_ids: Sequence[int],
+        max_model_len: int,
+        tell: Callable[[str], None],
+        *,
+        quick: bool,
+    ) -> Asked:
+        """Ask the reference.
+
+        Raises:
+            UsageError: the text is too short.
+        """
+        every = probes_of(token_ids, max_model_len)
+        short = [probe for probe in every if len(probe.prompt) == len(every[0].prompt)][:_SHORT]
+        few = [Probe(probe.prompt, probe.answer[:_FEW_TOKENS]) for probe in short[:_FEW]]
+        probes: dict[Size, list[Probe]] = {"few": few}
+        if not quick:
+            long = [probe for probe in every if len(probe.prompt) > len(short[0].prompt)]
+            probes |= {"short": short, "long": [*short, *long]}
+
+        def run(model: str, variant: Variant, probes: Sequence[Probe]) -> Followed:
+            return follow(model, variant, probes, plugin)
+
+        largest = probes.get("long", few)
+        logits, said = reference_logits(model, largest, run, tell)
+        reference = {
+            size: [rows[: len(probe.answer)] for rows, probe in zip(logits, asked, strict=False)]
+            for size, asked in probes.items()
+        }
+        return cls(probes, reference, said)
+
+    @property
+    def longest(self) -> int:
+        return max(len(one.prompt) + len(one.answer) for asked in self.probes.values() for one in asked)
+
+    def quality(self, technique: Technique, with_it: LoadedModel, without: LoadedModel) -> Quality:
+        """Of as many tokens as the technique's kind and its pace allow."""
+        began = time.perf_counter()
+        size: Size = "few"
+        found = with_it.follow(self.probes[size])
+        if "long" in self.probes and time.perf_counter() - began < _SLOW:
+            size = "short" if technique.exact else "long"
+            found = with_it.follow(self.probes[size])
+        before = self._of(without, size)
+        probes, reference = self.probes[size], self.reference[size]
+        now, then = divergence(reference, found, probes), divergence(reference, before, probes)
+        return Quality(
+            now.tokens,
+            now.kl,
+            now.kl_error,
+            now.top1,
+            now.perplexity,
+            then.kl,
+            then.top1,
+            then.perplexity,
+            divergence(before, found, probes).kl,
+        )
+
+    def keep(self, model: LoadedModel) -> None:
+        """Remember what this one answers: it is compared with many."""
+        for size in self.probes:
+            self._kept[id(model), size] = model.follow(self.probes[size])
+
+    def _of(self, model: LoadedModel, size: Size) -> list[Tensor]:
+        return self._kept.get((id(model), size)) or model.follow(self.probes[size])

@@ -1,0 +1,99 @@
+"""Figures of a sheet as a reader sees them."""
+
+from __future__ import annotations
+
+from inference_pio.benchmarks.report import number
+from inference_pio.benchmarks.sheet.record import Compared, Line, Sheet, Spread
+
+HEADER = (
+    "technique",
+    "first token, ms",
+    "time per token, ms",
+    "tokens/s",
+    "planned memory, MB",
+    "resident, MB",
+    "energy, J/token",
+    "KL, nats",
+    "top-1",
+    "perplexity",
+    "equal answers",
+)
+MISSING = "–"
+
+
+def change(found: Compared | None) -> str:
+    """Without → with, and what that is worth."""
+    if found is None:
+        return MISSING
+    return f"{number(found.without.median)} → {number(found.with_it.median)} ({worth(found)})"
+
+
+def worth(found: Compared) -> str:
+    """The ratio with its interval where something can be told, and that it cannot where not."""
+    if found.verdict == "cannot tell":
+        return "cannot tell"
+    return f"{times(found.ratio.median)} {found.verdict}"
+
+
+def interval(ratio: Spread) -> str:
+    return f"{ratio.median:.2f}× ({ratio.low:.2f}–{ratio.high:.2f})"
+
+
+def times(ratio: float) -> str:
+    """How far from equal, always above 1: 0.5 times as good is 2 times worse."""
+    return f"{max(ratio, 1 / ratio):.2f}×"
+
+
+def cells(line: Line) -> tuple[str, ...]:
+    """One row under `HEADER`."""
+    quality = line.quality
+    answers = (
+        (
+            f"{quality.kl_without:.2g} → {quality.kl:.2g}",
+            f"{quality.top1_without:.3f} → {quality.top1:.3f}",
+            f"{quality.perplexity_without:.3f} → {quality.perplexity:.3f}",
+        )
+        if quality
+        else (MISSING,) * 3
+    )
+    return (
+        line.name if line.exact else f"{line.name} (approximate)",
+        change(line.first_token),
+        change(line.per_token),
+        change(line.throughput),
+        _megabytes(line.planned_bytes),
+        _megabytes(line.resident_bytes),
+        change(line.energy),
+        *answers,
+        MISSING if line.equal_answers is None else f"{line.equal_answers:.0%}",
+    )
+
+
+def _megabytes(pair: tuple[int, int] | None) -> str:
+    if pair is None:
+        return MISSING
+    return f"{pair[1] / 1e6:,.0f} → {pair[0] / 1e6:,.0f}"
+
+
+def idle(sheet: Sheet) -> list[tuple[str, str, str]]:
+    """(technique, status, why) of those that did not act."""
+    return [(line.name, line.status, line.reason) for line in sheet.lines if line.status != "measured"]
+
+
+def measured(sheet: Sheet) -> list[Line]:
+    return [line for line in sheet.lines if line.status == "measured"]
+
+
+def energy_notes(sheet: Sheet) -> list[str]:
+    return list(dict.fromkeys(line.energy_note for line in measured(sheet) if line.energy_note))
+
+
+def remarks(sheet: Sheet) -> list[str]:
+    """What a reader must know of the figures, a sentence each."""
+    said = [f"Energy: {note}." for note in energy_notes(sheet)]
+    said += [f"{note[:1].upper()}{note[1:]}." for note in sheet.notes]
+    if sheet.reference:
+        said.append(f"Reference logits: {sheet.reference}.")
+    if sheet.left:
+        said.append(f"Interrupted: {', '.join(sheet.left)} were not measured.")
+    return said
