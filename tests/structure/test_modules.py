@@ -23,6 +23,7 @@ REPOSITORY = Path(__file__).parents[2]
 ENTRY_POINTS = {
     "inference_pio",
     "inference_pio.benchmarks.alone",  # a process of its own
+    "inference_pio.benchmarks.combinations",  # of the command that makes the matrix
     "inference_pio.benchmarks.lm_eval_adapter",  # the evaluation harness's
     "inference_pio.cli.main",
     "inference_pio.config.deferred",

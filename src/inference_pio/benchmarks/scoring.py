@@ -16,7 +16,6 @@ from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.serving import serving_of
 
 _CHUNK = 256
-_BLOCK = 32
 
 
 @dataclass(frozen=True)
@@ -55,8 +54,9 @@ class Scorer:
     def __init__(self, loaded: LoadedModel, longest: int, specs: Sequence[CacheSpec] | None = None) -> None:
         self._model, self._device = loaded.model, loaded.device
         specs = specs or serving_of(loaded.model).cache_specs
-        self._longest, self._blocks = longest, -(-longest // _BLOCK)
-        self._caches = [spec.allocate(self._blocks, _BLOCK, 1, loaded.device) for spec in specs]
+        block = serving_of(loaded.model).block_size
+        self._longest, self._blocks = longest, -(-longest // block)
+        self._caches = [spec.allocate(self._blocks, block, 1, loaded.device) for spec in specs]
         keeps_state = any(spec.bytes_per_sequence() for spec in specs)
         self._slot = torch.zeros(1, dtype=torch.int64, device=loaded.device) if keeps_state else None
         self._before: list[int] = []

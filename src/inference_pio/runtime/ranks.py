@@ -13,7 +13,7 @@ from inference_pio.optimizations.choice import Chosen, apply_all
 from inference_pio.optimizations.technique import Situation
 from inference_pio.parallel import RankedModel, Shard, SimulatedGroup
 from inference_pio.plugin.base import ModelPlugin
-from inference_pio.plugin.serving import Serving, give_serving, serving_of
+from inference_pio.plugin.serving import give_serving, serving_of
 
 
 def divided(
@@ -29,7 +29,8 @@ def divided(
         shard = Shard(number, serving.ranks, group)
         with torch.device("meta"):
             rank = plugin.build_model(at.config, shard)
-        give_serving(rank, Serving(plugin.cache_specs(at.config, kv_dtype, shard)))
+        specs = plugin.cache_specs(at.config, kv_dtype, shard)
+        give_serving(rank, replace(serving, cache_specs=specs, exempt={}))
         ranks.append(apply_all(techniques, rank, at.config, "plan"))
     each_layers = zip(*(serving_of(rank).cache_specs for rank in ranks), strict=True)
     model = RankedModel(ranks, group)

@@ -232,13 +232,9 @@ def _unmeasured(technique: Technique, status: Literal["dormant", "not applicable
 
 def _is_so(model: LoadedModel, technique: Technique, on: bool) -> bool:
     """Whether a model has the options under which a technique acts, or does not."""
-    config = model.plugin.config
-    named = {
-        name: value for name, value in (technique.on if on else technique.off).items() if name != "enable"
-    }
-    return all(
-        getattr(model.options, name, getattr(config, name, None)) == value for name, value in named.items()
-    )
+    named = technique.on if on else technique.off
+    values = {**vars(model.plugin.config), **vars(model.options)}
+    return all(values[name] == value for name, value in named.items() if name != "enable")
 
 
 def _answers(run: Timed[_Worked]) -> Timed[list[RequestOutput]]:

@@ -16,8 +16,6 @@ from inference_pio.ops.gptq import Compensation, add_moments
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.serving import serving_of
 
-_BLOCK = 32
-
 
 class _Done(Exception):
     """Nothing is left to be seen: what the model would compute from here on is of no use."""
@@ -55,11 +53,11 @@ def visit_linears(
     if not left:
         return
     count, length = windows.shape
-    specs = serving_of(model).cache_specs
-    caches = [spec.allocate(count * -(-length // _BLOCK), _BLOCK, count, windows.device) for spec in specs]
+    specs, block = serving_of(model).cache_specs, serving_of(model).block_size
+    caches = [spec.allocate(count * -(-length // block), block, count, windows.device) for spec in specs]
     with _whole_steps(model), watched_linears(model, see):
         try:
-            model(_step(windows, keeps_state=bool(state_specs(specs))), caches)
+            model(_step(windows, block, keeps_state=bool(state_specs(specs))), caches)
         except _Done:
             return
 
@@ -86,10 +84,10 @@ def _compensation(name: str, x_TI: Tensor) -> Compensation:
     return Compensation.of(moments.div_(len(x_TI)))
 
 
-def _step(windows: Tensor, *, keeps_state: bool) -> ForwardBatch:
+def _step(windows: Tensor, block: int, *, keeps_state: bool) -> ForwardBatch:
     count, length = windows.shape
     device = windows.device
-    blocks = -(-length // _BLOCK)
+    blocks = -(-length // block)
     numbers = torch.arange(count, device=device)
     positions = torch.arange(length, device=device)
     return ForwardBatch(
@@ -98,7 +96,7 @@ def _step(windows: Tensor, *, keeps_state: bool) -> ForwardBatch:
         query_start=torch.arange(count + 1, dtype=torch.int32, device=device) * length,
         seq_lens=torch.full((count,), length, dtype=torch.int32, device=device),
         block_tables=torch.arange(count * blocks, dtype=torch.int32, device=device).view(count, blocks),
-        slot_mapping=(numbers[:, None] * blocks * _BLOCK + positions).flatten(),
+        slot_mapping=(numbers[:, None] * blocks * block + positions).flatten(),
         state_slots=numbers if keeps_state else None,
         last_token=torch.arange(count * length, device=device),
         max_query_len=length,

@@ -23,7 +23,8 @@ class Recomputation(Technique):
     family = "KV-cache recomputation"
     category = "memory"
     exact = True
-    conflicts = ("prefix_caching",)
+    # All that is computed again is a prompt: what is left out of prompts would be left out of answers too.
+    conflicts = ("prefix_caching", "sparse_prefill")
     on: ClassVar[Mapping[str, Any]] = {"use_cache": False, "use_prefix_caching": False}
     shows_on = "memory"
 
