@@ -32,6 +32,7 @@ NAMES = [
     "sigmoid_gate",
     "silu_and_mul",
     "small_linear",
+    "sparse_attention",
     "store_latents",
     "take_columns",
     "top_experts",

@@ -11,6 +11,7 @@ import torch
 
 from inference_pio.benchmarks import accuracy
 from inference_pio.benchmarks.loaded import LoadedModel
+from inference_pio.benchmarks.scoring import Scorer
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.cache.specs import with_kv_dtype
 from inference_pio.optimizations.quality import LEVELS
@@ -56,13 +57,13 @@ def test_answers_move_as_little_as_quality_levels_allow(smollm2_path: Path) -> N
         text=True,
     ) as model:
         specs = serving_of(model.model).cache_specs
-        tokens = torch.tensor(model.plugin.tokenize(CORIOLANUS.read_text(encoding="utf-8"))[:512])
-        exact = [logits.log_softmax(-1) for _, logits in accuracy.each_chunk(model, tokens, specs)]
+        ids = model.plugin.tokenize(CORIOLANUS.read_text(encoding="utf-8"))[:512]
+        exact = [logits.log_softmax(-1) for logits in Scorer(model, len(ids)).logits(ids)]
         for kept in (torch.int8, torch.uint8):
             whole = with_kv_dtype(specs, lambda _, kept=kept: kept)
             parts = [
                 (log_p.exp() * (log_p - logits.log_softmax(-1))).sum(-1)
-                for log_p, (_, logits) in zip(exact, accuracy.each_chunk(model, tokens, whole), strict=True)
+                for log_p, logits in zip(exact, Scorer(model, len(ids), whole).logits(ids), strict=True)
             ]
             kl[kept] = torch.cat(parts).mean().item()
     assert 0 < kl[torch.int8] < LEVELS["faithful"].max_kl / 2
