@@ -118,6 +118,12 @@ class Predictor:
         self._kept[slots] = hidden_TD[last]
         self._hidden_TD = None
 
+    def knows(self, sequence: Sequence) -> bool:
+        """Whether the hidden state behind its last computed token is kept. It is not behind what the prefix cache gave:
+        where a sequence goes on after it was preempted, all but its last token may have come from there.
+        """
+        return self._whose[_slot(sequence)] == (sequence, sequence.num_computed_tokens - 1)
+
     @torch.inference_mode()
     def draft(self, counts: dict[Sequence, int], tables: NDArray[np.int32]) -> dict[Sequence, list[int]]:
         """So many tokens behind the last of each sequence, which is the only one that is not computed yet.
@@ -146,7 +152,7 @@ class Predictor:
         slots, unknown = [], []
         for row, sequence in enumerate(sequences):
             slots.append(_slot(sequence))
-            if self._whose[slots[-1]] != (sequence, sequence.num_computed_tokens - 1):
+            if not self.knows(sequence):
                 unknown.append(row)
         known_SD = self._kept[slots]
         if unknown:

@@ -137,9 +137,15 @@ class Speculation:
         return drafter.acceptance.chances(length, self._room_for_answer(sequence)) if length else []
 
     def _predicted(self, decoding: list[Sequence], chances: list[list[float]]) -> set[int]:
-        """Put in the chances of the layer's drafts where they promise more than a match; the places where they do."""
+        """Put in the chances of the layer's drafts where they promise more than a match; the places where they do.
+
+        Where the hidden state behind the last computed token is not known, drafts would be guesses out of nothing.
+        """
+        assert self._predictor is not None, "asked where a layer drafts"
         better = set()
         for which, sequence in enumerate(decoding):
+            if not self._predictor.knows(sequence):
+                continue
             most = min(MOST_DRAFTS, self._room_for_answer(sequence))
             found = self._drafter(sequence).depths.chances(most)
             if sum(found) > sum(chances[which]):
