@@ -18,15 +18,19 @@ from inference_pio.benchmarks.combinations import Base, PairRuns
 from inference_pio.benchmarks.technique_page import renew
 from inference_pio.conformance.subject import Subject
 from inference_pio.optimizations.combinations import Combinations
+from inference_pio.plugin.registry import default_registry
 from inference_pio.progress_bar import Counter
 
+_WINDOWED = "gemma3_text"
 ROOT = Path(__file__).parent.parent
 DATA = ROOT / "src/inference_pio/optimizations/combinations.json"
 PAGE = ROOT / "docs/optimisations.md"
 
 
 def bases(folder: Path) -> list[Base]:
-    """Small llamas: dense, with one key/value head, with rounded weights, and with torch's attention."""
+    """Small llamas: dense, with one key/value head, with rounded weights, and with torch's attention; and, where its
+    plugin is there, a small model whose layers have windows.
+    """
     subject = Subject.of("llama", folder, collected={})
     tiny = {**subject.case.tiny["grouped"], "vocab_size": 4096, "num_hidden_layers": 4}
     tiny |= {"max_position_embeddings": 2048}
@@ -44,6 +48,23 @@ def bases(folder: Path) -> list[Base]:
         Base("one key/value head, gathered decode", one_head, gathered),
         Base("one key/value head, 8 bits", one_head, {"quantize": "int8"}),
         Base("8 bits, gathered decode", dense, {"quantize": "int8", **gathered}),
+        *_windowed(folder),
+    ]
+
+
+def _windowed(folder: Path) -> list[Base]:
+    if _WINDOWED not in default_registry().names():
+        return []
+    subject = Subject.of(_WINDOWED, folder, collected={})
+    tiny = {**subject.case.tiny["five-to-one"], "vocab_size": 4096, "max_position_embeddings": 2048}
+    shapes = {"one": {**tiny, "num_key_value_heads": 1}, "two": {**tiny, "num_key_value_heads": 2}}
+    subject.case = replace(subject.case, tiny={**subject.case.tiny, **shapes})
+    one, two = (subject.checkpoint(name) for name in shapes)
+    return [
+        Base("windows", two),
+        Base("windows, one key/value head", one),
+        Base("windows, 8 bits", two, {"quantize": "int8"}),
+        Base("windows, gathered prefill", two, {"disable": ("flash_attention",)}),
     ]
 
 
