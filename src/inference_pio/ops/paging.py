@@ -114,10 +114,22 @@ class Page:
         return self.place
 
 
-class PagedQuantizedWeight(QuantizedWeight):
-    """A weight in blocks that is fetched whenever its bytes are asked for; what was asked for before may be gone."""
+class OnPage:
+    """Where a weight that may be on the disk lies, known without reading it."""
 
     page: Page
+
+    @property
+    def nbytes(self) -> int:
+        return self.page.place.nbytes
+
+    @property
+    def address(self) -> int:
+        return self.page.place.data_ptr()
+
+
+class PagedQuantizedWeight(OnPage, QuantizedWeight):
+    """A weight in blocks that is fetched whenever its bytes are asked for; what was asked for before may be gone."""
 
     def __init__(self, page: Page, parts: Tensor, in_features: int) -> None:
         self.__dict__.update(vars(QuantizedWeight.of(page.place, parts, in_features)) | {"page": page})
@@ -136,19 +148,9 @@ class PagedQuantizedWeight(QuantizedWeight):
     def data(self) -> Tensor:
         return self.page.present()
 
-    @property
-    def nbytes(self) -> int:
-        return self.page.place.nbytes
 
-    @property
-    def address(self) -> int:
-        return self.page.place.data_ptr()
-
-
-class PagedWeight(PackedWeight):
+class PagedWeight(OnPage, PackedWeight):
     """The same for a plain weight."""
-
-    page: Page
 
     def __init__(self, page: Page, out_features: int, in_features: int) -> None:
         self.__dict__.update(page=page, out_features=out_features, in_features=in_features, blocked=False)
@@ -156,14 +158,6 @@ class PagedWeight(PackedWeight):
     @property
     def tensor(self) -> Tensor:
         return self.page.present()
-
-    @property
-    def nbytes(self) -> int:
-        return self.page.place.nbytes
-
-    @property
-    def address(self) -> int:
-        return self.page.place.data_ptr()
 
 
 def _opened(path: Path) -> int:
