@@ -9,12 +9,15 @@ from pathlib import Path
 import msgspec
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch.nn import functional
 
 from inference_pio import LLM
 from inference_pio.benchmarks import calibration
 from inference_pio.benchmarks.calibration import Calibration, calibrate
 from inference_pio.benchmarks.divergence import Probe, divergence, probes_of, worse
+from inference_pio.benchmarks.fewest import fewest
 from inference_pio.benchmarks.variant import Followed, Variant
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import ModelFileError, UsageError
@@ -97,10 +100,11 @@ def test_layers_that_spoil_it_are_left_out_and_no_others(monkeypatch: pytest.Mon
     """A made-up technique of which layers 1 and 4 of 6 are bad: the search finds these two."""
     probes = [Probe([0], [1] * 40)] * 3
     reference = [torch.zeros(40, 8)] * 3
-    harm = [0.1, 3.0, 0.1, 0.1, 2.0, 0.1]
+    harm, asks = [0.1, 3.0, 0.1, 0.1, 2.0, 0.1], []
 
     def run(_model: str, variant: Variant, asked: Sequence[Probe]) -> Followed:
-        exempt = variant.approximate["made_up"]
+        exempt = variant.approximate.get("made_up", range(6))
+        asks.append(len(exempt))
         total = sum(amount for layer, amount in enumerate(harm) if layer not in exempt)
         logits = torch.zeros(40, 8)
         logits[:, 3] = total
@@ -108,10 +112,42 @@ def test_layers_that_spoil_it_are_left_out_and_no_others(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(calibration, "alone", lambda name, exempt=(): Variant({name: tuple(exempt)}))
     work = Calibration("tiny", probes, reference, lambda _: None, run)
-    found = work.layers_to_leave("made_up", Level("any", 0.012, 0.0), 6)
+    found = work.layers_to_leave("made_up", Level("any", 0.012, 0.0), 6, 0.0)
     assert found is not None
     assert found[1] == (1, 4)
-    assert work.layers_to_leave("made_up", Level("strict", 0.0, 0.0), 6) is None
+    assert asks[:7] == [6, *[5] * 6], "without it, and in each layer alone"
+    assert len(asks) <= 10
+    assert work.layers_to_leave("made_up", Level("strict", 0.0, 0.0), 6, 0.0) is None
+
+
+def test_layers_are_ranked_where_the_technique_does_something() -> None:
+    probes = [Probe([0], [1] * 40)] * 3 + [Probe([0] * 9, [1] * 40)]
+    asked: list[list[Probe]] = []
+
+    def run(_model: str, _variant: Variant, pieces: Sequence[Probe]) -> Followed:
+        asked.append(list(pieces))
+        return Followed([torch.zeros(len(piece.answer), 8) for piece in pieces], frozenset(), {})
+
+    work = Calibration("tiny", probes, [torch.zeros(40, 8)] * 4, lambda _: None, run, {"kv_eviction"})
+    work.most_sensitive("kv_int4", 2)
+    work.most_sensitive("kv_eviction", 2)
+    assert [[len(piece.prompt) for piece in pieces] for pieces in asked] == [[1, 1]] * 3 + [[9]] * 3
+    assert {len(piece.answer) for pieces in asked for piece in pieces} == {32}
+
+
+@given(st.integers(1, 40), st.integers(-3, 60), st.integers(0, 45))
+def test_the_fewest_that_will_do(most: int, guess: int, limit: int) -> None:
+    tried: list[int] = []
+
+    def will_do(count: int) -> bool:
+        assert 1 <= count <= most
+        tried.append(count)
+        return count >= limit
+
+    assert fewest(will_do, guess, 1, most) == (max(1, limit) if limit <= most else None)
+    assert len(tried) == len(set(tried))
+    if guess == limit and 1 < guess <= most:
+        assert len(tried) == 2
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 
+import torch
 from torch import Tensor
 
-from inference_pio.benchmarks.divergence import Divergence, Probe, probes_of, worse
+from inference_pio.benchmarks.divergence import Divergence, Probe, divergence, probes_of, worse
+from inference_pio.benchmarks.fewest import fewest
 from inference_pio.benchmarks.variant import Followed, Variant, alone, exactly, follow, open_for_tokens
 from inference_pio.errors import ConfigError, ResourceError
 from inference_pio.loader.identity import checkpoint_identity
@@ -20,8 +22,8 @@ from inference_pio.plugin.registry import default_registry
 from inference_pio.runtime.prompts import TextSide
 from inference_pio.runtime.receipts import VERSION, Entry, Measured, Receipt, weights_word
 
-# Sensitivity of layers is only a ranking: two pieces of text are enough for it.
-_RANKING_PROBES = 2
+# Sensitivity of layers is a ranking and a guess: little text is enough for it.
+_RANKING_PROBES, _RANKING_TOKENS = 2, 32
 _BY_LAYERS = "which layers it may act in is what is measured"
 _WORTH_STEPPING_BACK = 100.0  # times the bound: what is further out no few layers spoil
 Tell = Callable[[str], None]
@@ -30,48 +32,83 @@ Tell = Callable[[str], None]
 
 @dataclass
 class Calibration:
-    """One model's measurements. `run` is `follow`, unless a test knows the answers already."""
+    """One model's measurements. `run` is `follow`, unless a test knows the answers already; `idle_on_short` are the
+    techniques that leave answers behind short prompts as they are.
+    """
 
     model: str
     probes: Sequence[Probe]
     reference: Sequence[Tensor]
     tell: Tell
     run: Callable[[str, Variant, Sequence[Probe]], Followed] = follow
-    _ranked: dict[str, list[int]] = field(default_factory=dict)
+    idle_on_short: set[str] = field(default_factory=set)
+    _ranked: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    _stepped: dict[tuple[str, tuple[int, ...]], Divergence] = field(default_factory=dict)
 
-    def measure(self, variant: Variant, what: str, count: int | None = None) -> tuple[Divergence, Followed]:
-        """Against the reference, on the first `count` probes or all."""
+    def measure(self, variant: Variant, what: str) -> tuple[Divergence, Followed]:
+        """Against the reference, on all probes."""
         self.tell(what)
-        probes = self.probes[:count]
-        found = self.run(self.model, variant, probes)
-        return worse(self.reference[:count], found.logits, probes), found
+        found = self.run(self.model, variant, self.probes)
+        return worse(self.reference, found.logits, self.probes), found
 
-    def most_sensitive(self, name: str, layers: int) -> list[int]:
-        """Layers by how far a technique in one of them alone moves answers, the worst first; measured once."""
+    def most_sensitive(self, name: str, layers: int) -> list[tuple[int, float]]:
+        """Layers, each with how far the technique in it alone moves answers, in nats; the worst first; measured once.
+
+        On few short pieces; where the technique does nothing on those, on the first tokens behind the long one.
+        """
         if name not in self._ranked:
-            spoils = []
+            base = self._moved(Variant(), f"{name}, in no layer", self._telling(name))
+            moved = []
             for layer in range(layers):
                 others = tuple(other for other in range(layers) if other != layer)
-                found, _ = self.measure(alone(name, others), f"{name}, layer {layer}", _RANKING_PROBES)
-                spoils.append(found.kl)
-            self._ranked[name] = sorted(range(layers), key=lambda layer: -spoils[layer])
+                found = self._moved(alone(name, others), f"{name}, layer {layer}", self._telling(name))
+                moved.append((layer, max(0.0, found - base)))
+            self._ranked[name] = sorted(moved, key=lambda one: -one[1])
         return self._ranked[name]
 
     def layers_to_leave(
-        self, name: str, level: Level, layers: int
+        self, name: str, level: Level, layers: int, base: float
     ) -> tuple[Divergence, tuple[int, ...]] | None:
-        """The fewest layers, most sensitive first, without which a technique stays within a level; None: none do."""
+        """The fewest layers, most sensitive first, without which a technique stays within a level; None: none do.
+
+        Args:
+            base: KL without the technique. What layers add to it is about the sum of what each adds: where the search
+                begins.
+        """
         ranked = self.most_sensitive(name, layers)
-        best, low, high = None, 1, layers - 1
-        while low <= high:
-            count = (low + high) // 2
-            exempt = tuple(sorted(ranked[:count]))
-            found, _ = self.measure(alone(name, exempt), f"{name} without {count} layers")
-            if level.keeps(found.kl, found.top1):
-                best, high = (found, exempt), count - 1
-            else:
-                low = count + 1
-        return best
+        found: dict[int, Divergence] = {}
+
+        def exempt(count: int) -> tuple[int, ...]:
+            return tuple(sorted(layer for layer, _ in ranked[:count]))
+
+        def keeps(count: int) -> bool:
+            found[count] = self.stepped_back(name, exempt(count))
+            return level.keeps(found[count].kl, found[count].top1)
+
+        sums = [base + sum(moved for _, moved in ranked[count:]) for count in range(layers)]
+        guess = next((count for count, kl in enumerate(sums) if kl <= level.max_kl), layers - 1)
+        best = fewest(keeps, guess, 1, layers - 1)
+        return None if best is None else (found[best], exempt(best))
+
+    def stepped_back(self, name: str, exempt: tuple[int, ...]) -> Divergence:
+        """With a technique in all but these layers; measured once."""
+        if (name, exempt) not in self._stepped:
+            found, _ = self.measure(alone(name, exempt), f"{name} without {len(exempt)} layers")
+            self._stepped[name, exempt] = found
+        return self._stepped[name, exempt]
+
+    def _moved(self, variant: Variant, what: str, chosen: Sequence[int]) -> float:
+        """KL of a variant on the ranking's tokens of some pieces."""
+        self.tell(what)
+        probes = [replace(self.probes[i], answer=self.probes[i].answer[:_RANKING_TOKENS]) for i in chosen]
+        reference = [self.reference[i][:_RANKING_TOKENS] for i in chosen]
+        return divergence(reference, self.run(self.model, variant, probes).logits, probes).kl
+
+    def _telling(self, name: str) -> Sequence[int]:
+        """The pieces on which a technique is ranked."""
+        short = [i for i, probe in enumerate(self.probes) if len(probe.prompt) == len(self.probes[0].prompt)]
+        idle = name in self.idle_on_short and len(short) < len(self.probes)
+        return [len(self.probes) - 1] if idle else short[:_RANKING_PROBES]
 
 
 def calibrate(
@@ -101,8 +138,8 @@ def calibrate(
 
     reference, said = reference_logits(model, probes, run, tell)
     work = Calibration(model, probes, reference, tell, run)
-    base, _ = work.measure(Variant(), "as it is, nothing approximate")
-    found = _each_alone(work)
+    base, plain = work.measure(Variant(), "as it is, nothing approximate")
+    found = _each_alone(work, plain.logits)
     entries = {
         level.name: _at_level(work, level, found, base, layers) for level in LEVELS.values() if level.max_kl
     }
@@ -150,8 +187,8 @@ def reference_logits(
         return run(model, Variant(), probes).logits, "weights as they are: float32 ones do not fit here"
 
 
-def _each_alone(work: Calibration) -> dict[str, Divergence | str]:
-    """What each approximate technique does, or why it cannot act here."""
+def _each_alone(work: Calibration, plain: Sequence[Tensor]) -> dict[str, Divergence | str]:
+    """What each approximate technique does, or why it cannot act here. `plain` are the logits without any."""
     found: dict[str, Divergence | str] = {}
     for name, technique in TECHNIQUES.items():
         if technique.exact or technique.on_request:
@@ -167,6 +204,8 @@ def _each_alone(work: Calibration) -> dict[str, Divergence | str]:
             continue
         moved = worse(work.reference, followed.logits, work.probes) if followed.logits else None
         found[name] = moved or followed.reasons[name]
+        if followed.logits and torch.equal(plain[0], followed.logits[0]):
+            work.idle_on_short.add(name)
     return found
 
 
@@ -176,8 +215,8 @@ def _at_level(
     entries = {}
     for name, measured in found.items():
         if measured is _BY_LAYERS and level.keeps(base.kl, base.top1):
-            if fewest := work.layers_to_leave(name, level, layers):
-                entries[name] = Entry(_measured(fewest[0]), fewest[1])
+            if left := work.layers_to_leave(name, level, layers, base.kl):
+                entries[name] = Entry(_measured(left[0]), left[1])
             continue
         if isinstance(measured, str):
             continue
@@ -188,7 +227,7 @@ def _at_level(
         better = None
         within_reach = level.keeps(base.kl, base.top1) and measured.kl < _WORTH_STEPPING_BACK * level.max_kl
         if TECHNIQUES[name].by_layer and within_reach:
-            better = work.layers_to_leave(name, level, layers)
+            better = work.layers_to_leave(name, level, layers, base.kl)
         entries[name] = (
             Entry(_measured(better[0]), better[1]) if better else Entry(_measured(measured), reason=violation)
         )
