@@ -16,7 +16,7 @@ from torch.nn import functional
 from inference_pio import LLM
 from inference_pio.benchmarks import calibration
 from inference_pio.benchmarks.calibration import Calibration, calibrate
-from inference_pio.benchmarks.divergence import Probe, divergence, probes_of, worse
+from inference_pio.benchmarks.divergence import Divergence, Probe, divergence, probes_of, worse
 from inference_pio.benchmarks.fewest import fewest
 from inference_pio.benchmarks.variant import Followed, Variant
 from inference_pio.conformance.subject import Subject
@@ -229,6 +229,17 @@ def test_together_is_within_the_bound_or_something_leaves() -> None:
     assert measured.kl <= level.max_kl
     assert [name for name, entry in entries.items() if not entry.reason] == ["two"]
     assert "with two: KL" in entries["one"].reason
+
+
+def test_a_model_that_is_outside_by_itself_is_said_to_be() -> None:
+    work = Calibration("tiny", [], [], lambda _: None)
+    base, found = Divergence(0.006, 0.0, 0.944, 9.0, 40), Divergence(0.007, 0.0, 0.947, 9.0, 40)
+    entries = calibration._at_level(
+        work, LEVELS["faithful"], {"kv_int8": found, "skipped_layers": "…"}, base, 6
+    )
+    assert {name: entry.reason for name, entry in entries.items()} == {
+        "kv_int8": "without it already top-1 agreement 0.944 < 0.95 of level faithful"
+    }
 
 
 def test_levels_are_ordered() -> None:

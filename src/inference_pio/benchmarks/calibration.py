@@ -213,25 +213,29 @@ def _at_level(
     work: Calibration, level: Level, found: Mapping[str, Divergence | str], base: Divergence, layers: int
 ) -> dict[str, Entry]:
     entries = {}
+    outside = level.violation(base.kl, base.top1)
     for name, measured in found.items():
-        if measured is _BY_LAYERS and level.keeps(base.kl, base.top1):
+        if measured is _BY_LAYERS and not outside:
             if left := work.layers_to_leave(name, level, layers, base.kl):
                 entries[name] = Entry(_measured(left[0]), left[1])
-            continue
-        if isinstance(measured, str):
-            continue
-        violation = level.violation(measured.kl, measured.top1)
-        if not violation:
-            entries[name] = Entry(_measured(measured))
-            continue
-        better = None
-        within_reach = level.keeps(base.kl, base.top1) and measured.kl < _WORTH_STEPPING_BACK * level.max_kl
-        if TECHNIQUES[name].by_layer and within_reach:
-            better = work.layers_to_leave(name, level, layers, base.kl)
-        entries[name] = (
-            Entry(_measured(better[0]), better[1]) if better else Entry(_measured(measured), reason=violation)
-        )
+        elif isinstance(measured, Divergence):
+            entries[name] = _entry(work, name, level, measured, base, layers)
     return entries
+
+
+def _entry(
+    work: Calibration, name: str, level: Level, found: Divergence, base: Divergence, layers: int
+) -> Entry:
+    """As it is, or with the layers left out that spoil it, or refused."""
+    violation = level.violation(found.kl, found.top1)
+    if not violation:
+        return Entry(_measured(found))
+    if outside := level.violation(base.kl, base.top1):
+        return Entry(_measured(found), reason=f"without it already {outside}")
+    within_reach = TECHNIQUES[name].by_layer and found.kl < _WORTH_STEPPING_BACK * level.max_kl
+    if within_reach and (better := work.layers_to_leave(name, level, layers, base.kl)):
+        return Entry(_measured(better[0]), better[1])
+    return Entry(_measured(found), reason=violation)
 
 
 def _together(work: Calibration, level: Level, entries: dict[str, Entry]) -> Measured:
