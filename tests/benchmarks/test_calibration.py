@@ -129,9 +129,10 @@ def test_layers_are_ranked_where_the_technique_does_something() -> None:
         return Followed([torch.zeros(len(piece.answer), 8) for piece in pieces], frozenset(), {})
 
     work = Calibration("tiny", probes, [torch.zeros(40, 8)] * 4, lambda _: None, run, {"kv_eviction"})
-    work.most_sensitive("kv_int4", 2)
-    work.most_sensitive("kv_eviction", 2)
-    assert [[len(piece.prompt) for piece in pieces] for pieces in asked] == [[1, 1]] * 3 + [[9]] * 3
+    assert [group for group, _ in work.most_sensitive("kv_int4", 2)] == [(0,), (1,)]
+    groups = [group for group, _ in work.most_sensitive("kv_eviction", 20)]
+    assert groups == [(0, 1, 2), (3, 4, 5), (6, 7, 8), (9, 10, 11), (12, 13, 14), (15, 16, 17), (18, 19)]
+    assert [[len(piece.prompt) for piece in pieces] for pieces in asked] == [[1, 1]] * 3 + [[9]] * 8
     assert {len(piece.answer) for pieces in asked for piece in pieces} == {32}
 
 

@@ -19,11 +19,11 @@ from inference_pio.benchmarks.sheet.markdown import markdown
 from inference_pio.benchmarks.sheet.measure import Measuring
 from inference_pio.benchmarks.sheet.page import page
 from inference_pio.benchmarks.sheet.record import Line, Sheet, compared
-from inference_pio.benchmarks.sheet.words import worth
+from inference_pio.benchmarks.sheet.words import in_short, worth
 from inference_pio.errors import UnavailableError, UsageError
 from inference_pio.models.llama.benchmarks.workloads import SUITE
 
-_VOID = {"meta", "br"}
+_VOID = {"meta", "br", "wbr"}
 
 
 class _Reader(HTMLParser):
@@ -108,6 +108,25 @@ def test_ratios_say_better_whatever_the_unit() -> None:
     assert (rate.ratio.median, rate.verdict) == (0.5, "worse")
     assert (rate.with_it.median, rate.without.median) == (2.0, 4.0)
     assert worth(rate) == "2.00× worse"
+
+
+def test_the_first_lines_name_the_largest_effects_first(sheet: Sheet) -> None:
+    line = _line(sheet, "flash_attention")
+    many = [
+        msgspec.structs.replace(
+            line, name=name, exact=exact, throughput=compared("tokens/s", [1.0] * 8, [by] * 8, rate=8)
+        )
+        for name, by, exact in (("a", 1.5, True), ("b", 3.0, False), ("c", 0.5, True), ("d", 1.0, True))
+    ]
+    many[0] = msgspec.structs.replace(many[0], planned_bytes=(100_000_000, 400_000_000))
+    moved = line.quality.moved if line.quality else 0.0
+    assert in_short(msgspec.structs.replace(sheet, lines=many)) == [
+        f"More tokens per second with b 3.00× (KL {moved:.2g}), a 1.50×.",
+        "Fewer with c 2.00×.",
+        "Less memory with a 400 → 100 MB.",
+        "No difference in speed that can be told: d.",
+    ]
+    assert in_short(msgspec.structs.replace(sheet, lines=[])) == []
 
 
 def test_the_files(sheet: Sheet, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from inference_pio.runtime.receipts import VERSION, Entry, Measured, Receipt, we
 
 # Sensitivity of layers is a ranking and a guess: little text is enough for it.
 _RANKING_PROBES, _RANKING_TOKENS = 2, 32
+_GROUPS = 8  # of layers at most, where a measurement is slow
 _BY_LAYERS = "which layers it may act in is what is measured"
 _WORTH_STEPPING_BACK = 100.0  # times the bound: what is further out no few layers spoil
 Tell = Callable[[str], None]
@@ -42,7 +43,7 @@ class Calibration:
     tell: Tell
     run: Callable[[str, Variant, Sequence[Probe]], Followed] = follow
     idle_on_short: set[str] = field(default_factory=set)
-    _ranked: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    _ranked: dict[str, list[tuple[tuple[int, ...], float]]] = field(default_factory=dict)
     _stepped: dict[tuple[str, tuple[int, ...]], Divergence] = field(default_factory=dict)
 
     def measure(self, variant: Variant, what: str) -> tuple[Divergence, Followed]:
@@ -51,18 +52,20 @@ class Calibration:
         found = self.run(self.model, variant, self.probes)
         return worse(self.reference, found.logits, self.probes), found
 
-    def most_sensitive(self, name: str, layers: int) -> list[tuple[int, float]]:
+    def most_sensitive(self, name: str, layers: int) -> list[tuple[tuple[int, ...], float]]:
         """Layers, each with how far the technique in it alone moves answers, in nats; the worst first; measured once.
 
-        On few short pieces; where the technique does nothing on those, on the first tokens behind the long one.
+        On few short pieces; where the technique does nothing on those, on the first tokens behind the long one, and in
+        groups of neighbours, because that takes its time.
         """
         if name not in self._ranked:
-            base = self._moved(Variant(), f"{name}, in no layer", self._telling(name))
+            chosen, size = self._telling(name, layers)
+            base = self._moved(Variant(), f"{name}, in no layer", chosen)
             moved = []
-            for layer in range(layers):
-                others = tuple(other for other in range(layers) if other != layer)
-                found = self._moved(alone(name, others), f"{name}, layer {layer}", self._telling(name))
-                moved.append((layer, max(0.0, found - base)))
+            for group in (tuple(range(first, min(first + size, layers))) for first in range(0, layers, size)):
+                others = tuple(other for other in range(layers) if other not in group)
+                found = self._moved(alone(name, others), f"{name}, layer {in_words(group)}", chosen)
+                moved.append((group, max(0.0, found - base)))
             self._ranked[name] = sorted(moved, key=lambda one: -one[1])
         return self._ranked[name]
 
@@ -76,18 +79,19 @@ class Calibration:
                 begins.
         """
         ranked = self.most_sensitive(name, layers)
+        most = len(ranked) - 1
         found: dict[int, Divergence] = {}
 
         def exempt(count: int) -> tuple[int, ...]:
-            return tuple(sorted(layer for layer, _ in ranked[:count]))
+            return tuple(sorted(layer for group, _ in ranked[:count] for layer in group))
 
         def keeps(count: int) -> bool:
             found[count] = self.stepped_back(name, exempt(count))
             return level.keeps(found[count].kl, found[count].top1)
 
-        sums = [base + sum(moved for _, moved in ranked[count:]) for count in range(layers)]
-        guess = next((count for count, kl in enumerate(sums) if kl <= level.max_kl), layers - 1)
-        best = fewest(keeps, guess, 1, layers - 1)
+        sums = [base + sum(moved for _, moved in ranked[count:]) for count in range(most + 1)]
+        guess = next((count for count, kl in enumerate(sums) if kl <= level.max_kl), most)
+        best = fewest(keeps, guess, 1, most)
         return None if best is None else (found[best], exempt(best))
 
     def stepped_back(self, name: str, exempt: tuple[int, ...]) -> Divergence:
@@ -104,11 +108,17 @@ class Calibration:
         reference = [self.reference[i][:_RANKING_TOKENS] for i in chosen]
         return divergence(reference, self.run(self.model, variant, probes).logits, probes).kl
 
-    def _telling(self, name: str) -> Sequence[int]:
-        """The pieces on which a technique is ranked."""
+    def _telling(self, name: str, layers: int) -> tuple[Sequence[int], int]:
+        """The pieces on which a technique is ranked, and how many layers go together."""
         short = [i for i, probe in enumerate(self.probes) if len(probe.prompt) == len(self.probes[0].prompt)]
-        idle = name in self.idle_on_short and len(short) < len(self.probes)
-        return [len(self.probes) - 1] if idle else short[:_RANKING_PROBES]
+        if name in self.idle_on_short and len(short) < len(self.probes):
+            return [len(self.probes) - 1], -(-layers // _GROUPS)
+        return short[:_RANKING_PROBES], 1
+
+
+def in_words(layers: Sequence[int]) -> str:
+    """Neighbours as 4 - 7."""
+    return str(layers[0]) if len(layers) == 1 else f"{layers[0]} - {layers[-1]}"
 
 
 def calibrate(

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from inference_pio.benchmarks.sheet.record import Sheet
-from inference_pio.benchmarks.sheet.words import HEADER, cells, idle, measured, remarks
+from inference_pio.benchmarks.sheet.words import HEADER, cells, idle, in_short, measured, remarks
 
 
 def markdown(sheet: Sheet) -> str:
     """Tables of what was measured and of what did not act, and where the figures come from."""
     facts = ", ".join(f"{name} {value}" for name, value in sheet.machine.items())
-    parts = [f"# Techniques: {sheet.model}", "Figures are without → with the technique."]
+    parts = [f"# Techniques: {sheet.model}"]
+    if short := in_short(sheet):
+        parts.append("\n".join(f"* {one}" for one in short))
+    parts.append("Figures are without → with the technique.")
     if rows := [cells(line) for line in measured(sheet)]:
         parts.append(table(HEADER, rows))
         work = [(line.name, line.work, str(line.rounds), line.reason) for line in measured(sheet)]

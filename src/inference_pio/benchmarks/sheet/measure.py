@@ -31,7 +31,7 @@ from inference_pio.runtime.performance import meter_for
 
 _ROUNDS = 8
 _ENOUGH = 5  # pairs: fewer tell nothing at the usual confidence
-_SECONDS = 12.0  # of rounds for each technique: all of them then end within minutes
+_SECONDS = 10.0  # of rounds for each technique: all of them then end within minutes
 _SLOW_PAIR, _SLOW_ROUNDS = 8.0, 2  # seconds; what takes so long gets less work, and if need be fewer rounds
 _TOKENS = 8  # of an answer at least: between them lies the time per token
 _INSTANT = 1e-9

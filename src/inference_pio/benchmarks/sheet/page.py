@@ -7,7 +7,17 @@ from html import escape
 
 from inference_pio.benchmarks.sheet.plots import Bar, Point, bars, scatter
 from inference_pio.benchmarks.sheet.record import Compared, Line, Sheet
-from inference_pio.benchmarks.sheet.words import HEADER, cells, idle, interval, measured, remarks, times
+from inference_pio.benchmarks.sheet.words import (
+    HEADER,
+    cells,
+    idle,
+    in_short,
+    interval,
+    measured,
+    moment,
+    remarks,
+    times,
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --text: #1b1f24; --soft: #5a6370; --line: #d5dae0; --page: #fff; --card: #f6f8fa;
@@ -23,6 +33,7 @@ p, li { max-width: 48rem; } .soft { color: var(--soft); }
 figure { margin: 0; padding: .75rem; background: var(--card); border: 1px solid var(--line); border-radius: 6px;
   break-inside: avoid; }
 figcaption { font-weight: 600; margin-bottom: .5rem; }
+figure ol { margin: .75rem 0 0; padding-left: 1.75rem; font-size: .8rem; columns: 2; }
 svg { width: 100%; height: auto; display: block; }
 svg text { font: 13px system-ui, sans-serif; fill: var(--text); }
 svg .axis, svg .value { fill: var(--soft); font-size: 12px; }
@@ -36,7 +47,7 @@ table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tab
 th, td { text-align: left; vertical-align: top; padding: .35rem .75rem .35rem 0;
   border-bottom: 1px solid var(--line); }
 th { color: var(--soft); font-weight: 600; }
-td:first-child, th:first-child { overflow-wrap: anywhere; min-width: 9rem; }
+td:first-child, th:first-child { min-width: 9rem; }
 code { background: var(--card); padding: .1rem .3rem; border-radius: 3px; overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1rem; } dt { color: var(--soft); }
 dd { margin: 0; overflow-wrap: anywhere; }
@@ -52,11 +63,12 @@ def page(sheet: Sheet) -> str:
     told = [one for line in lines if (one := line.throughput) is not None and one.verdict != "cannot tell"]
     parts = [
         f"<h1>Techniques: {escape(sheet.model)}</h1>",
-        f'<p class="soft">{escape(sheet.date)}, plugin {escape(sheet.plugin)}, {len(lines)} techniques measured in '
-        f"turns with the same model without them, {len(told)} of them with a difference in throughput that can be "
-        f"told, in {sheet.seconds:,.0f} s.</p>",
+        f'<p class="soft">{escape(moment(sheet.date))}, plugin {escape(sheet.plugin)}, {len(lines)} techniques '
+        f"measured in turns with the same model without them, {len(told)} of them with a difference in throughput "
+        f"that can be told, in {sheet.seconds:,.0f} s.</p>",
     ]
     if lines:
+        parts += ["<h2>In short</h2>", _list(in_short(sheet))]
         parts += ["<h2>What each is worth</h2>", _PLOTS_SAY, f'<div class="plots">{_plots(lines)}</div>']
         parts += ["<h2>All figures</h2>", "<p>Without → with the technique.</p>"]
         parts.append(table(HEADER, [cells(line) for line in lines]))
@@ -103,9 +115,9 @@ def _plots(lines: Sequence[Line]) -> str:
         if line.quality is not None and line.throughput is not None
     ]
     if points:
-        legend = "".join(f"<li>{escape(one.name)}</li>" for one in points)
-        drawn.append(scatter("Throughput against how far answers move (KL, nats)", points))
-        drawn.append(f"<figure><figcaption>Its points</figcaption><ol>{legend}</ol></figure>")
+        legend = "".join(f"<li>{_broken(one.name)}</li>" for one in points)
+        plot = scatter("Throughput against how far answers move (KL, nats)", points)
+        drawn.append(plot.replace("</figure>", f"<ol>{legend}</ol></figure>"))
     return "".join(drawn)
 
 
@@ -128,8 +140,13 @@ def _memory_bar(line: Line) -> Bar | None:
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Wider ones scroll by themselves."""
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
-    body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+    body = "".join("<tr>" + "".join(f"<td>{_broken(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>'
+
+
+def _broken(cell: str) -> str:
+    """A long name may go on in the next line behind an underscore."""
+    return escape(cell).replace("_", "_<wbr>")
 
 
 def _work(lines: Sequence[Line]) -> list[tuple[str, str, str, str]]:

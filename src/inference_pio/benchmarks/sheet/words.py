@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from inference_pio.benchmarks.report import number
 from inference_pio.benchmarks.sheet.record import Compared, Line, Sheet, Spread
 
@@ -19,6 +21,7 @@ HEADER = (
     "equal answers",
 )
 MISSING = "–"
+_WORTH_SAYING = 1.02  # times less memory
 
 
 def change(found: Compared | None) -> str:
@@ -37,6 +40,11 @@ def worth(found: Compared) -> str:
 
 def interval(ratio: Spread) -> str:
     return f"{ratio.median:.2f}× ({ratio.low:.2f}–{ratio.high:.2f})"
+
+
+def moment(date: str) -> str:
+    """An ISO date and time, to the minute."""
+    return date[:16].replace("T", " ") + " UTC"
 
 
 def times(ratio: float) -> str:
@@ -82,6 +90,32 @@ def idle(sheet: Sheet) -> list[tuple[str, str, str]]:
 
 def measured(sheet: Sheet) -> list[Line]:
     return [line for line in sheet.lines if line.status == "measured"]
+
+
+def in_short(sheet: Sheet) -> list[str]:
+    """What a reader in a hurry should know, a sentence each: what helps, what costs, what saves memory."""
+    said, lines = [], measured(sheet)
+    for verdict, words in (("better", "More tokens per second with"), ("worse", "Fewer with")):
+        chosen = [(line, line.throughput) for line in lines if line.throughput is not None]
+        told = [(line, found) for line, found in chosen if found.verdict == verdict]
+        told.sort(key=lambda one: -abs(math.log(one[1].ratio.median)))
+        if told:
+            names = (f"{line.name} {times(found.ratio.median)}{_moves(line)}" for line, found in told)
+            said.append(f"{words} {', '.join(names)}.")
+    saving = [line for line in lines if (line.planned_ratio or 1) >= _WORTH_SAYING]
+    saving.sort(key=lambda line: -(line.planned_ratio or 1))
+    if saving:
+        less = (f"{line.name} {_megabytes(line.planned_bytes)} MB{_moves(line)}" for line in saving)
+        said.append(f"Less memory with {', '.join(less)}.")
+    same = [line.name for line in lines if line.throughput and line.throughput.verdict == "cannot tell"]
+    if same:
+        said.append(f"No difference in speed that can be told: {', '.join(same)}.")
+    return said
+
+
+def _moves(line: Line) -> str:
+    """How far an approximate one moves answers."""
+    return "" if line.exact or line.quality is None else f" (KL {line.quality.moved:.2g})"
 
 
 def energy_notes(sheet: Sheet) -> list[str]:
