@@ -60,12 +60,15 @@ class Calibration:
         """
         if name not in self._ranked:
             chosen, size = self._telling(name, layers)
-            base = self._moved(Variant(), f"{name}, in no layer", chosen)
+            probes = [replace(self.probes[i], answer=self.probes[i].answer[:_RANKING_TOKENS]) for i in chosen]
+            self.tell(f"{name}, in no layer")
+            without = self.run(self.model, Variant(), probes).logits
             moved = []
             for group in (tuple(range(first, min(first + size, layers))) for first in range(0, layers, size)):
                 others = tuple(other for other in range(layers) if other not in group)
-                found = self._moved(alone(name, others), f"{name}, layer {in_words(group)}", chosen)
-                moved.append((group, max(0.0, found - base)))
+                self.tell(f"{name}, layer {_in_words(group)}")
+                found = self.run(self.model, alone(name, others), probes).logits
+                moved.append((group, divergence(without, found, probes).kl))
             self._ranked[name] = sorted(moved, key=lambda one: -one[1])
         return self._ranked[name]
 
@@ -101,13 +104,6 @@ class Calibration:
             self._stepped[name, exempt] = found
         return self._stepped[name, exempt]
 
-    def _moved(self, variant: Variant, what: str, chosen: Sequence[int]) -> float:
-        """KL of a variant on the ranking's tokens of some pieces."""
-        self.tell(what)
-        probes = [replace(self.probes[i], answer=self.probes[i].answer[:_RANKING_TOKENS]) for i in chosen]
-        reference = [self.reference[i][:_RANKING_TOKENS] for i in chosen]
-        return divergence(reference, self.run(self.model, variant, probes).logits, probes).kl
-
     def _telling(self, name: str, layers: int) -> tuple[Sequence[int], int]:
         """The pieces on which a technique is ranked, and how many layers go together."""
         short = [i for i, probe in enumerate(self.probes) if len(probe.prompt) == len(self.probes[0].prompt)]
@@ -116,7 +112,7 @@ class Calibration:
         return short[:_RANKING_PROBES], 1
 
 
-def in_words(layers: Sequence[int]) -> str:
+def _in_words(layers: Sequence[int]) -> str:
     """Neighbours as 4 - 7."""
     return str(layers[0]) if len(layers) == 1 else f"{layers[0]} - {layers[-1]}"
 
