@@ -1,41 +1,38 @@
-"""Progress bars on stderr, only where a person looks at it."""
+"""Progress bars on stderr, only where a person looks at it: elsewhere what draws them is not even imported."""
 
 from __future__ import annotations
 
 import sys
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
+    from rich.status import Status
 
 
 class Bar:
     """A bar over `total` things."""
 
     def __init__(self, what: str, total: int) -> None:
-        console = Console(stderr=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            console=console,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._progress.add_task(what, total=total)
+        self._progress = _drawn_bar() if sys.stderr.isatty() else None
+        if self._progress is not None:
+            self._task = self._progress.add_task(what, total=total)
 
     def advance(self) -> None:
-        self._progress.advance(self._task)
+        if self._progress is not None:
+            self._progress.advance(self._task)
 
     def __enter__(self) -> Self:
-        self._progress.start()
+        if self._progress is not None:
+            self._progress.start()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.stop()
+        if self._progress is not None:
+            self._progress.stop()
 
 
 class Counter:
@@ -43,7 +40,7 @@ class Counter:
 
     def __init__(self, what: str) -> None:
         self._what, self._done = what, 0
-        self._status = Console(stderr=True).status(what) if sys.stderr.isatty() else None
+        self._status = _drawn_line(what) if sys.stderr.isatty() else None
 
     def tell(self, doing: str) -> None:
         """The next piece of work."""
@@ -61,3 +58,17 @@ class Counter:
     ) -> None:
         if self._status is not None:
             self._status.stop()
+
+
+def _drawn_bar() -> Progress:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def _drawn_line(what: str) -> Status:
+    from rich.console import Console
+
+    return Console(stderr=True).status(what)

@@ -127,19 +127,32 @@ def test_a_profile_of_ones_own(checkpoint: Path) -> None:
 def test_a_stored_result_is_used_and_told(
     checkpoint: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(threads_module, "usable_threads", lambda: 2)
     before = torch.get_num_threads()
-    store_result(checkpoint, options={**BEST, "threads": 2})
+    more = before + 1
+    monkeypatch.setattr(threads_module, "usable_threads", lambda: more)
+    store_result(checkpoint, options={**BEST, "threads": more})
     with caplog.at_level(logging.INFO, "inference_pio"), engine(checkpoint) as (llm, config):
         assert (config.max_num_batched_tokens, config.block_size, config.speculation) == (64, 8, 3)
-        assert torch.get_num_threads() == 2
+        assert torch.get_num_threads() == more
         assert llm.settled.tuned is not None
         assert llm.generate("the cat")[0].outputs[0].token_ids
     assert torch.get_num_threads() == before
     assert (
-        "tuned on 2026-11-26: threads 2, max_num_batched_tokens 64, block_size 8, speculation 3, "
+        f"tuned on 2026-11-26: threads {more}, max_num_batched_tokens 64, block_size 8, speculation 3, "
         "kv_cache_dtype float32" in caplog.text
     )
+
+
+def test_what_a_result_leaves_as_it_is_is_not_told(checkpoint: Path) -> None:
+    """Threads that torch takes here by itself, and what the profile says already."""
+    usual = {"threads": torch.get_num_threads(), "max_num_batched_tokens": 256, "kv_cache_dtype": "auto"}
+    store_result(checkpoint, options={**usual, "speculation": 3})
+    with engine(checkpoint, profile="latency") as (llm, _):
+        assert llm.settled.note == "tuned on 2026-11-26: speculation 3"
+    with engine(checkpoint) as (llm, _):
+        assert llm.settled.note == "tuned on 2026-11-26: max_num_batched_tokens 256, speculation 3"
+    with engine(checkpoint, profile="latency", speculation=7) as (llm, _):
+        assert llm.settled.note == ""
 
 
 def test_what_is_named_stands_above_what_was_tuned(checkpoint: Path) -> None:

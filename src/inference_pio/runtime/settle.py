@@ -27,7 +27,7 @@ class Settled:
     options  keywords of `initialize`
     config   fields of the model's configuration
     tuned    in use, where any of its options is
-    note     what to tell about it, in one line; empty where there is nothing to tell
+    note     what to tell about it, in one line; empty where there is no result, or where it changes nothing
     """
 
     options: dict[str, Any]
@@ -65,7 +65,7 @@ def settle(
     if found is None:
         return Settled(base, fields, None, f"not tuned: {why}; inference-pio tune measures it" if why else "")
     used = _usable(found.options, options, limits)
-    words = in_words(used)
+    words = in_words(used, base)
     return Settled(
         {**base, **used},
         fields,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import torch
 
 from inference_pio import __version__
 from inference_pio.errors import UsageError
@@ -63,10 +65,17 @@ class Context(msgspec.Struct, frozen=True):
     quality: str
 
 
-def in_words(options: Mapping[str, Any]) -> str:
-    """`threads 2, block_size 16`: options that are not what they are by default."""
+def in_words(options: Mapping[str, Any], profile: Mapping[str, Any] = MappingProxyType({})) -> str:
+    """`threads 1, block_size 16`: options that are not what they would be here without the result.
+
+    Args:
+        profile: options that stand in place of the defaults.
+    """
+    usual = {"threads": torch.get_num_threads(), **profile}
     return ", ".join(
-        f"{name} {value}" for name, value in options.items() if value != getattr(RuntimeOptions, name)
+        f"{name} {value}"
+        for name, value in options.items()
+        if value != usual.get(name, getattr(RuntimeOptions, name))
     )
 
 
