@@ -18,7 +18,7 @@ from inference_pio.layers import Linear, ResidualNorm
 from inference_pio.models.llama.attention.multi_query_attention import Attention
 from inference_pio.models.llama.plugin import LlamaPlugin
 from inference_pio.ops import GROUPS
-from inference_pio.optimizations.choice import choose
+from inference_pio.optimizations.choice import apply_all, choose
 from inference_pio.optimizations.registry import TECHNIQUES
 from inference_pio.optimizations.technique import Situation
 from inference_pio.parallel import RankedModel
@@ -193,8 +193,7 @@ def _biases(checkpoint: Checkpoint) -> None:
         for linear in modules(made, Linear):
             if linear.bias is not None:
                 linear.bias.zero_()
-        for step in made.optimizations(made.config):
-            step.apply(model, made.config)
+        apply_all(made.runtime.techniques, model, made.config, "weights")
         counts.append(sum(linear.bias is not None for linear in modules(made, Linear)))
         made.cleanup()
     assert counts[0] == 0 < counts[1]

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
     from inference_pio.parallel import Shard
     from inference_pio.plugin.manifest import Manifest
-    from inference_pio.plugin.optimization import OptimizationInterface
 
 
 class BridgePlugin(ModelPlugin):
@@ -64,9 +63,6 @@ class BridgePlugin(ModelPlugin):
 
     def chat_format(self, config: BridgeConfig) -> ChatFormat:  # noqa: ARG002
         return ChatFormat()
-
-    def optimizations(self, config: BridgeConfig) -> tuple[OptimizationInterface, ...]:  # noqa: ARG002
-        return ()
 
     def techniques(self, config: BridgeConfig) -> tuple[TechniqueFact, ...]:
         return (

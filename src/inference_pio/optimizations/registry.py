@@ -10,6 +10,7 @@ from inference_pio.optimizations.attention.paged_attention import PagedAttention
 from inference_pio.optimizations.attention.shared_heads import GroupedQueryAttention, MultiQueryAttention
 from inference_pio.optimizations.attention.sliding_window import SinkWindow, Window
 from inference_pio.optimizations.attention.sparse import SparseDecode, SparsePrefill
+from inference_pio.optimizations.hardware.bias_removal import BiasRemoval
 from inference_pio.optimizations.hardware.compiled_step import CompiledStep
 from inference_pio.optimizations.hardware.folded_norms import FoldedNorms
 from inference_pio.optimizations.hardware.fused_layers import FusedLayerNorm
@@ -55,6 +56,7 @@ _IN_ORDER: tuple[Technique, ...] = (
     TensorPaging(),
     DiskOffload(),
     MergedProjections(),
+    BiasRemoval(),
     FoldedNorms(),
     ShorterVocabulary(),
     SkippedLayers(),

@@ -98,9 +98,9 @@ class ModelPlugin(TextModelPluginInterface):
     def chat_format(self, config: Any) -> ChatFormat:
         """How this architecture's chat models mark turns."""
 
-    @abstractmethod
-    def optimizations(self, config: Any) -> tuple[OptimizationInterface, ...]:
-        """Techniques of this model that act on loaded weights, in the order in which they are applied."""
+    def optimizations(self, config: Any) -> tuple[OptimizationInterface, ...]:  # noqa: ARG002
+        """Techniques of this model alone that act on loaded weights, in the order in which they are applied."""
+        return ()
 
     @abstractmethod
     def techniques(self, config: Any) -> tuple[TechniqueFact, ...]:

@@ -72,6 +72,22 @@ def _approximate(name: str, reason: str) -> TechniqueFact:
     return TechniqueFact(name, "attention", "dormant", exact=False, reason=reason)
 
 
+def bias_removal(config: BaseModelConfig, biased: str) -> TechniqueFact:
+    """`biased` are the linear maps that add a bias; empty where none of this model does."""
+    on = config.use_bias_removal_optimization
+    return TechniqueFact(
+        "bias removal",
+        "hardware",
+        "not applicable" if not biased else "active" if on else "dormant",
+        exact=True,
+        reason="no linear map of this model adds a bias"
+        if not biased
+        else f"biases of {biased} that are zero throughout are dropped"
+        if on
+        else "use_bias_removal_optimization is off",
+    )
+
+
 def shared_heads(num_heads: int, num_kv_heads: int) -> TechniqueFact:
     """Multi-query and grouped-query attention."""
     shared = num_heads > num_kv_heads

@@ -37,6 +37,23 @@ def merged_projections(tiny: Tiny) -> None:
     assert answers[0] == answers[1]
 
 
+@effect_of("bias_removal")
+def bias_removal(tiny: Tiny) -> None:
+    with loaded(tiny("biased"), disable=("bias_removal",)) as plugin:
+        model, technique = model_of(plugin), _surgery("bias_removal")
+        linears = [module for module in model.modules() if isinstance(module, Linear)]
+        biased = [linear for linear in linears if linear.bias is not None]
+        whole, kept = [linear.bias for linear in biased], biased[0]
+        for linear in biased[1:]:
+            linear.bias.zero_()
+        technique.apply(model, plugin.config)
+        assert [linear for linear in linears if linear.bias is not None] == [kept]
+        report = technique.get_report(model)
+        assert (report["removed"]["biases"], report["kept"]) == (len(biased) - 1, 1)
+        technique.undo(model)
+        assert all(linear.bias is bias for linear, bias in zip(biased, whole, strict=True))
+
+
 @effect_of("folded_norms")
 def folded_norms(tiny: Tiny) -> None:
     with loaded(tiny("grouped")) as plugin:

@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
     from inference_pio.parallel import Shard
     from inference_pio.plugin.manifest import Manifest
-    from inference_pio.plugin.optimization import OptimizationInterface
 
 
 class MistralPlugin(ModelPlugin):
@@ -62,9 +61,6 @@ class MistralPlugin(ModelPlugin):
         # An answer ends with the end of text, which every checkpoint names.
         return ChatFormat(tool_calls=("mistral_json",), system_role=False)
 
-    def optimizations(self, config: MistralConfig) -> tuple[OptimizationInterface, ...]:
-        return ()  # nothing acts on loaded weights
-
     def techniques(self, config: MistralConfig) -> tuple[TechniqueFact, ...]:
         return (
             flash_attention.technique(config),
@@ -74,7 +70,7 @@ class MistralPlugin(ModelPlugin):
             multi_query_attention.technique(config),
             compression_techniques.technique(),
             weight_layout.technique(),
-            bias_removal.technique(),
+            bias_removal.technique(config),
             prefix_cache_manager.technique(config),
             fused_layer_norm.technique(config),
             optimizations.technique(),

@@ -33,9 +33,6 @@ class Gemma3TextPlugin(ModelPlugin):
     def chat_format(self, config: Gemma3TextConfig) -> ChatFormat:  # noqa: ARG002
         return ChatFormat(end_of_turn=("<end_of_turn>",), system_role=False)
 
-    def optimizations(self, config: Gemma3TextConfig) -> tuple[()]:  # noqa: ARG002
-        return ()
-
     def techniques(self, config: Gemma3TextConfig) -> tuple[TechniqueFact, ...]:
         return (
             techniques.flash_attention(config),
@@ -49,6 +46,6 @@ class Gemma3TextPlugin(ModelPlugin):
             fused_layer_norm.technique(config),
             optimizations.technique(),
             needed_rows.technique(),
-            bias_removal.technique(),
+            bias_removal.technique(config),
             techniques.tensor_parallelism(self.shard_plan(config)),
         )

@@ -17,8 +17,7 @@ from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
 from inference_pio.models.glm4_moe_lite.cuda_kernels import optimizations
 from inference_pio.models.glm4_moe_lite.fused_layers import fused_layer_norm
 from inference_pio.models.glm4_moe_lite.kv_cache import compression_techniques
-from inference_pio.models.glm4_moe_lite.linear_optimizations import weight_layout
-from inference_pio.models.glm4_moe_lite.linear_optimizations.bias_removal import BiasRemoval
+from inference_pio.models.glm4_moe_lite.linear_optimizations import bias_removal, weight_layout
 from inference_pio.models.glm4_moe_lite.model import Glm4MoeLiteForCausalLM
 from inference_pio.models.glm4_moe_lite.prefix_caching import prefix_cache_manager
 from inference_pio.models.glm4_moe_lite.specific_optimizations import mtp
@@ -58,9 +57,6 @@ class Glm4MoeLitePlugin(ModelPlugin):
             tool_calls=("glm_xml",),
         )
 
-    def optimizations(self, config: Glm4MoeLiteConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
-        return (BiasRemoval(),)
-
     def techniques(self, config: Glm4MoeLiteConfig) -> tuple[TechniqueFact, ...]:
         return (
             flash_attention.technique(config),
@@ -72,6 +68,7 @@ class Glm4MoeLitePlugin(ModelPlugin):
             weight_layout.technique(config),
             prefix_cache_manager.technique(config),
             fused_layer_norm.technique(config),
+            bias_removal.technique(config),
             optimizations.technique(),
             techniques.tensor_parallelism(self.shard_plan(config)),
             mtp.technique(config),

@@ -7,8 +7,7 @@ from inference_pio.models.llama.attention import sliding_window_attention, spars
 from inference_pio.models.llama.config import LlamaConfig
 from inference_pio.models.llama.cuda_kernels import optimizations
 from inference_pio.models.llama.kv_cache import compression_techniques
-from inference_pio.models.llama.linear_optimizations import weight_layout
-from inference_pio.models.llama.linear_optimizations.bias_removal import BiasRemoval
+from inference_pio.models.llama.linear_optimizations import bias_removal, weight_layout
 from inference_pio.models.llama.model import LlamaForCausalLM
 from inference_pio.models.llama.prefix_caching import prefix_cache_manager
 from inference_pio.models.llama.specific_optimizations import needed_rows
@@ -39,14 +38,12 @@ class LlamaPlugin(ModelPlugin):
             tool_calls=("hermes_json", "llama3_json"),
         )
 
-    def optimizations(self, config: LlamaConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
-        return (BiasRemoval(),)
-
     def techniques(self, config: LlamaConfig) -> tuple[TechniqueFact, ...]:
         return (
             *techniques.of_a_decoder(config, config.num_key_value_heads, self.shard_plan(config)),
             sparse_attention.technique(),
             sliding_window_attention.technique(),
+            bias_removal.technique(config),
             optimizations.technique(),
             needed_rows.technique(),
         )

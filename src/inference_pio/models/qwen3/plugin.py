@@ -7,8 +7,7 @@ from inference_pio.models.qwen3.attention import sliding_window_attention, spars
 from inference_pio.models.qwen3.config import Qwen3Config
 from inference_pio.models.qwen3.cuda_kernels import optimizations
 from inference_pio.models.qwen3.kv_cache import compression_techniques
-from inference_pio.models.qwen3.linear_optimizations import weight_layout
-from inference_pio.models.qwen3.linear_optimizations.bias_removal import BiasRemoval
+from inference_pio.models.qwen3.linear_optimizations import bias_removal, weight_layout
 from inference_pio.models.qwen3.model import Qwen3ForCausalLM
 from inference_pio.models.qwen3.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen3.specific_optimizations import needed_rows
@@ -39,14 +38,12 @@ class Qwen3Plugin(ModelPlugin):
             tool_calls=("hermes_json",),
         )
 
-    def optimizations(self, config: Qwen3Config) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
-        return (BiasRemoval(),)
-
     def techniques(self, config: Qwen3Config) -> tuple[TechniqueFact, ...]:
         return (
             *techniques.of_a_decoder(config, config.num_key_value_heads, self.shard_plan(config)),
             sparse_attention.technique(),
             sliding_window_attention.technique(),
+            bias_removal.technique(config),
             optimizations.technique(),
             needed_rows.technique(),
         )

@@ -8,8 +8,7 @@ from inference_pio.models.qwen3_moe.config import Qwen3MoeConfig
 from inference_pio.models.qwen3_moe.cuda_kernels import optimizations
 from inference_pio.models.qwen3_moe.fused_layers import moe
 from inference_pio.models.qwen3_moe.kv_cache import compression_techniques
-from inference_pio.models.qwen3_moe.linear_optimizations import weight_layout
-from inference_pio.models.qwen3_moe.linear_optimizations.bias_removal import BiasRemoval
+from inference_pio.models.qwen3_moe.linear_optimizations import bias_removal, weight_layout
 from inference_pio.models.qwen3_moe.model import Qwen3MoeForCausalLM
 from inference_pio.models.qwen3_moe.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen3_moe.specific_optimizations import needed_rows
@@ -42,9 +41,6 @@ class Qwen3MoePlugin(ModelPlugin):
             tool_calls=("qwen3_coder_xml", "hermes_json"),
         )
 
-    def optimizations(self, config: Qwen3MoeConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
-        return (BiasRemoval(),)
-
     def techniques(self, config: Qwen3MoeConfig) -> tuple[TechniqueFact, ...]:
         return (
             techniques.flash_attention(
@@ -59,6 +55,7 @@ class Qwen3MoePlugin(ModelPlugin):
             techniques.prefix_caching(config),
             techniques.fused_layer_norm(config),
             moe.technique(config),
+            bias_removal.technique(config),
             optimizations.technique(),
             needed_rows.technique(),
             techniques.tensor_parallelism(self.shard_plan(config)),

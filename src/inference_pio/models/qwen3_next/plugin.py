@@ -18,8 +18,7 @@ from inference_pio.models.qwen3_next.config import Qwen3NextConfig
 from inference_pio.models.qwen3_next.cuda_kernels import optimizations
 from inference_pio.models.qwen3_next.fused_layers import fused_layer_norm
 from inference_pio.models.qwen3_next.kv_cache import compression_techniques
-from inference_pio.models.qwen3_next.linear_optimizations import weight_layout
-from inference_pio.models.qwen3_next.linear_optimizations.bias_removal import BiasRemoval
+from inference_pio.models.qwen3_next.linear_optimizations import bias_removal, weight_layout
 from inference_pio.models.qwen3_next.model import Qwen3NextForCausalLM
 from inference_pio.models.qwen3_next.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen3_next.specific_optimizations import mtp, speculation
@@ -52,9 +51,6 @@ class Qwen3NextPlugin(ModelPlugin):
             tool_calls=("qwen3_coder_xml", "hermes_json"),
         )
 
-    def optimizations(self, config: Qwen3NextConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
-        return (BiasRemoval(),)
-
     def techniques(self, config: Qwen3NextConfig) -> tuple[TechniqueFact, ...]:
         return (
             flash_attention.technique(config),
@@ -67,6 +63,7 @@ class Qwen3NextPlugin(ModelPlugin):
             weight_layout.technique(config),
             prefix_cache_manager.technique(config),
             fused_layer_norm.technique(config),
+            bias_removal.technique(config),
             optimizations.technique(),
             techniques.tensor_parallelism(self.shard_plan(config), "heads and groups of this model"),
             speculation.technique(config),

@@ -12,8 +12,7 @@ from inference_pio.models.qwen3_vl.config import Qwen3VLConfig
 from inference_pio.models.qwen3_vl.cuda_kernels import optimizations
 from inference_pio.models.qwen3_vl.image_processing import ImageProcessor
 from inference_pio.models.qwen3_vl.kv_cache import compression_techniques
-from inference_pio.models.qwen3_vl.linear_optimizations import dense_map, weight_layout
-from inference_pio.models.qwen3_vl.linear_optimizations.bias_removal import BiasRemoval
+from inference_pio.models.qwen3_vl.linear_optimizations import bias_removal, dense_map, weight_layout
 from inference_pio.models.qwen3_vl.model import Qwen3VLForConditionalGeneration
 from inference_pio.models.qwen3_vl.prefix_caching import prefix_cache_manager
 from inference_pio.models.qwen3_vl.tensor_parallel import tensor_parallel_layers
@@ -51,9 +50,6 @@ class Qwen3VLPlugin(ModelPlugin):
         """What happens to images in front of this model."""
         return ImageProcessor.of(config.image_token_id, config.vision, stated, path)
 
-    def optimizations(self, config: Qwen3VLConfig) -> tuple[BiasRemoval, ...]:  # noqa: ARG002
-        return (BiasRemoval(),)
-
     def techniques(self, config: Qwen3VLConfig) -> tuple[TechniqueFact, ...]:
         return (
             techniques.flash_attention(config),
@@ -66,6 +62,7 @@ class Qwen3VLPlugin(ModelPlugin):
             techniques.prefix_caching(config),
             techniques.fused_layer_norm(config),
             dense_map.technique(),
+            bias_removal.technique(config),
             optimizations.technique(),
             techniques.tensor_parallelism(self.shard_plan(config)),
         )

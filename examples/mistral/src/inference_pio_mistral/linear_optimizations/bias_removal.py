@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from inference_pio.plugin.facts import TechniqueFact
+from typing import TYPE_CHECKING
+
+from inference_pio.plugin import techniques
+
+if TYPE_CHECKING:
+    from inference_pio.config import BaseModelConfig
+    from inference_pio.plugin.facts import TechniqueFact
 
 
-def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "bias removal",
-        "hardware",
-        "not applicable",
-        exact=True,
-        reason="no linear map of a mistral adds a bias",
-    )
+def technique(config: BaseModelConfig) -> TechniqueFact:
+    return techniques.bias_removal(config, "")

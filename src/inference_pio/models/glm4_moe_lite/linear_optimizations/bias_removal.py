@@ -1,15 +1,14 @@
-"""Biases that are zero throughout are dropped: one addition less per linear map, the same result.
+"""Biases: where `attention_bias` says so, of the projections down to latents and of the output.
 
-A glm4_moe_lite has them where `attention_bias` says so, on the projections down to latents and on the output;
 GLM-4.7-Flash has none.
 """
 
 from __future__ import annotations
 
-from inference_pio.plugin.bias_removal import ZeroBiasRemoval
+from inference_pio.models.glm4_moe_lite.config import Glm4MoeLiteConfig
+from inference_pio.plugin import techniques
+from inference_pio.plugin.facts import TechniqueFact
 
 
-class BiasRemoval(ZeroBiasRemoval):
-    """Of attention alone: nothing else has one."""
-
-    kept = "biases of attention are kept: they are not zero, or removal is off"
+def technique(config: Glm4MoeLiteConfig) -> TechniqueFact:
+    return techniques.bias_removal(config, "attention" if config.attention_bias else "")

@@ -1,12 +1,15 @@
-"""Biases that are zero throughout are dropped: one addition less per linear map, the same result.
+"""Biases: attention and feed-forward blocks have one where `attention_bias` or `mlp_bias` gives it to them.
 
-Checkpoints converted between frameworks often carry such biases.
+Llama's own checkpoints have none; those that were converted between frameworks may carry some that are zero.
 """
 
 from __future__ import annotations
 
-from inference_pio.plugin.bias_removal import ZeroBiasRemoval
+from inference_pio.models.llama.config import LlamaConfig
+from inference_pio.plugin import techniques
+from inference_pio.plugin.facts import TechniqueFact
 
 
-class BiasRemoval(ZeroBiasRemoval):
-    """Of attention and feed-forward blocks, where `attention_bias` or `mlp_bias` gives them one."""
+def technique(config: LlamaConfig) -> TechniqueFact:
+    blocks = {"attention": config.attention_bias, "feed-forward blocks": config.mlp_bias}
+    return techniques.bias_removal(config, " and ".join(name for name, biased in blocks.items() if biased))

@@ -14,9 +14,9 @@ from inference_pio.conformance.numbers import assert_close, token_ids
 from inference_pio.conformance.subject import Subject
 from inference_pio.layers import Linear
 from inference_pio.models.llama.config import LlamaConfig
-from inference_pio.models.llama.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.llama.tests.case import TINY
 from inference_pio.models.llama.tests.reference import TransformersLlama
+from inference_pio.optimizations.hardware.bias_removal import BiasRemoval
 
 _PROMPT = token_ids(70, 272)
 
@@ -44,20 +44,21 @@ def test_zero_biases_are_removed_and_nothing_changes(subject: Subject, tmp_path:
             if name.endswith("bias"):
                 parameter.zero_()
     path = reference.save(tmp_path, "safetensors")
-    option = {"use_bias_removal_optimization": False}
-    kept = BareModel(subject.plugin(), path, options=option)
+    kept = BareModel(subject.plugin(), path)
     removed = BareModel(subject.plugin(), path)
+    BiasRemoval().apply(removed.model, removed.config)
     assert _biases(kept.model) == 4 * TINY["biased"]["num_hidden_layers"]
     assert _biases(removed.model) == 0
     assert torch.equal(kept.prefill(_PROMPT), removed.prefill(_PROMPT))
-    assert BiasRemoval().get_report(removed.model)["status"] == "active"
-    assert BiasRemoval().get_report(kept.model)["reason"].startswith("8 biases are kept")
+    assert BiasRemoval().get_report(removed.model)["kept"] == 0
+    assert BiasRemoval().get_report(kept.model)["kept"] == 8
 
 
 def test_biases_that_are_not_zero_stay(subject: Subject) -> None:
-    model = BareModel(subject.plugin(), subject.checkpoint("biased")).model
-    assert _biases(model) == 4 * TINY["biased"]["num_hidden_layers"]
-    assert BiasRemoval().get_report(model)["status"] == "dormant"
+    bare = BareModel(subject.plugin(), subject.checkpoint("biased"))
+    BiasRemoval().apply(bare.model, bare.config)
+    assert _biases(bare.model) == 4 * TINY["biased"]["num_hidden_layers"]
+    assert BiasRemoval().get_report(bare.model)["removed"] == {}
 
 
 def test_rows_that_nobody_needs_are_not_computed(subject: Subject) -> None:
@@ -80,11 +81,10 @@ def test_rows_that_nobody_needs_are_not_computed(subject: Subject) -> None:
 def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
     config = LlamaConfig(model_path=str(tiny_path), torch_dtype="float32", use_prefix_caching=False)
     plugin = create_plugin("llama", config=config)
-    assert "bias removal" not in {entry["name"] for entry in plugin.get_optimization_report()}
     plugin.load_model()
     report = {entry["name"]: entry for entry in plugin.get_optimization_report()}
     plugin.cleanup()
-    assert report["bias removal"]["status"] == "active"
+    assert report["bias removal"]["status"] == "not applicable"
     assert report["prefix caching"]["status"] == "dormant"
     assert report["fused layer norm"]["status"] == "active"
     assert report["KV-cache compression"]["status"] == "dormant"

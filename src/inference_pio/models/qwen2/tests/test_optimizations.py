@@ -15,9 +15,9 @@ from inference_pio.conformance.numbers import assert_close, token_ids
 from inference_pio.conformance.subject import Subject
 from inference_pio.layers import Linear
 from inference_pio.models.qwen2.config import Qwen2Config
-from inference_pio.models.qwen2.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.qwen2.tests.case import TINY
 from inference_pio.models.qwen2.tests.reference import TransformersQwen2
+from inference_pio.optimizations.hardware.bias_removal import BiasRemoval
 
 _PROMPT = token_ids(70, 272)
 
@@ -50,35 +50,23 @@ def _zeroed(path: Path, *projections: str) -> TransformersQwen2:
 
 def test_zero_biases_are_removed_and_nothing_changes(subject: Subject, tmp_path: Path) -> None:
     _zeroed(tmp_path, "q_proj", "k_proj", "v_proj")
-    kept = BareModel(subject.plugin(), tmp_path, options={"use_bias_removal_optimization": False})
+    kept = BareModel(subject.plugin(), tmp_path)
     removed = BareModel(subject.plugin(), tmp_path)
+    BiasRemoval().apply(removed.model, removed.config)
     assert _biases(kept.model) == TINY["grouped"]["num_hidden_layers"]
     assert _biases(removed.model) == 0
     assert torch.equal(kept.prefill(_PROMPT), removed.prefill(_PROMPT))
-    assert BiasRemoval().get_report(removed.model)["status"] == "active"
-    report = BiasRemoval().get_report(kept.model)
-    assert report["reason"].startswith("2 biases of q, k and v are kept, 0 of them not zero")
+    assert BiasRemoval().get_report(removed.model)["kept"] == 0
+    assert BiasRemoval().get_report(kept.model)["kept"] == 2
 
 
 def test_a_bias_that_is_zero_in_part_stays(subject: Subject, tmp_path: Path) -> None:
     """q, k and v are one product with one bias: that of v alone keeps it."""
     reference = _zeroed(tmp_path, "q_proj", "k_proj")
     bare = BareModel(subject.plugin(), tmp_path)
+    BiasRemoval().apply(bare.model, bare.config)
     assert _biases(bare.model) == 2
     assert_close(bare.prefill(_PROMPT), reference.logits(_PROMPT), "zero biases of q and k")
-
-
-def test_what_bias_removal_says_of_biases_that_matter(subject: Subject) -> None:
-    model = BareModel(subject.plugin(), subject.checkpoint("grouped")).model
-    biases = [
-        value for name, value in subject.reference("grouped").model.named_parameters() if "bias" in name
-    ]
-    report = BiasRemoval().get_report(model)
-    assert report["status"] == "dormant"
-    largest = max(bias.abs().max().item() for bias in biases)
-    assert report["reason"] == (
-        f"2 biases of q, k and v are kept, 2 of them not zero; the largest element is {largest:.3g}"
-    )
 
 
 def test_a_bias_of_k_does_not_cancel(subject: Subject, tmp_path: Path) -> None:
@@ -116,7 +104,7 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
         "fused layer norm": "active",
         "needed rows": "active",
         "tensor parallelism": "dormant",
-        "bias removal": "dormant",
+        "bias removal": "active",
     }.items()
     assert report["tensor parallelism"]["reason"].endswith("divided over 1, 2, 4")
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from inference_pio.plugin.bias_removal import ZeroBiasRemoval
+from inference_pio.models.qwen3_next.config import Qwen3NextConfig
+from inference_pio.plugin import techniques
+from inference_pio.plugin.facts import TechniqueFact
 
 
-class BiasRemoval(ZeroBiasRemoval):
-    """Of attention alone: nothing else has one."""
-
-    kept = "biases of attention layers are kept"
+def technique(config: Qwen3NextConfig) -> TechniqueFact:
+    return techniques.bias_removal(config, "attention layers" if config.attention_bias else "")

@@ -16,9 +16,9 @@ from inference_pio.conformance.numbers import assert_close, token_ids
 from inference_pio.conformance.subject import Subject
 from inference_pio.layers import Linear
 from inference_pio.models.qwen3_next.config import Qwen3NextConfig
-from inference_pio.models.qwen3_next.linear_optimizations.bias_removal import BiasRemoval
 from inference_pio.models.qwen3_next.tests.case import TINY
 from inference_pio.models.qwen3_next.tests.reference import TransformersQwen3Next
+from inference_pio.optimizations.hardware.bias_removal import BiasRemoval
 from inference_pio.parallel import Shard
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.serving import Serving
@@ -67,13 +67,14 @@ def test_biases_that_are_zero_are_removed_and_others_stay(subject: Subject, tmp_
             if name.endswith("o_proj.bias"):
                 parameter.zero_()
     path = reference.save(tmp_path, "safetensors")
-    kept = BareModel(subject.plugin(), path, options={"use_bias_removal_optimization": False})
+    kept = BareModel(subject.plugin(), path)
     removed = BareModel(subject.plugin(), path)
+    BiasRemoval().apply(removed.model, removed.config)
     assert (_biases(kept.model), _biases(removed.model)) == (4, 2)
     assert_close(removed.prefill(_PROMPT), reference.logits(_PROMPT), "without biases of o_proj")
-    assert BiasRemoval().get_report(removed.model)["reason"] == "2 biases of attention layers are kept"
+    assert BiasRemoval().get_report(removed.model)["kept"] == 2
     none = BareModel(subject.plugin(), subject.checkpoint("three-to-one"))
-    assert BiasRemoval().get_report(none.model)["status"] == "active"
+    assert _biases(none.model) == 0
 
 
 def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
@@ -91,7 +92,7 @@ def test_the_report_says_what_is_at_work(tiny_path: Path) -> None:
         "tensor parallelism": "dormant",
         "speculative decoding": "active",
         "multi-token prediction": "dormant",
-        "bias removal": "active",
+        "bias removal": "not applicable",
     }.items()
     assert report["tensor parallelism"]["reason"].endswith("divided over 1, 2, 4")
 
