@@ -117,7 +117,7 @@ def _of(technique: Technique, at: Situation, excluded: Mapping[str, str], grants
     else:
         standing = technique.standing(at)
     if asked and standing.status != "active":
-        raise ConfigError(f"{asked}: {technique.title} cannot be used here: {standing.reason}")
+        raise CannotAct(asked, technique, standing)
     if standing.status != "active" or technique.exact or (asked and not technique.needs_receipt):
         return Chosen(technique, standing, asked=asked)
     if not asked and at.options.quality == "exact":
