@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from inference_pio.benchmarks.bandwidth import decode_reads
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.metrics.rates import Rates
 from peers.rows import Row
@@ -69,14 +70,12 @@ def decode(workload: Workload, shape: Shape) -> list[Step]:
     """One step for each token after the first: every weight once, and the keys and values of all sequences."""
     sequences = workload.concurrency
     parameters = shape.body_parameters + shape.head_parameters
-    steps = []
-    for made in range(1, workload.output_len):
-        context = sequences * (workload.prompt_len + made)
-        steps.append(
-            Step(
-                read_bytes=shape.weight_bytes + context * shape.kv_bytes,
-                linear=2 * sequences * parameters,
-                attention=4 * context * shape.attention_width,
-            )
+    reads = decode_reads(workload, shape.weight_bytes, shape.kv_bytes)
+    return [
+        Step(
+            read_bytes=read_bytes,
+            linear=2 * sequences * parameters,
+            attention=4 * sequences * (workload.prompt_len + made) * shape.attention_width,
         )
-    return steps
+        for made, read_bytes in enumerate(reads, 1)
+    ]

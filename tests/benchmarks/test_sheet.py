@@ -52,7 +52,7 @@ class _Reader(HTMLParser):
 
 @pytest.fixture(scope="module")
 def sheet(tiny_llama: Path) -> Sheet:
-    names = ("flash_attention", "kv_int8", "multi_query_attention", "compiled_step")
+    names = ("flash_attention", "kv_int8", "multi_query_attention", "disk_offload", "compiled_step")
     settings = Settings(
         model=str(tiny_llama), device="cpu", dtype="float32", quick=True, rounds=1, techniques=names
     )
@@ -70,10 +70,14 @@ def test_every_technique_is_measured_or_says_why_not(sheet: Sheet) -> None:
         ("flash_attention", "measured"),
         ("multi_query_attention", "not applicable"),
         ("kv_int8", "measured"),
+        ("disk_offload", "not applicable"),
         ("compiled_step", "dormant"),
     ]
     assert sheet.left == []
     assert "4 heads share 2" in _line(sheet, "multi_query_attention").reason
+    assert _line(sheet, "disk_offload").reason == (
+        "the model has no experts; layers paged to the disk are tensor_paging"
+    )
     assert "replayed by the native kernels" in _line(sheet, "compiled_step").reason
 
 

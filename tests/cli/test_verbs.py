@@ -17,6 +17,7 @@ from inference_pio.cli.progress import download_bars
 from inference_pio.cli.text import number, one_line, size, visible
 from inference_pio.loader import catalogue
 from inference_pio.ops import native
+from inference_pio.optimizations.registry import TECHNIQUES
 from support.hub_server import LocalHub, serve
 
 
@@ -154,6 +155,12 @@ def test_plugins_and_their_techniques(cli: Any) -> None:
     for fact in techniques:
         assert fact["name"] in shown
         assert fact["reason"] in shown
+    # Each technique of the engine is named once, with what the plugin says of its family or by itself.
+    named = [name for fact in techniques for name in fact["names"]]
+    named += [name for names in stated["of_every_plugin"].values() for name in names]
+    assert sorted(named) == sorted(TECHNIQUES)
+    assert stated["of_every_plugin"]["CUDA kernels"] == ["device_kernels", "cudnn_benchmark"]
+    assert all(name in shown for name in TECHNIQUES)
     cli("plugins", "lama").complains(6, "did you mean 'llama'?")
 
 

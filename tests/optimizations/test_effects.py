@@ -10,9 +10,13 @@ from pathlib import Path
 import pytest
 
 from inference_pio.conformance.subject import Subject
+from inference_pio.layers import Linear
+from inference_pio.ops import PackedWeight, QuantizedWeight
+from inference_pio.optimizations.hardware.weight_quantization import WeightsInt8
 from inference_pio.optimizations.registry import TECHNIQUES
 from support import effects
 from support.effects import EFFECTS, Tiny
+from support.effects.models import loaded, model_of
 
 for _module in pkgutil.iter_modules(effects.__path__):
     importlib.import_module(f"support.effects.{_module.name}")
@@ -33,6 +37,17 @@ def test_every_technique_has_an_effect() -> None:
 @pytest.mark.parametrize("name", TECHNIQUES)
 def test_it_has_its_effect(name: str, tiny: Tiny) -> None:
     EFFECTS[name](tiny)
+
+
+def test_the_option_quantize_acts_by_apply(tiny: Tiny, monkeypatch: pytest.MonkeyPatch) -> None:
+    kinds = []
+    for acts in (True, False):
+        if not acts:
+            monkeypatch.setattr(WeightsInt8, "apply", lambda _self, model, _config: model)
+        with loaded(tiny("grouped"), fields={"torch_dtype": "auto"}, quantize="int8") as plugin:
+            found = (module for module in model_of(plugin).modules() if isinstance(module, Linear))
+            kinds.append({type(module.packed) for module in found})
+    assert kinds == [{QuantizedWeight}, {PackedWeight}]
 
 
 @pytest.mark.parametrize("name", TECHNIQUES)

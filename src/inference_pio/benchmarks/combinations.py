@@ -34,6 +34,8 @@ _USUAL = {
 _SMALL: Mapping[str, Mapping[str, Any]] = {
     "shorter_vocabulary": {"keep_vocabulary": 1024},
     "prefix_disk_tier": {"prefix_cache_disk_gb": 0.05},
+    "bounded_logits": {"max_num_seqs": 65},  # one row more than a piece
+    "disk_offload": {"experts": "auto"},  # which has no experts
 }
 _TWICE = "prefix_disk_tier"  # the second run finds what the first one left on the disk
 

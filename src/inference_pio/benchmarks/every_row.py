@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+
+from inference_pio.plugin.causal_lm import HeadedModel
 
 
 @contextmanager
@@ -25,8 +27,12 @@ def every_row(model: nn.Module) -> Iterator[None]:
         rows = torch.arange(batch.token_ids.shape[0], device=batch.token_ids.device)
         return replace(batch, last_token=rows), caches
 
-    def pick(module: nn.Module, args: tuple[Any, ...], logits: Tensor) -> Tensor:  # noqa: ARG001
-        return logits.index_select(0, wanted.pop())
+    def pick(module: nn.Module, args: tuple[Any, ...], rows: Tensor) -> Tensor:
+        if args[
+            0
+        ].hidden_only:  # the engine runs the head on the rows that it wants: it runs on all of them here
+            cast("HeadedModel", module).logits(rows)
+        return rows.index_select(0, wanted.pop())
 
     hooks = (model.register_forward_pre_hook(ask_for_all), model.register_forward_hook(pick))
     try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from functools import partial
 
+from inference_pio.benchmarks.bandwidth import reading
 from inference_pio.benchmarks.command import Settings
 from inference_pio.benchmarks.harness import busy_cores, per_second
 from inference_pio.benchmarks.report import Report
@@ -19,7 +20,7 @@ def measure(suite: Suite, settings: Settings) -> Report:
         long = settings.repeat("inference_speed, long prompt", partial(loaded.token_times, prefill), usual=7)
         short = settings.repeat("inference_speed, decode", partial(loaded.token_times, decode), usual=7)
         report = Report("inference_speed", loaded.name, work={"prefill": str(prefill), "decode": str(decode)})
-        engine = loaded.performance()
+        engine, read = loaded.performance(), reading(loaded, decode)
     # From the first token to the last: the prompt's share is not decoding.
     gaps = [(run.result[-1] - run.result[0]) / (len(run.result) - 1) for run in short]
     per_token = Summary.of([1000 * gap for gap in gaps])
@@ -28,6 +29,7 @@ def measure(suite: Suite, settings: Settings) -> Report:
     report.add("first token, long prompt", "ms", Summary.of([1000 * run.result[0] for run in long]))
     report.add("first token, short prompt", "ms", Summary.of([1000 * run.result[0] for run in short]))
     report.add("decode", "tok/s", decoded, str(decode))
+    report.add("decode, of the memory's rate", "%", read.share(gaps), str(read), better="more")
     report.add("time per token", "ms", per_token)
     report.metrics.latency_ms = per_token.median
     report.metrics.throughput_tokens_per_sec = decoded.median

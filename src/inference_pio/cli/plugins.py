@@ -103,11 +103,13 @@ def bridge_line() -> str:
 def _one(name: str, as_json: bool) -> None:
     plugin = default_registry().get(name)
     with importing():
-        model = default_registry().create(name)
+        from inference_pio.optimizations.registry import families
+
+        model, ways = default_registry().create(name), families()
     techniques, chat = model.techniques(model.config), _chat(model.chat_format(model.config))
     if as_json:
-        stated = [asdict(technique) for technique in techniques]
-        print_json({**_facts(plugin), "chat": chat, "techniques": stated})
+        stated = [{**asdict(fact), "names": ways.pop(fact.name, [])} for fact in techniques]
+        print_json({**_facts(plugin), "chat": chat, "techniques": stated, "of_every_plugin": ways})
         return
     manifest = plugin.manifest
     print_facts(
@@ -131,6 +133,11 @@ def _one(name: str, as_json: bool) -> None:
             for fact in techniques
         ],
     )
+    print()
+    print_table(
+        ["what the engine does of it", "by name"], [(one, ", ".join(names)) for one, names in ways.items()]
+    )
+    print("\nwhich are at work for a checkpoint on this machine: inference-pio plan MODEL")
 
 
 def _chat(stated: ChatFormat) -> str:

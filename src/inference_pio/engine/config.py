@@ -37,6 +37,7 @@ class EngineConfig:
         torch_groups: groups of operations (`ops.GROUPS`) that run in torch, whatever kernels there are.
         recompute: nothing is kept from step to step; a sequence gives its blocks back once its tokens are computed.
         vocabulary: end of the first run of tokens, and start of the last, that the model gives logits for; None: all.
+        logit_rows: rows that logits are computed of and drawn from at a time; None: all rows of a step.
         explain_cache: keep what it takes to say why a prefix was not found.
         speculation: tokens that are drafted for one sequence in one step at most; 0 drafts none.
         eviction: how many tokens of a sequence stay in the cache; None keeps all.
@@ -60,6 +61,7 @@ class EngineConfig:
     torch_groups: frozenset[ops.Group] = frozenset()
     recompute: bool = False
     vocabulary: tuple[int, int] | None = None
+    logit_rows: int | None = None
     eviction: EvictionPolicy | None = None
 
     def __post_init__(self) -> None:

@@ -17,14 +17,15 @@ from inference_pio.engine.batch import build_batch
 from inference_pio.engine.block_manager import BlockManager
 from inference_pio.engine.checks import MODEL_ERRORS, check_request
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.drawing import draw_all
 from inference_pio.engine.eviction import Eviction
 from inference_pio.engine.explaining import PrefixHistory
 from inference_pio.engine.ledger import Ledger, Usage
 from inference_pio.engine.media import MediaSide
 from inference_pio.engine.runner import ModelRunner
-from inference_pio.engine.sampler import Sample, append, is_plain_greedy, sample
+from inference_pio.engine.sampler import Sample, append, is_plain_greedy
 from inference_pio.engine.scheduler import Scheduler
-from inference_pio.engine.script import Script, follow
+from inference_pio.engine.script import Script
 from inference_pio.engine.sequence import Drafts, Request, Sequence
 from inference_pio.engine.speculation import Speculation
 from inference_pio.engine.state_slots import StateSlots
@@ -192,8 +193,7 @@ class EngineCore:
                 batch = self._media.extend(batch, scheduled, drafts)
             if self._eviction:
                 batch = self._eviction.watch(batch, scheduled)
-            logits = self._runner.run(batch)
-            samples = follow(logits, sampled, sample(logits, sampled, drafts))
+            samples = draw_all(self._runner, batch, sampled, drafts)
             if self._predictor is not None:
                 self._predictor.remember(scheduled, batch, dict(zip(sampled, samples, strict=True)))
         except MODEL_ERRORS as error:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -17,6 +18,7 @@ from inference_pio.engine.replay import StepReplay
 from inference_pio.errors import PluginError
 from inference_pio.parallel import RankedModel
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.causal_lm import HeadedModel
 from inference_pio.plugin.drafting import DraftingModel
 
 _UNLIKELY = 10.0  # below the least logit of the row
@@ -54,18 +56,39 @@ class ModelRunner:
             self.predictor = Predictor(model, self.caches, config.block_size, config.max_num_seqs)
             # What draws h of every row out of a step, and takes it in, is no recording of native operations.
             self._step = self.predictor.forward
+        self.logit_rows, self._head = config.logit_rows, None
+        if config.logit_rows is not None:
+            if self.predictor is not None or not isinstance(model, HeadedModel):
+                raise PluginError("logits in pieces need a HeadedModel, and one that drafts nothing itself")
+            self._head = model.logits
 
     @torch.inference_mode()
     def run(self, batch: ForwardBatch) -> Tensor:
-        """Logits [R, vocab_size], one row per `batch.last_token`."""
-        with ops.leave_out(self._torch_groups) if self._torch_groups else nullcontext():
-            logits = self._step(batch)
+        """What `logits` makes logits of, one row per `batch.last_token`."""
+        if self._head is not None:
+            batch = replace(batch, hidden_only=True)
+        with self._groups():
+            computed = self._step(batch)
+        if len(computed) != len(batch.last_token):
+            raise PluginError(f"the model gave {len(computed)} rows, expected {len(batch.last_token)}")
+        return computed
+
+    @torch.inference_mode()
+    def logits(self, computed_R: Tensor) -> Tensor:
+        """[R, vocab_size] of any rows of what a step computed: hidden states where logits are made in pieces."""
+        logits = computed_R
+        if self._head is not None:
+            with self._groups():
+                logits = self._head(computed_R)
         if self._vocabulary is not None:
             logits = self._all_tokens(logits, *self._vocabulary)
-        expected = (len(batch.last_token), self._vocab_size)
+        expected = (len(computed_R), self._vocab_size)
         if logits.shape != expected:
             raise PluginError(f"the model gave logits of shape {tuple(logits.shape)}, expected {expected}")
         return logits
+
+    def _groups(self) -> AbstractContextManager[None]:
+        return ops.leave_out(self._torch_groups) if self._torch_groups else nullcontext()
 
     def _all_tokens(self, logits_RK: Tensor, first: int, start: int) -> Tensor:
         """A logit for each token: those that the model leaves out are less likely than any that it has."""

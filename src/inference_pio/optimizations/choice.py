@@ -27,6 +27,14 @@ from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.serving import serving_of
 
 
+class CannotAct(ConfigError):
+    """A caller asks for what cannot act: `name` is the technique's, `status` how it stands."""
+
+    def __init__(self, asked: str, technique: Technique, standing: Standing) -> None:
+        super().__init__(f"{asked}: {technique.title} cannot be used here: {standing.reason}")
+        self.name, self.status = technique.name, standing.status
+
+
 @dataclass(frozen=True)
 class Chosen:
     """One technique and how it stands; `asked` is the word by which the caller asked for it, empty where nobody did."""
@@ -99,7 +107,7 @@ def choose(
 def apply_all(chosen: Sequence[Chosen], model: nn.Module, config: BaseModelConfig, stage: str) -> nn.Module:
     """Bring the active ones of a stage to a model, in order."""
     for one in chosen:
-        if one.active and one.technique.stage == stage:
+        if one.active and one.technique.stage in (stage, "both"):
             serving_of(model).exempt[one.technique.name] = frozenset(one.exempt)
             model = one.technique.apply(model, config)
     return model
@@ -117,7 +125,7 @@ def _of(technique: Technique, at: Situation, excluded: Mapping[str, str], grants
     else:
         standing = technique.standing(at)
     if asked and standing.status != "active":
-        raise ConfigError(f"{asked}: {technique.title} cannot be used here: {standing.reason}")
+        raise CannotAct(asked, technique, standing)
     if standing.status != "active" or technique.exact or (asked and not technique.needs_receipt):
         return Chosen(technique, standing, asked=asked)
     if not asked and at.options.quality == "exact":

@@ -24,7 +24,11 @@ from inference_pio.optimizations.hardware.weight_quantization import (
     WeightsInt4,
     WeightsInt8,
 )
-from inference_pio.optimizations.memory.bounded_activations import BoundedMLP, BoundedScores
+from inference_pio.optimizations.memory.bounded_activations import (
+    BoundedLogits,
+    BoundedMLP,
+    BoundedScores,
+)
 from inference_pio.optimizations.memory.disk_offload import DiskOffload
 from inference_pio.optimizations.memory.eviction import KVEviction
 from inference_pio.optimizations.memory.kv_compression import KVInt4, KVInt8
@@ -46,6 +50,7 @@ _IN_ORDER: tuple[Technique, ...] = (
     DeviceKernels(),
     CudnnBenchmark(),
     BoundedMLP(),
+    BoundedLogits(),
     BoundedScores(),
     KVInt8(),
     KVInt4(),
@@ -68,3 +73,11 @@ _IN_ORDER: tuple[Technique, ...] = (
 )
 
 TECHNIQUES: Mapping[str, Technique] = MappingProxyType({technique.name: technique for technique in _IN_ORDER})
+
+
+def families() -> dict[str, list[str]]:
+    """The standard's words for them, each with the names of the techniques that are ways of it."""
+    found: dict[str, list[str]] = {}
+    for technique in _IN_ORDER:
+        found.setdefault(technique.family, []).append(technique.name)
+    return found

@@ -73,7 +73,7 @@ class Technique(OptimizationInterface):
     by_layer   it acts in each layer on its own: a receipt may have it leave some of them as they are
     needs_receipt  without a receipt it cannot act even where a caller asks for it
     on_request  it acts where a caller asks for it and nowhere else: receipts say nothing of it
-    stage      "plan": applied to the model's shapes, before memory is planned; "weights": when they are loaded
+    stage      "plan": applied to the model's shapes, before memory is planned; "weights": when they are loaded; "both"
     by_flag    its flags are its own: switching it off by name switches them off, and a model is built without it
     """
 
@@ -88,7 +88,7 @@ class Technique(OptimizationInterface):
     on: ClassVar[Mapping[str, Any]] = _NOTHING
     off: ClassVar[Mapping[str, Any]] = _NOTHING
     shows_on: ClassVar[Kind]
-    stage: ClassVar[Literal["plan", "weights"]] = "plan"
+    stage: ClassVar[Literal["plan", "weights", "both"]] = "plan"
     by_flag: ClassVar[bool] = False
     by_layer: ClassVar[bool] = False
     needs_receipt: ClassVar[bool] = False

@@ -40,6 +40,7 @@ class ForwardBatch:
     observer      told by each attention layer what it attends with; None in almost every step
     rope_positions [3, T] int64, time, height and width of each token, for models that rotate by them, or [1, T] where
                   all three are equal for every token of the step; None for models that rotate by `positions`
+    hidden_only   a `HeadedModel` gives final hidden states [R, D]: the engine runs its head on some of them at a time
     """
 
     token_ids: Tensor
@@ -56,3 +57,4 @@ class ForwardBatch:
     rope_positions: Tensor | None = None
     drafts: Tensor | None = None
     observer: AttentionObserver | None = None
+    hidden_only: bool = False

@@ -13,7 +13,29 @@ from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
 
 
-class CausalLM(nn.Module):
+class HeadedModel(nn.Module):
+    """A model whose head can be run by itself, on some of a step's rows: its class says what `hidden` computes."""
+
+    lm_head: VocabParallelHead
+
+    def hidden(self, batch: ForwardBatch, caches: Sequence[Any]) -> Tensor:
+        """Final hidden states [R, D] of the rows that need logits."""
+        raise NotImplementedError(f"{type(self).__name__} has no hidden states of its own")
+
+    def logits(self, hidden_RD: Tensor) -> Tensor:
+        """[R, V] in float32, of any rows of `hidden`."""
+        logits_RV: Tensor = self.lm_head(hidden_RD)
+        return logits_RV.float()
+
+    def asked(self, hidden_RD: Tensor, batch: ForwardBatch) -> Tensor:
+        """What the step asks for: logits, or hidden states alone."""
+        return hidden_RD if batch.hidden_only else self.logits(hidden_RD)
+
+    def forward(self, batch: ForwardBatch, caches: Sequence[Any]) -> Tensor:
+        return self.asked(self.hidden(batch, caches), batch)
+
+
+class CausalLM(HeadedModel):
     """Logits [R, V] in float32, of the R rows that need them.
 
     Args:
@@ -25,6 +47,6 @@ class CausalLM(nn.Module):
         self.model = model
         self.lm_head = VocabParallelHead(config.hidden_size, config.vocab_size, shard)
 
-    def forward(self, batch: ForwardBatch, caches: Sequence[Any]) -> Tensor:
-        logits_RV: Tensor = self.lm_head(self.model(batch, caches))
-        return logits_RV.float()
+    def hidden(self, batch: ForwardBatch, caches: Sequence[Any]) -> Tensor:
+        hidden_RD: Tensor = self.model(batch, caches)
+        return hidden_RD

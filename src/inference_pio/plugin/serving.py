@@ -10,6 +10,10 @@ from torch import Tensor, nn
 from inference_pio import ops
 from inference_pio.cache.specs import CacheSpec
 from inference_pio.errors import PluginError
+from inference_pio.plugin.quantization import Quantization
+
+LOGIT_BYTES = 12
+"""Of one logit of a step at most: float32, and two more of what a head rounds and a sampler makes of it."""
 
 
 @dataclass
@@ -28,6 +32,10 @@ class Serving:
     asked_ranks, ranks  over how many ranks its weights were asked to be divided, and are
     asked_vocabulary    how many of the first tokens are to have logits; vocabulary: (end of the first run, start of the
                         last one) of tokens that have, None: all
+    asked_quantization  how weights with more bits were asked to be rounded as they are read, and
+    quantization        how they are; None: not
+    most_logit_rows     rows of one step that need logits at most: one per sequence, and drafts
+    logit_rows          of how many of them logits are in memory at once; None: of all
     merged              projections of one input are one product
     prefix_disk         blocks that memory has no room for go to the disk, as much as the caller allows
     block_size          tokens of one of the cache's blocks, and
@@ -49,6 +57,10 @@ class Serving:
     ranks: int = 1
     asked_vocabulary: int = 0
     vocabulary: tuple[int, int] | None = None
+    asked_quantization: Quantization | None = None
+    quantization: Quantization | None = None
+    most_logit_rows: int = 1
+    logit_rows: int | None = None
     merged: bool = False
     prefix_disk: bool = False
     block_size: int = 32

@@ -158,11 +158,11 @@ def needed_rows(worth: str) -> TechniqueFact:
     return TechniqueFact("needed rows", "hardware", "active", exact=True, reason=f"in prefill: {worth}")
 
 
-def gpu_kernels(on_a_cpu: str, on_a_gpu: str = "on a GPU the torch reference runs") -> TechniqueFact:
-    """Which of a model's own operations are one pass, and where: there are no CUDA kernels yet."""
-    return TechniqueFact(
-        "CUDA kernels", "hardware", "dormant", exact=True, reason=f"{on_a_cpu} on a CPU; {on_a_gpu}"
-    )
+def fused_operations(what: str) -> TechniqueFact:
+    """Which steps of a model's are one operation of `inference_pio.ops`: that much is written into the model. Which
+    kernels an operation runs in is decided for all models alike, by the technique device_kernels.
+    """
+    return TechniqueFact("fused operations", "hardware", "active", exact=True, reason=what)
 
 
 def tensor_parallelism(plan: ShardPlan, what: str = "this model") -> TechniqueFact:

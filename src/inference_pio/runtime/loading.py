@@ -106,6 +106,7 @@ def engine_config(ready: Prepared) -> EngineConfig:
         else frozenset(),
         recompute=serving.recompute,
         vocabulary=serving.vocabulary,
+        logit_rows=serving.logit_rows,
         speculation=0 if serving.recompute else options.speculation,
         eviction=eviction,
     )

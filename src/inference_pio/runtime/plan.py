@@ -11,6 +11,7 @@ from inference_pio.engine.config import most_behind
 from inference_pio.engine.media import FEATURE_CACHE_BYTES
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ContextLengthError, ResourceError
+from inference_pio.plugin.serving import LOGIT_BYTES
 
 if TYPE_CHECKING:
     from inference_pio.cache.specs import CacheSpec
@@ -36,9 +37,9 @@ def _no_scratch(tokens: int, sequences: int, context: int) -> int:  # noqa: ARG0
 class MemoryPlan:
     """Bytes of each part. `budget` is what may be used, and `budget_name` where that number comes from.
 
-    logit_rows are the positions of one step that need logits at most: one per sequence, and drafts. Where layers keep
-    state, `state_bytes_per_sequence` of it, the KV cache holds it for `num_seqs` sequences and `num_snapshots` copies
-    beside `kv_tokens` tokens, and what `num_held` tokens of a step would add to it, drafts above all.
+    logit_rows are the positions of one step whose logits are in memory at once: one per sequence, and drafts, or fewer.
+    Where layers keep state, the KV cache holds `state_bytes_per_sequence` for `num_seqs` sequences and `num_snapshots`
+    copies beside `kv_tokens` tokens, and what `num_held` tokens of a step would add to it, drafts above all.
     `mapped` bytes of experts lie on the disk and not among the weights: what memory is free keeps those in use.
     `paged` bytes of layers do as well, and are read each time; the window that they pass through is among the weights.
     `positions` are those that the model was made for.
@@ -108,7 +109,7 @@ class MemoryPlan:
             return 0
         logits = self.logits // self.logit_rows
         each = self.state_bytes_per_sequence + self.longest * self.kv_bytes_per_token + logits
-        return max(1, (self.room + self.num_seqs * logits) // each)
+        return max(1, (self.room + min(self.num_seqs, self.logit_rows) * logits) // each)
 
     def sum_text(self) -> str:
         """The arithmetic in one line."""
@@ -192,9 +193,10 @@ def plan_memory(
     each = _Each.of(serving.cache_specs)
     longest = options.max_model_len or config.max_position_embeddings
     activations = _activation_bytes(config, options, itemsize, each.token, scratch)
-    drafts = min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
-    logit_rows = options.max_num_seqs + drafts
-    logits = 3 * logit_rows * config.vocab_size * 4
+    logit_rows = most_logit_rows(options)
+    drafts = logit_rows - options.max_num_seqs
+    logit_rows = min(logit_rows, serving.logit_rows or logit_rows)
+    logits = logit_rows * config.vocab_size * LOGIT_BYTES
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
     most = serving.prefix_cache_bytes if serving.prefix_caching and reuse == "snapshots" else 0
     weights = weight_bytes - mapped_bytes
@@ -221,6 +223,11 @@ def plan_memory(
         mapped=mapped_bytes,
         positions=config.max_position_embeddings,
     )
+
+
+def most_logit_rows(options: RuntimeOptions) -> int:
+    """Positions of one step that need logits at most: one per sequence, and drafts."""
+    return options.max_num_seqs + min(DRAFT_COUNTS[-1], options.max_num_seqs * options.speculation)
 
 
 class _Each(NamedTuple):

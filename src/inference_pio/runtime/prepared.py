@@ -43,7 +43,7 @@ from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve
 from inference_pio.runtime.drafting import with_drafting
 from inference_pio.runtime.opened import DescribedModel, OpenedModel
 from inference_pio.runtime.paging import PagingRequest, WeightSizes, layers_of, place_weights
-from inference_pio.runtime.plan import Budget, MemoryPlan, plan_memory
+from inference_pio.runtime.plan import Budget, MemoryPlan, most_logit_rows, plan_memory
 from inference_pio.runtime.ranks import divided
 from inference_pio.runtime.weight_bytes import loading_bytes, read_ahead, weight_bytes
 from inference_pio.security import ResourceLimits
@@ -145,13 +145,17 @@ def prepare_model(
         model = plugin.build_model(stated, Shard())
     weight_map = plugin.weight_map(stated)
     header, weights = _weights(model, opened, weight_map)
-    packing = _packing(model, header, weights, config, options, device)
+    asked = Quantization.parse(options.quantize) if options.quantize else None
+    packed = partial(_packing, model, header, weights, config, options, device)
+    packing = packed(asked)
     dtype, kv_dtype = _dtypes(config, options, device, packed=bool(packing.kinds))
     give_serving(model, _serving(plugin.cache_specs(stated, kv_dtype, Shard()), options))
     legal = plugin.shard_plan(stated).legal_sizes
     at = Situation(model, stated, options, device, dtype, packed=bool(packing.kinds), legal_ranks=legal)
     techniques = choose(at, plugin.techniques(stated), grants)
     apply_all(techniques, model, stated, "plan")
+    if serving_of(model).quantization != asked:
+        packing = packed(serving_of(model).quantization)
     sizes = _weight_sizes(at, header, weights, packing)
     blocks = {name: packing.nbytes(weights.targets[name]) for name in packing.kinds}
     images = media_processor(plugin, stated, opened.source.path)
@@ -225,6 +229,8 @@ def _serving(specs: tuple[CacheSpec, ...], options: RuntimeOptions) -> Serving:
         attention_budget=options.attention_budget,
         asked_ranks=options.tensor_parallel_size,
         asked_vocabulary=options.keep_vocabulary or 0,
+        asked_quantization=Quantization.parse(options.quantize) if options.quantize else None,
+        most_logit_rows=most_logit_rows(options),
     )
 
 
@@ -275,10 +281,10 @@ def _packing(
     config: Any,
     options: RuntimeOptions,
     device: torch.device,
+    quantization: Quantization | None,
 ) -> Packing:
     """With `torch_dtype` "auto" weights stay in the file's blocks; a dtype that is named, or quality "exact", asks for
     dense ones."""
-    quantization = Quantization.parse(options.quantize) if options.quantize else None
     if quantization is not None and (device.type != "cpu" or not ops.can_pack(quantization.kind)):
         raise ResourceError(
             f"quantize {options.quantize} needs the native kernels, on the CPU: see inference-pio doctor"

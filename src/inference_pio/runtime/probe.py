@@ -93,6 +93,12 @@ def probe(store: ModelStore, *, refresh: bool = False) -> Hardware:
     )
 
 
+def known_rates(store: ModelStore, threads: int) -> Rates | None:
+    """Rates with so many threads as they were measured on this machine; None where nobody has. Measures nothing."""
+    measured = _stored(store, this_machine())
+    return next((one for one in measured.rates if one.threads == threads), None) if measured else None
+
+
 def _gpus() -> tuple[Gpu, ...]:
     found = [torch.cuda.get_device_properties(index) for index in range(torch.cuda.device_count())]
     return tuple(Gpu(gpu.name, gpu.total_memory) for gpu in found)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import torch
 
@@ -154,6 +155,33 @@ def bounded_mlp(tiny: Tiny) -> None:
             widest.append(max(rows))
     assert answers[0] == answers[1]
     assert widest[0] <= 128 < widest[1]
+
+
+@effect_of("bounded_logits")
+def bounded_logits(tiny: Tiny) -> None:
+    """Logits of no more than 64 rows are there at once, and they are the same bit for bit; the plan has the smaller
+    amount.
+    """
+    answers, widest, planned, saved = [], [], [], []
+    prompts = [[3 + number, 5, 7] for number in range(70)]
+    # In blocks: their products give a row the same bits in any company.
+    usual: dict[str, Any] = {"quantize": "int8", "max_num_seqs": 80, "speculation": 0}
+    for word in ("enable", "disable"):
+        options = {**usual, word: ("bounded_logits",)}
+        with loaded(tiny("grouped"), fields={"torch_dtype": "auto"}, **options) as plugin:
+            rows: list[int] = []
+            model_of(plugin).lm_head.register_forward_hook(
+                lambda _module, _args, logits, rows=rows: rows.append(len(logits))
+            )
+            answers.append(plugin.runtime.follow(prompts, [[11, 13, 17]] * len(prompts)))
+            widest.append(max(rows))
+            planned.append(plugin.runtime.plan.logits)
+            saved.append(TECHNIQUES["bounded_logits"].get_report(model_of(plugin))["saved_bytes"])
+    assert all(torch.equal(one, other) for one, other in zip(*answers, strict=True))
+    assert widest[0] <= 64 < widest[1]
+    size = 12 * plugin.config.vocab_size
+    assert planned == [64 * size, 80 * size]
+    assert saved == [16 * size, 0]
 
 
 @effect_of("bounded_scores")

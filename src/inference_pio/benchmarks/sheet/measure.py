@@ -23,6 +23,7 @@ from inference_pio.benchmarks.workload import Suite, Workload
 from inference_pio.errors import ConfigError, ResourceError, UsageError
 from inference_pio.metrics.memory import process_bytes
 from inference_pio.metrics.power import Meter
+from inference_pio.optimizations.choice import CannotAct
 from inference_pio.optimizations.registry import TECHNIQUES
 from inference_pio.optimizations.technique import Kind, Technique
 from inference_pio.optimizations.text import usual_text
@@ -151,7 +152,8 @@ class Measuring:
                     for on in (True, False)
                 )
             except (ConfigError, ResourceError) as error:
-                return _unmeasured(technique, "dormant", reason_of(error))
+                at_all = not isinstance(error, CannotAct) or error.status == "dormant"
+                return _unmeasured(technique, "dormant" if at_all else "not applicable", reason_of(error))
             return self._measured(technique, with_it, without)
 
     def _measured(self, technique: Technique, with_it: _Ready, without: _Ready) -> Line:

@@ -20,6 +20,7 @@ from inference_pio.models.glm4_moe_lite.specific_optimizations.needed_rows impor
 from inference_pio.models.glm4_moe_lite.specific_optimizations.switch_point import expansion_pays
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.causal_lm import HeadedModel
 
 # T tokens of the step, R rows that need logits, D hidden size, V vocabulary
 
@@ -86,7 +87,7 @@ class Glm4MoeLiteModel(nn.Module):
         return cast("PredictionLayer", self.layers[self.num_layers])
 
 
-class Glm4MoeLiteForCausalLM(nn.Module):
+class Glm4MoeLiteForCausalLM(HeadedModel):
     """Logits [R, V] in float32. Implements `DraftingModel`."""
 
     def __init__(self, config: Glm4MoeLiteConfig, shard: Shard) -> None:
@@ -95,14 +96,13 @@ class Glm4MoeLiteForCausalLM(nn.Module):
         self.lm_head = VocabParallelHead(config.hidden_size, config.vocab_size, shard)
         self.can_draft = config.use_mtp
 
-    def forward(self, batch: ForwardBatch, caches: Sequence[LatentCache]) -> Tensor:
-        logits_RV: Tensor = self.lm_head(self.model(batch, caches, batch.last_token))
-        return logits_RV.float()
+    def hidden(self, batch: ForwardBatch, caches: Sequence[LatentCache]) -> Tensor:
+        hidden_RD: Tensor = self.model(batch, caches, batch.last_token)
+        return hidden_RD
 
     def forward_all(self, batch: ForwardBatch, caches: Sequence[LatentCache]) -> tuple[Tensor, Tensor]:
         hidden_TD: Tensor = self.model(batch, caches, None)
-        logits_RV: Tensor = self.lm_head(hidden_TD[batch.last_token])
-        return logits_RV.float(), hidden_TD
+        return self.logits(hidden_TD[batch.last_token]), hidden_TD
 
     def remember(self, hidden_TD: Tensor, batch: ForwardBatch, caches: Sequence[LatentCache]) -> None:
         model = self.model
@@ -115,5 +115,4 @@ class Glm4MoeLiteForCausalLM(nn.Module):
         model = self.model
         x_SD, layer = model.embed_tokens(batch.token_ids), model.prediction_layer()
         hidden_SD = layer(x_SD, hidden_SD, batch, model.rotary_emb.cos_sin, caches[-1])
-        logits_SV: Tensor = self.lm_head(hidden_SD)
-        return logits_SV.float(), hidden_SD
+        return self.logits(hidden_SD), hidden_SD

@@ -20,6 +20,7 @@ from inference_pio.models.qwen3_next.specific_optimizations.mtp import MultiToke
 from inference_pio.models.qwen3_next.specific_optimizations.needed_rows import only_needed
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.causal_lm import HeadedModel
 
 # T tokens of the step, R rows that need logits, D hidden size, V vocabulary
 
@@ -98,7 +99,7 @@ class Qwen3NextModel(nn.Module):
         return self.norm.add(x_TD, residual_TD)[0]
 
 
-class Qwen3NextForCausalLM(nn.Module):
+class Qwen3NextForCausalLM(HeadedModel):
     """Logits [R, V] in float32. Implements `DraftingModel`."""
 
     def __init__(self, config: Qwen3NextConfig, shard: Shard) -> None:
@@ -109,16 +110,15 @@ class Qwen3NextForCausalLM(nn.Module):
         if config.use_mtp:
             self.mtp = MultiTokenPredictor(config, shard)
 
-    def forward(self, batch: ForwardBatch, caches: Sequence[KVCache | StateCache]) -> Tensor:
-        logits_RV: Tensor = self.lm_head(self.model(batch, caches, batch.last_token))
-        return logits_RV.float()
+    def hidden(self, batch: ForwardBatch, caches: Sequence[KVCache | StateCache]) -> Tensor:
+        hidden_RD: Tensor = self.model(batch, caches, batch.last_token)
+        return hidden_RD
 
     def forward_all(
         self, batch: ForwardBatch, caches: Sequence[KVCache | StateCache]
     ) -> tuple[Tensor, Tensor]:
         hidden_TD: Tensor = self.model(batch, caches, None)
-        logits_RV: Tensor = self.lm_head(hidden_TD[batch.last_token])
-        return logits_RV.float(), hidden_TD
+        return self.logits(hidden_TD[batch.last_token]), hidden_TD
 
     def remember(self, hidden_TD: Tensor, batch: ForwardBatch, caches: Sequence[Any]) -> None:
         x_TD = self.model.embed_tokens(batch.token_ids)
@@ -127,5 +127,4 @@ class Qwen3NextForCausalLM(nn.Module):
     def draft(self, hidden_SD: Tensor, batch: ForwardBatch, caches: Sequence[Any]) -> tuple[Tensor, Tensor]:
         x_SD = self.model.embed_tokens(batch.token_ids)
         hidden_SD = self.mtp(x_SD, hidden_SD, batch, self.model.rotary_emb.cos_sin, caches[-1])
-        logits_SV: Tensor = self.lm_head(hidden_SD)
-        return logits_SV.float(), hidden_SD
+        return self.logits(hidden_SD), hidden_SD

@@ -18,6 +18,7 @@ from inference_pio.models.qwen3_vl.specific_optimizations.needed_rows import kee
 from inference_pio.models.qwen3_vl.vision import VisionTower
 from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
+from inference_pio.plugin.causal_lm import HeadedModel
 from inference_pio.plugin.media import MediaRows
 
 # T tokens of the step, R rows that need logits, M rows of images, D hidden size, V vocabulary
@@ -90,7 +91,7 @@ class Qwen3VLModel(nn.Module):
         self.language_model = Qwen3VLTextModel(config, shard)
 
 
-class Qwen3VLForConditionalGeneration(nn.Module):
+class Qwen3VLForConditionalGeneration(HeadedModel):
     """Logits [R, V] in float32."""
 
     def __init__(self, config: Qwen3VLConfig, shard: Shard) -> None:
@@ -98,9 +99,9 @@ class Qwen3VLForConditionalGeneration(nn.Module):
         self.model = Qwen3VLModel(config, shard)
         self.lm_head = VocabParallelHead(config.hidden_size, config.vocab_size, shard)
 
-    def forward(self, batch: ForwardBatch, caches: Sequence[KVCache]) -> Tensor:
-        logits_RV: Tensor = self.lm_head(self.model.language_model(batch, caches))
-        return logits_RV.float()
+    def hidden(self, batch: ForwardBatch, caches: Sequence[KVCache]) -> Tensor:
+        hidden_RD: Tensor = self.model.language_model(batch, caches)
+        return hidden_RD
 
     def encode_media(self, pixels: Tensor, grids: Sequence[tuple[int, int, int]]) -> Tensor:
         """What `MediaRows.features` holds, [M, D · (1 + layers of DeepStack)], of all tokens of all images in order.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +42,7 @@ class _FewerBits(Technique):
     category = "hardware"
     exact = False
     shows_on = "decode"
-    stage = "weights"
+    stage: ClassVar[Literal["weights", "both"]] = "weights"
     on_request = True
     kind: ClassVar[str]
 
@@ -74,8 +74,13 @@ class _FewerBits(Technique):
 
 
 class _ToNearest(_FewerBits):
+    stage = "both"
+
     def apply(self, model: nn.Module, config: Any) -> nn.Module:  # noqa: ARG002
-        memory = ops.Slab()
+        """Where the option `quantize` asks for it the loader is told, before memory is planned; nothing is dense then
+        when weights are there."""
+        serving, memory = serving_of(model), ops.Slab()
+        serving.quantization = serving.asked_quantization
         for module, weight in _dense(model):
             _give(module, self.kind, quantize_rows(weight, self.kind, _GROUP), memory)
         return model

@@ -19,8 +19,12 @@ from inference_pio.optimizations.technique import (
     dormant,
     not_applicable,
 )
+from inference_pio.plugin.causal_lm import HeadedModel
+from inference_pio.plugin.drafting import DraftingModel
+from inference_pio.plugin.serving import LOGIT_BYTES, serving_of
 
 ROWS = 128
+LOGIT_ROWS = 64  # no step of as few costs more for it: the head reads its weights once
 WORTH_BYTES = 64 * 2**20  # pieces of 128 tokens cost 7 % of a prompt's time (SmolLM2-135M, 2 cores)
 _FAMILY = "activation offloading"
 
@@ -63,6 +67,55 @@ class BoundedMLP(Technique):
     def get_report(self, model: nn.Module) -> dict[str, Any]:
         blocks = [module for module in model.modules() if isinstance(module, GatedMLP)]
         return {**self.facts(), "blocks": sum(block.rows is not None for block in blocks)}
+
+
+class BoundedLogits(Technique):
+    """The head takes a step's rows in pieces, each of which is drawn from before the next is computed, and is no part
+    of recorded steps, of which each would keep the logits of its shape.
+
+    Logits are the widest rows of a step: one per sequence and one per draft, `vocab_size` numbers each.
+    """
+
+    name = "bounded_logits"
+    title = "bounded logits"
+    family = _FAMILY
+    category = "memory"
+    exact = True
+    flags = ("gradient_checkpointing",)
+    shows_on = "memory"
+
+    def standing(self, at: Situation) -> Standing:
+        if not isinstance(at.model, HeadedModel):
+            return not_applicable("its head is part of its step")
+        if at.options.speculation and isinstance(at.model, DraftingModel) and at.model.can_draft:
+            return dormant("the layer that drafts needs logits of every sequence at once")
+        if at.config.use_tensor_parallelism and at.options.tensor_parallel_size > 1:
+            return dormant("the head is divided over ranks, and part of their step")
+        most = serving_of(at.model).most_logit_rows
+        saved = _saved(most, at.config.vocab_size)
+        if saved <= 0:
+            return dormant(f"a step has {most} rows of logits at most, and a piece {LOGIT_ROWS}")
+        if saved < WORTH_BYTES and self.name not in at.options.enable:
+            return dormant(
+                f"pieces would save {saved / 2**20:.1f} MiB of logits, and pay from {WORTH_BYTES / 2**20:.0f} MiB on"
+            )
+        return active(
+            f"the head takes {LOGIT_ROWS} rows of {most} at once, which saves {saved / 2**20:.0f} MiB"
+        )
+
+    def apply(self, model: nn.Module, config: Any) -> nn.Module:  # noqa: ARG002
+        serving_of(model).logit_rows = LOGIT_ROWS
+        return model
+
+    def get_report(self, model: nn.Module) -> dict[str, Any]:
+        serving, saved = serving_of(model), 0
+        if serving.logit_rows is not None and isinstance(model, HeadedModel):
+            saved = _saved(serving.most_logit_rows, model.lm_head.out_features)
+        return {**self.facts(), "rows_at_once": serving.logit_rows, "saved_bytes": saved}
+
+
+def _saved(most_rows: int, vocab_size: int) -> int:
+    return (most_rows - LOGIT_ROWS) * vocab_size * LOGIT_BYTES
 
 
 class BoundedScores(Technique):

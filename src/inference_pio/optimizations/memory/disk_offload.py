@@ -7,8 +7,16 @@ from typing import Any
 
 from torch import nn
 
+from inference_pio.layers.protocol import TakesStacks
 from inference_pio.optimizations.memory.tensor_paging import cannot_page
-from inference_pio.optimizations.technique import Situation, Standing, Technique, active, dormant
+from inference_pio.optimizations.technique import (
+    Situation,
+    Standing,
+    Technique,
+    active,
+    dormant,
+    not_applicable,
+)
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.serving import serving_of
 
@@ -33,7 +41,7 @@ class DiskOffload(Technique):
         if (refusal := cannot_page(at)) is not None:
             return refusal
         if at.options.experts == "disk":
-            return active("experts are on the disk")
+            return _experts(at)
         if at.options.experts == "memory" and at.config.device_map == "cpu":
             return dormant("experts is memory and device_map is cpu")
         return active("what does not fit into memory goes to the disk")
@@ -47,3 +55,12 @@ class DiskOffload(Technique):
 
     def get_report(self, model: nn.Module) -> dict[str, Any]:
         return {**self.facts(), "disk_bytes": serving_of(model).disk_bytes}
+
+
+def _experts(at: Situation) -> Standing:
+    """Where the caller wants experts on the disk, whether there is room for them or not."""
+    if not any(isinstance(module, TakesStacks) for module in at.model.modules()):
+        return not_applicable("the model has no experts; layers paged to the disk are tensor_paging")
+    if not at.packed:
+        return not_applicable("its experts are dense, and those in blocks alone can lie in a mapped file")
+    return active("experts are on the disk")

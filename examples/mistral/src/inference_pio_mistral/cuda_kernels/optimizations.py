@@ -34,9 +34,9 @@ def rotate_and_store(
 
 def technique() -> TechniqueFact:
     return TechniqueFact(
-        "CUDA kernels",
+        "fused operations",
         "hardware",
-        "dormant",
+        "active",
         exact=True,
-        reason="rotary positions and cache write are one native pass on a CPU; on a GPU the torch reference runs",
+        reason="rotary positions and cache write are one",
     )

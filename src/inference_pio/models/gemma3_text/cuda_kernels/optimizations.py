@@ -11,4 +11,4 @@ from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return techniques.gpu_kernels("norms of heads, rotary positions and cache write are one native pass")
+    return techniques.fused_operations("norms of heads, rotary positions and cache write are one")

@@ -28,7 +28,6 @@ def store_latents(
 
 
 def technique() -> TechniqueFact:
-    return techniques.gpu_kernels(
-        "attention over latents, norms, rotary positions and the cache write are native",
-        "on a GPU everything runs in torch",
+    return techniques.fused_operations(
+        "norm of the latent, rotation of the key and cache write are one, attention over latents is another"
     )

@@ -7,6 +7,6 @@ from inference_pio.plugin.facts import TechniqueFact
 
 
 def technique() -> TechniqueFact:
-    return techniques.gpu_kernels(
-        "the router and the experts are one native pass each, norms, rotation and cache write one"
+    return techniques.fused_operations(
+        "the router is one, the experts are one, and so are norms, rotation and cache write"
     )

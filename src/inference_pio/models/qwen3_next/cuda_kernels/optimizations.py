@@ -22,7 +22,7 @@ def split_gate(projected_TF: Tensor, num_heads: int, head_dim: int) -> tuple[Ten
 
 
 def technique() -> TechniqueFact:
-    return techniques.gpu_kernels(
-        "norms of heads, rotation and cache write are one native pass, the delta rule of few tokens is another",
-        "the rule's chunks, and everything on a GPU, run in torch",
+    return techniques.fused_operations(
+        "norms of heads, rotation and cache write are one, the delta rule of few tokens is another; of many tokens it "
+        "runs in chunks of torch's operations"
     )

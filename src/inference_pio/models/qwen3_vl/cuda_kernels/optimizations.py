@@ -13,6 +13,7 @@ from torch import Tensor
 
 from inference_pio import ops
 from inference_pio.cache.specs import KVCache
+from inference_pio.plugin import techniques
 from inference_pio.plugin.batch import ForwardBatch
 from inference_pio.plugin.facts import TechniqueFact
 
@@ -51,11 +52,6 @@ def pick_axes(cos_sin_PH: Tensor, positions_3T: Tensor, axis_H: Tensor) -> Tenso
 
 
 def technique() -> TechniqueFact:
-    return TechniqueFact(
-        "CUDA kernels",
-        "hardware",
-        "dormant",
-        exact=True,
-        reason="norms of heads, rotary positions and cache write are one native pass on a CPU; on a GPU the torch "
-        "reference runs, as it does in the vision tower everywhere",
+    return techniques.fused_operations(
+        "in the text's layers norms of heads, rotary positions and cache write are one; the vision tower has torch's"
     )
