@@ -40,14 +40,15 @@ def test_light_verbs_import_no_torch_and_are_fast(arguments: list[str], home: Pa
         "try:\n    m.main()\n"
         "finally:\n    print(sorted({'torch', 'numpy', 'huggingface_hub'} & set(sys.modules)), file=sys.stderr)\n"
     )
-    seconds = []
     for _ in range(3):
         before = os.times()
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         after = os.times()
         assert done.stderr == "[]\n"
-        seconds.append(after.children_user + after.children_system - before[2] - before[3])
-    assert min(seconds) < 0.5, "processor time, which other processes do not lengthen much"
+        seconds = after.children_user + after.children_system - before[2] - before[3]
+        if seconds < 0.5:
+            return
+    pytest.fail(f"{seconds:.2f} s of processor time, which other processes do not lengthen much")
 
 
 def test_version_and_help(cli: Any) -> None:

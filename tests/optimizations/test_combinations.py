@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import gc
 import importlib.util
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
@@ -43,13 +41,6 @@ def script() -> ModuleType:
     return module
 
 
-@pytest.fixture
-def _frozen() -> Iterator[None]:
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 def test_every_pair_is_known() -> None:
     """Where this fails a technique has come or gone: run `python benchmarks/combinations.py`."""
     assert known().techniques == list(TECHNIQUES)
@@ -71,7 +62,6 @@ def test_the_page_shows_it() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.usefixtures("_frozen")
 def test_a_run_finds_it(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERENCE_PIO_HOME", str(tmp_path / "home"))
     tests = PairRuns(script.bases(tmp_path), lambda _: None)

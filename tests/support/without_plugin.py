@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 _COPIED = ("src", "tests", "benchmarks", "docs", "examples")
 _FILES = (
-    *("pyproject.toml", "setup.py", "constraints.txt", "Makefile", "LICENSE"),
+    *("conftest.py", "pyproject.toml", "setup.py", "constraints.txt", "Makefile", "LICENSE"),
     *("README.md", "CHANGELOG.md", "CONTRIBUTING.md"),
 )
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -95,25 +96,39 @@ def test_tokens_stay_and_right_drafts_are_taken(tmp_path: Path, tiny: str, right
 
 
 def test_the_published_checkpoint_fills_the_layer(subject: Subject) -> None:
-    plugin, shapes = subject.plugin(), dict(checkpoint_shapes(CODER_NEXT))
-    stated = Qwen3NextConfig.read(CODER_NEXT, "")
-    config: Any = plugin.with_drafting(stated, shapes.keys())
+    _audits(subject, CODER_NEXT)()
+
+
+def test_what_the_layer_lacks_or_does_not_know_is_named(subject: Subject) -> None:
+    """With fewer layers in front of it: every audit reads all names."""
+    stated = {**CODER_NEXT, "num_hidden_layers": 4, "layer_types": CODER_NEXT["layer_types"][:4]}
+    shapes, check = dict(checkpoint_shapes(stated)), _audits(subject, stated)
+    check()
+    for name in ("fc", "norm", "layers.0.mlp.experts.511.up_proj", "layers.0.self_attn.q_norm"):
+        with pytest.raises(CheckpointMismatch, match=name.partition(".")[0]):
+            check(without=f"mtp.{name}.weight")
+    with pytest.raises(CheckpointMismatch, match="A_log"):
+        check({"mtp.layers.0.linear_attn.A_log": (32,)})
+    with pytest.raises(CheckpointMismatch, match=r"layers\.1"):
+        check({"mtp.layers.1.input_layernorm.weight": (2048,)})
+    read = Qwen3NextConfig.read(stated, "")
+    assert subject.plugin().with_drafting(read, [name for name in shapes if "mtp" not in name]) is None
+
+
+def _audits(subject: Subject, stated: Mapping[str, Any]) -> Callable[..., None]:
+    """Holds a checkpoint of these numbers, with tensors added and without one, against the model that reads it."""
+    plugin, shapes = subject.plugin(), dict(checkpoint_shapes(stated))
+    config: Any = plugin.with_drafting(Qwen3NextConfig.read(stated, ""), shapes.keys())
     with torch.device("meta"):
         model = Qwen3NextForCausalLM(config, Shard())
     parameters = {name: tuple(value.shape) for name, value in model.named_parameters()}
 
-    def check(found: dict[str, tuple[int, ...]]) -> None:
+    def check(more: Mapping[str, tuple[int, ...]] | None = None, *, without: str = "") -> None:
+        assert not without or without in shapes
+        found = {name: shape for name, shape in {**shapes, **(more or {})}.items() if name != without}
         audit(parameters, HeaderOnly.of("Qwen3-Coder-Next", "safetensors", found), plugin.weight_map(config))
 
-    check(shapes)
-    for name in ("fc", "norm", "layers.0.mlp.experts.511.up_proj", "layers.0.self_attn.q_norm"):
-        with pytest.raises(CheckpointMismatch, match=name.partition(".")[0]):
-            check({tensor: shape for tensor, shape in shapes.items() if tensor != f"mtp.{name}.weight"})
-    with pytest.raises(CheckpointMismatch, match="A_log"):
-        check({**shapes, "mtp.layers.0.linear_attn.A_log": (32,)})
-    with pytest.raises(CheckpointMismatch, match=r"layers\.1"):
-        check({**shapes, "mtp.layers.1.input_layernorm.weight": (2048,)})
-    assert plugin.with_drafting(stated, [name for name in shapes if "mtp" not in name]) is None
+    return check
 
 
 def test_ranks_draft_alike(subject: Subject, tmp_path: Path) -> None:
