@@ -245,3 +245,12 @@ def test_a_model_that_is_outside_by_itself_is_said_to_be() -> None:
 
 def test_levels_are_ordered() -> None:
     assert LEVELS["faithful"].max_kl < LEVELS["fast"].max_kl
+
+
+def test_figures_over_the_bound_grant_nothing_whatever_else_a_receipt_says() -> None:
+    """An edited file: the word that forbids it is gone, the figures are not."""
+    edited = _receipt(levels={"faithful": {"kv_int8": Entry(Measured(0.5, 0.2, 30.0))}, "fast": {}})
+    granted = edited.grant("kv_int8", "faithful")
+    assert (granted.allowed, granted.reason) == (False, "KL 0.5 > 0.01 of level faithful")
+    nothing = _receipt(levels={"faithful": {"kv_int8": Entry(Measured(float("nan"), 1.0, 1.0))}, "fast": {}})
+    assert not nothing.grant("kv_int8", "faithful").allowed

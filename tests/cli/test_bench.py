@@ -46,6 +46,13 @@ def test_a_run_is_shown_kept_and_compared(cli: Any, tiny: Path, home: Path, tmp_
     assert cli("bench", "diff", "last~1", "last", "--fail-on", "slower").code == 0
 
 
+def test_a_file_that_cannot_be_written_is_told_before_anything_is_measured(cli: Any, tmp_path: Path) -> None:
+    """There is no such model: it is not looked for."""
+    missing = tmp_path / "none" / "run.json"
+    cli("bench", "no-such-model", "--out", missing).complains(2, f"there is no folder {tmp_path / 'none'}")
+    cli("bench", "no-such-model", "--out", tmp_path).complains(2, "is a folder: name a file in it")
+
+
 def test_slower_fails_where_it_is_asked_to(cli: Any, tiny: Path, tmp_path: Path) -> None:
     cli("bench", tiny, "throughput", "--quick", "--rounds", "5", "--no-keep", "--out", tmp_path / "now.json")
     run = json.loads((tmp_path / "now.json").read_text())

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,22 @@ def test_the_usual_text_is_prose_and_code() -> None:
     assert len(text) > 60_000
     assert "ROMEO" in text
     assert "def " in text
+
+
+def test_a_text_without_an_end_is_told_and_not_read_for_ever() -> None:
+    with pytest.raises(UsageError, match="more than 16 MiB: a few thousand words are enough"):
+        read_text(Path("/dev/zero"))
+
+
+@pytest.mark.parametrize(
+    ("typed", "words"),
+    [
+        (("--dtype", "floaty"), "got 'floaty'"),
+        (("--quantize", "int9"), "quantize must be int8 or int4"),
+    ],
+)
+def test_wrong_words_are_told_before_anything_is_measured(
+    cli: Any, typed: tuple[str, ...], words: str
+) -> None:
+    """There is no such model: it is not looked for."""
+    cli("calibrate", "no-such-model", *typed).complains(2, words)

@@ -42,3 +42,16 @@ def test_the_matrix(cli: Any) -> None:
     assert shown["pairs"]["kv_int8 kv_int4"]["outcome"] == "excluded"
     assert "kv_int8" in cli("plugins", "--matrix").out
     cli("plugins", "llama", "--matrix").complains(2, "--matrix is of all plugins")
+
+
+@pytest.mark.parametrize("place", ["a file", "in a file"])
+def test_a_folder_that_cannot_be_is_told_before_anything_is_measured(
+    cli: Any, tmp_path: Path, place: str
+) -> None:
+    """There is no such model: it is not looked for."""
+    file = tmp_path / "file"
+    file.write_text("something")
+    out = file if place == "a file" else file / "inside"
+    done = cli("report", "no-such-model", "--out", out)
+    done.complains(4, f"the report cannot be written to {out}", "name another folder with --out")
+    assert file.read_text() == "something"

@@ -253,6 +253,33 @@ def test_plan_is_what_loading_then_uses(cli: Any, tiny: Path) -> None:
         assert text in shown
 
 
+def test_plan_says_which_techniques_are_at_work_and_why_not_the_others(cli: Any, tiny: Path) -> None:
+    from inference_pio import LLM
+
+    typed = ("plan", tiny, "--dtype", "float32", "--enable", "kv_int8", "--no-prefix-caching")
+    planned = json.loads(cli(*typed, "--json").out)["techniques"]
+    off = {"enable_prefix_caching": False}
+    with LLM(str(tiny), dtype="float32", max_num_seqs=1, enable=("kv_int8",), **off) as llm:
+        report = llm.plugin.get_optimization_report()
+    stated = {one["name"]: (one["status"], one["reason"]) for one in planned}
+    loaded = [one for family in report for one in family.get("techniques", ())]
+    assert stated == {one["name"]: (one["status"], one["reason"]) for one in loaded}
+    assert stated["kv_int8"][0] == "active"
+    assert stated["prefix_caching"] == ("dormant", "use_prefix_caching is off")
+    line = next(line for line in cli(*typed).out.splitlines() if line.startswith("At work: "))
+    assert "kv_int8" in line
+    assert "prefix_caching" not in line
+    shown = cli(*typed, "--techniques").out
+    assert all(name in shown for name in stated)
+    assert "use_prefix_caching is off" in shown
+
+
+def test_keys_and_values_in_less_memory_than_a_block(cli: Any, tiny: Path) -> None:
+    done = cli("plan", tiny, "--dtype", "float32", "--kv-cache-memory-gb", "1e-7")
+    # 2 layers · 2 KV heads · head_dim 16 · keys and values · 4 bytes
+    done.complains(5, "kv_cache_memory_gb 1e-07 holds no block: 32 tokens of 512 bytes are 1.6e-05 GB")
+
+
 @pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
 def test_plan_knows_weights_in_blocks(cli: Any, tiny: Path) -> None:
     from inference_pio import LLM

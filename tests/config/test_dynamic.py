@@ -58,6 +58,17 @@ def test_unknown_type_names_the_nearest(manager: DynamicConfigManager) -> None:
         manager.get_optimal_config("lama", {})
 
 
+@pytest.mark.parametrize("said", ["8", None, float("nan"), -1])
+def test_gpu_memory_that_is_no_number_is_told(manager: DynamicConfigManager, said: object) -> None:
+    with pytest.raises(ValueError, match="gpu_memory_gb must be a number of GB from 0 up, got"):
+        manager.get_optimal_config("llama", {"gpu_memory_gb": said})
+
+
+def test_a_type_like_no_other_names_all_that_there_are(manager: DynamicConfigManager) -> None:
+    with pytest.raises(ValueError, match="No config template found for model type: zzz; there are .*llama"):
+        manager.get_optimal_config("zzz", {})
+
+
 def test_profiles_lie_over_the_template(manager: DynamicConfigManager) -> None:
     manager.register_optimization_profile("plain", {"use_fused_layer_norm": False})
     assert manager.get_optimal_config("llama", {}, profile="plain").use_fused_layer_norm is False

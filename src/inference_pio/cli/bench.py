@@ -166,6 +166,8 @@ def run(
     is shown and kept. Without a NAME, accuracy and optimization_impact are left out: they take minutes.
     """
     engine.limits(), engine.runtime_options(1)  # wrong values are told before anything is imported
+    if measuring.out is not None:
+        bench_history.check_out(measuring.out)
     with importing():
         from inference_pio.benchmarks import six
     settings = _settings(model, measuring, accuracy, power, engine)

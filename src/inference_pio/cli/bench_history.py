@@ -14,6 +14,7 @@ from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_json, print_table
 from inference_pio.cli.text import one_line
 from inference_pio.errors import UsageError
+from inference_pio.loader.partial import write_atomically
 
 if TYPE_CHECKING:
     from inference_pio.benchmarks.compare import Change
@@ -38,15 +39,30 @@ def keep(record: Record, out: Path | None, *, in_history: bool, quiet: bool) -> 
     """Write a run to the history and to a file, and say where."""
     from inference_pio.benchmarks.history import History
 
-    if out is not None:
-        try:
-            out.write_bytes(record.encode())
-        except OSError as error:
-            raise UsageError(f"{out} cannot be written: {error.strerror}") from error
     if in_history:
         kept = History().save(record)
         if not quiet:
             print(f"kept as {kept}", file=sys.stderr)
+    if out is not None:
+        try:
+            if out.exists() and not out.is_file():  # a pipe or a device, which stays one
+                out.write_bytes(record.encode())
+            else:
+                write_atomically(out, record.encode())
+        except OSError as error:
+            raise UsageError(f"{out} cannot be written: {error.strerror}") from error
+
+
+def check_out(out: Path) -> None:
+    """Before minutes of measuring: can a run be written to that file?
+
+    Raises:
+        UsageError: not so.
+    """
+    if out.is_dir():
+        raise UsageError(f"--out {out} is a folder: name a file in it")
+    if not out.absolute().parent.is_dir():
+        raise UsageError(f"--out {out} cannot be written: there is no folder {out.absolute().parent}")
 
 
 def history(

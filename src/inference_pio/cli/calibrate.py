@@ -12,10 +12,13 @@ from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_json, print_table
 from inference_pio.errors import UnavailableError, UsageError
 from inference_pio.optimizations.text import usual_text
+from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.progress_bar import Counter
 
 if TYPE_CHECKING:
     from inference_pio.runtime.receipts import Entry, Measured, Receipt
+
+_MOST_BYTES = 2**24  # a device gives bytes for ever, and all of a text is made tokens of
 
 
 def calibrate(
@@ -39,10 +42,13 @@ def calibrate(
     receipt; from then on those act by themselves (--quality).
     """
     written = read_text(text)
+    RuntimeOptions(quantize=quantize)  # wrong words are told before anything is measured
     with importing():
         from inference_pio.benchmarks.calibration import calibrate as measure
+        from inference_pio.runtime.devices import resolve_device, resolve_dtype
         from inference_pio.runtime.opened import model_store
         from inference_pio.runtime.receipts import save_receipt
+    resolve_dtype(dtype, resolve_device("cpu"))
     with Counter("calibrate") as counter:
         receipt = measure(model, written, counter.tell, plugin=plugin, dtype=dtype, quantize=quantize)
     path = save_receipt(model_store(None), receipt)
@@ -60,14 +66,20 @@ def read_text(path: Path | None) -> str:
 
     Raises:
         UnavailableError: there is no such file.
-        UsageError: it is empty, or no text.
+        UsageError: it is empty, no text, or endless.
     """
     if path is None:
         return usual_text()
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(_MOST_BYTES + 1)
     except OSError as error:
         raise UnavailableError(f"calibration text {path}: {error.strerror}") from error
+    if len(data) > _MOST_BYTES:
+        raise UsageError(
+            f"calibration text {path} has more than {_MOST_BYTES >> 20} MiB: a few thousand words are enough, give a "
+            f"part of it"
+        )
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:

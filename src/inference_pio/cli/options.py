@@ -335,5 +335,10 @@ class EngineOptions:
         """What was given, else the profile's, else "auto"."""
         return self.dtype or str(self._profile().config.get("torch_dtype", "auto"))
 
+    def config_fields(self) -> dict[str, Any]:
+        """Of the model's configuration, beside dtype and device: what was given, over the profile's."""
+        given = {"use_prefix_caching": False} if self.no_prefix_caching else {}
+        return {**self._profile().config, **given}
+
     def _profile(self) -> Profile:
         return find_profile(self.profile) if self.profile is not None else Profile("")

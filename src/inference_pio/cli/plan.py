@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -15,6 +16,7 @@ from inference_pio.cli.text import size
 from inference_pio.errors import ResourceError
 
 if TYPE_CHECKING:
+    from inference_pio.optimizations.choice import Chosen
     from inference_pio.runtime.plan import MemoryPlan
     from inference_pio.runtime.plan_only import Planned
     from inference_pio.runtime.prepared import Prepared
@@ -26,6 +28,9 @@ def plan(
     max_num_seqs: Annotated[
         int, typer.Option("--max-num-seqs", metavar="N", help="Sequences at once; run and chat need one.")
     ] = 1,
+    techniques: Annotated[
+        bool, typer.Option("--techniques", help="Show how each technique stands, and why.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the memory that a model takes, from its headers or its configuration alone; exit code 5 where it does not
@@ -36,7 +41,16 @@ def plan(
         from inference_pio.runtime.plan_only import plan_only
     with download_bars(quiet=False) as progress:
         found = plan_only(
-            model, engine.dtype_of_all(), engine.device, options, limits, progress, engine.plugin
+            model,
+            engine.dtype_of_all(),
+            engine.device,
+            options,
+            limits,
+            progress,
+            engine.plugin,
+            config=engine.config_fields(),
+            named=None if engine.no_tuned else engine.given(max_num_seqs),
+            profile=engine.profile,
         )
     planned = found.prepared
     if as_json:
@@ -56,16 +70,18 @@ def plan(
                 "packed_kinds": planned.packing.used_kinds(),
                 "packed_weights": planned.packed_bytes,
                 "mtp": planned.predicts,
+                "tuned": found.note,
+                "techniques": [one.facts() for one in planned.techniques],
                 **planned.plan.as_dict(),
             }
         )
     else:
-        _show(found)
+        _show(found, techniques)
     if not planned.plan.fits:
         raise typer.Exit(ResourceError.exit_code)
 
 
-def _show(found: Planned) -> None:
+def _show(found: Planned, techniques: bool = False) -> None:
     from inference_pio.cache.specs import kv_dtype_name
 
     planned = found.prepared
@@ -106,6 +122,10 @@ def _show(found: Planned) -> None:
         ["part", "memory", "of"], [(part, size(bytes_), why) for part, bytes_, why in rows], right=["memory"]
     )
     print()
+    _show_techniques(planned.techniques, techniques)
+    print()
+    if found.note:
+        print(f"{found.note[:1].upper()}{found.note[1:]}.")
     if planned.predicts:
         print(
             "A layer of the model's own guesses ahead (multi-token prediction), with weights and cache that are "
@@ -115,6 +135,26 @@ def _show(found: Planned) -> None:
     verdict = f"It fits{where}. {_most(plan)}" if plan.fits else f"It does not fit: {plan.advice()}."
     print(f"{verdict}{_hint(found)}")
     sys.stdout.flush()
+
+
+def _show_techniques(chosen: Sequence[Chosen], each: bool) -> None:
+    """Those at work in a line, or how each stands and why."""
+    if not each:
+        at_work = ", ".join(one.technique.name for one in chosen if one.active)
+        print(f"At work: {at_work}; --techniques says why, and why no others.")
+        return
+    print_table(
+        ["technique", "status", "results", "why"],
+        [
+            (
+                one.technique.name,
+                one.standing.status,
+                "exact" if one.technique.exact else "approximate",
+                one.standing.reason,
+            )
+            for one in chosen
+        ],
+    )
 
 
 def _plugin(planned: Prepared) -> list[tuple[str, str]]:

@@ -58,10 +58,12 @@ def report(
     chosen = engine_settings(engine)
     with importing():
         from inference_pio.benchmarks.command import Settings
-        from inference_pio.benchmarks.sheet.files import write_sheet
+        from inference_pio.benchmarks.sheet.files import check_folder, write_sheet
         from inference_pio.benchmarks.sheet.measure import Measuring, check_techniques
         from inference_pio.loader.store import default_home
     names = check_techniques(technique or ())
+    folder = out if out is not None else default_home().absolute() / "reports"
+    check_folder(folder)  # minutes of measuring would be for nothing
     settings = Settings(model=model, quick=quick, rounds=rounds, techniques=names, **chosen)
     subject = subject_of(model, engine, quiet)
     failure: KeyboardInterrupt | InferencePIOError | None = None
@@ -73,7 +75,7 @@ def report(
             failure = why
     sheet = measuring.sheet(stated(settings), _again(model))
     if sheet.lines:
-        paths = write_sheet(sheet, out if out is not None else default_home().absolute() / "reports")
+        paths = write_sheet(sheet, folder)
         _show(sheet, as_json)
         for path in paths:
             print(f"written: {path}", file=sys.stderr)

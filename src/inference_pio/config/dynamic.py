@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -56,10 +57,12 @@ class DynamicConfigManager:
         """The template's configuration adjusted to `hardware_specs["gpu_memory_gb"]` (0 where there is no GPU).
 
         Raises:
-            ValueError: no template, or no profile, of that name.
+            ValueError: no template, or no profile, of that name; GPU memory that is no number.
         """
         config = self._template(model_type)()
         gpu_memory_gb = hardware_specs.get("gpu_memory_gb", 0)
+        if not isinstance(gpu_memory_gb, int | float) or not 0 <= gpu_memory_gb < math.inf:
+            raise ValueError(f"gpu_memory_gb must be a number of GB from 0 up, got {gpu_memory_gb!r}")
         if gpu_memory_gb < LOW_MEMORY_GB:
             config.torch_dtype = "float16"
             config.gradient_checkpointing = True
@@ -80,7 +83,7 @@ class DynamicConfigManager:
     def _template(self, model_type: str) -> type[BaseModelConfig]:
         if model_type not in self.config_templates:
             near = difflib.get_close_matches(model_type, self.config_templates, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ValueError(f"No config template found for model type: {model_type}{hint}")
+            hint = f"did you mean {near[0]!r}?" if near else f"there are {', '.join(self.config_templates)}"
+            raise ValueError(f"No config template found for model type: {model_type}; {hint}")
         template = self.config_templates[model_type]
         return template if isinstance(template, type) else template()

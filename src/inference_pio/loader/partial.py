@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from secrets import token_hex
 
 import msgspec
 
@@ -110,10 +111,16 @@ def hash_file(path: Path) -> hashlib._Hash:
 
 
 def write_atomically(path: Path, data: bytes) -> None:
-    """After this the file holds all of `data`; after a crash meanwhile, what it held before."""
-    draft = path.with_name(f"{path.name}.tmp")
-    with draft.open("wb") as out:
-        out.write(data)
-        out.flush()
-        os.fsync(out.fileno())
-    draft.replace(path)
+    """After this the file holds all of `data`; after a crash or on a full disk, what it held before. Of two processes
+    that write at once the last one's data stay, whole: each has a draft of its own.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}-{token_hex(4)}.tmp")
+    try:
+        with draft.open("wb") as out:
+            out.write(data)
+            out.flush()
+            os.fsync(out.fileno())
+        draft.replace(path)
+    except BaseException:
+        draft.unlink(missing_ok=True)
+        raise

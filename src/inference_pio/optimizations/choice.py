@@ -122,6 +122,11 @@ def _of(technique: Technique, at: Situation, excluded: Mapping[str, str], grants
         standing = dormant("switched off by name")
     elif off := [flag for flag in technique.flags if not getattr(at.config, flag)]:
         standing = dormant(f"{off[0]} is off")
+        if asked:
+            raise ConfigError(
+                f"{asked}: {technique.title} cannot be used here: {off[0]} is off; set it in the model's "
+                f"configuration, or leave out what switches it off"
+            )
     else:
         standing = technique.standing(at)
     if asked and standing.status != "active":

@@ -155,13 +155,11 @@ class RuntimeOptions:
                 raise UsageError(f"{name} must be True or False, got {getattr(self, name)!r}")
         for name in ("kv_cache_memory_gb", "resident_weights_gb"):
             gigabytes = getattr(self, name)
-            if gigabytes is not None and not 0 < gigabytes < math.inf:
+            if gigabytes is not None and not (_is_finite(gigabytes) and gigabytes > 0):
                 raise UsageError(f"{name} must be above 0 and finite, got {gigabytes!r}")
-
-        if not 0 <= self.prefix_cache_disk_gb < math.inf:
-            raise UsageError(
-                f"prefix_cache_disk_gb must be at least 0 and finite, got {self.prefix_cache_disk_gb!r}"
-            )
+        gigabytes = self.prefix_cache_disk_gb
+        if not (_is_finite(gigabytes) and gigabytes >= 0):
+            raise UsageError(f"prefix_cache_disk_gb must be at least 0 and finite, got {gigabytes!r}")
 
     def _check_words(self) -> None:
         words = {"kv_cache_dtype": KV_DTYPES, "experts": EXPERTS, "quality": QUALITIES}
@@ -178,6 +176,10 @@ class RuntimeOptions:
     @classmethod
     def names(cls) -> frozenset[str]:
         return frozenset(field.name for field in fields(cls))
+
+
+def _is_finite(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
 class Runtime(Protocol):

@@ -331,7 +331,12 @@ def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int)
     block = options.block_size
     if options.kv_cache_memory_gb is not None:
         asked = int(options.kv_cache_memory_gb * 1e9) // per_token // block
-        return max(1, min(asked, options.max_num_seqs * -(-longest // block))) * block
+        if not asked:
+            raise ResourceError(
+                f"kv_cache_memory_gb {options.kv_cache_memory_gb:g} holds no block: {block} tokens of "
+                f"{per_token:,} bytes are {block * per_token / 1e9:.2g} GB; give it several of them"
+            )
+        return min(asked, options.max_num_seqs * -(-longest // block)) * block
     most = min(room, MAX_DEFAULT_KV_BYTES) // per_token
     kept = min(longest, options.kv_cache_budget or longest)
     wanted = min(longest + (options.max_num_seqs - 1) * kept, most)

@@ -12,7 +12,7 @@ from inference_pio.loader.checkpoint import Checkpoint
 from inference_pio.loader.identity import checkpoint_identity
 from inference_pio.loader.partial import write_atomically
 from inference_pio.loader.store import ModelStore
-from inference_pio.optimizations.quality import Grant, Grants, no_receipt
+from inference_pio.optimizations.quality import LEVELS, Grant, Grants, no_receipt
 from inference_pio.plugin.runtime import RuntimeOptions
 
 VERSION = 1
@@ -72,8 +72,8 @@ class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             return Grant(
                 False, f"approximate, and its receipt of {self.date[:10]} does not have it: calibrate again"
             )
-        if entry.reason:
-            return Grant(False, entry.reason)
+        if reason := entry.reason or LEVELS[level].violation(entry.measured.kl, entry.measured.top1):
+            return Grant(False, reason)
         kept = f", layers {', '.join(map(str, entry.exempt))} left as they are" if entry.exempt else ""
         figures = f"KL {entry.measured.kl:.2g}, top-1 {entry.measured.top1:.3f}"
         return Grant(True, f"{figures} on {self.tokens:,} tokens{kept}", entry.exempt)

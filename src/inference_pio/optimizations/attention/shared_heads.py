@@ -44,6 +44,8 @@ class _SharedHeads(Technique):
 
 
 class MultiQueryAttention(_SharedHeads):
+    """Where all queries share one key/value head, its keys and values are read once, not once for each query."""
+
     name = "multi_query_attention"
     title = "multi-query attention"
     flags = ("use_multi_query_attention",)
@@ -51,6 +53,8 @@ class MultiQueryAttention(_SharedHeads):
 
 
 class GroupedQueryAttention(_SharedHeads):
+    """Where a few queries share each key/value head, its keys and values are read once for all of them."""
+
     name = "grouped_query_attention"
     title = "grouped-query attention"
     flags = ("use_grouped_query_attention",)

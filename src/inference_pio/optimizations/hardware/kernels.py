@@ -71,7 +71,7 @@ def _groups(config: Any) -> list[ops.Group]:
 
 
 class CudnnBenchmark(Technique):
-    """cuDNN tries its convolutions once per shape and keeps the fastest. Of all models here vision towers convolve."""
+    """Convolutions are tried once per shape, and the fastest one is kept. Of all models here vision towers convolve."""
 
     name = "cudnn_benchmark"
     title = "cuDNN benchmark"

@@ -23,6 +23,8 @@ class _Removed(NamedTuple):
 
 
 class SkippedLayers(Surgery):
+    """Layers without which answers move least are not computed; the receipt says which have to stay."""
+
     name = "skipped_layers"
     title = "skipped layers"
     exact = False
