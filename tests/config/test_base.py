@@ -50,3 +50,19 @@ def test_a_contradiction_is_an_error() -> None:
     with pytest.raises(ConfigError, match="hidden_size is 128 in the configuration and 64 in the checkpoint"):
         stated.with_options_of(replace(LlamaConfig(), hidden_size=128))
     assert stated.with_options_of(replace(LlamaConfig(), hidden_size=64)).hidden_size == 64
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("use_paged_attention", "no", "use_paged_attention must be True or False, got 'no'"),
+        ("gradient_checkpointing", 1, "gradient_checkpointing must be True or False, got 1"),
+        ("kv_cache_quantization_bits", 3, "must be 4, 8 or 16, got 3"),
+        ("kv_cache_quantization_bits", "8", "must be 4, 8 or 16, got '8'"),
+        ("prefix_cache_max_size", -1, "a whole number of bytes from 0 up, got -1"),
+        ("prefix_cache_max_size", float("nan"), "a whole number of bytes from 0 up, got nan"),
+    ],
+)
+def test_options_that_cannot_be_are_told(field: str, value: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=words):
+        BaseModelConfig().with_options_of(BaseModelConfig(**{field: value}))  # type: ignore[arg-type]

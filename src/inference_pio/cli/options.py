@@ -223,7 +223,7 @@ class EngineOptions:
     attention_budget: Annotated[
         int,
         _engine(
-            "Keys that a query reads under sparse_decode, sparse_prefill and sink_window, from 96 up.",
+            "Keys that a query reads under sparse_decode, sparse_prefill and sink_window, from 96 up. (default 1024)",
             "--attention-budget",
             value="N",
         ),

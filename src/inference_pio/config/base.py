@@ -22,6 +22,7 @@ _ARCHITECTURE = frozenset(
 )
 
 _SET_BY_RUNTIME = "set by the runtime"
+KV_BITS = (4, 8, 16)  # 16: as they are
 
 
 def set_by_runtime(default: Any) -> Any:
@@ -110,12 +111,32 @@ class BaseModelConfig:
         base = {field.name for field in fields(BaseModelConfig)}
         return _ARCHITECTURE | {field.name for field in fields(cls) if field.name not in base}
 
+    def check_options(self) -> None:
+        """Switches, bits and sizes as the caller set them.
+
+        Raises:
+            ConfigError: a switch is neither True nor False, or a number is none that means something.
+        """
+        for each in fields(BaseModelConfig):
+            value = getattr(self, each.name)
+            if isinstance(each.default, bool) and not isinstance(value, bool):
+                raise ConfigError(f"{each.name} must be True or False, got {value!r:.60}")
+        bits, size = self.kv_cache_quantization_bits, self.prefix_cache_max_size
+        if bits not in KV_BITS:
+            raise ConfigError(f"kv_cache_quantization_bits must be 4, 8 or 16, got {bits!r:.60}")
+        if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+            raise ConfigError(
+                f"prefix_cache_max_size must be a whole number of bytes from 0 up, got {size!r:.60}"
+            )
+
     def with_options_of(self, asked: BaseModelConfig) -> Self:
         """This configuration (read from a checkpoint) with the options of the one a caller passed.
 
         Raises:
-            ConfigError: the caller set an architecture field to something the checkpoint contradicts.
+            ConfigError: the caller set an architecture field to something the checkpoint contradicts, or an option to
+                what it cannot be.
         """
+        asked.check_options()
         architecture = self.architecture_fields()
         options = {}
         for each in fields(asked):

@@ -168,7 +168,8 @@ class RuntimeOptions:
                 raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
         for name in ("enable", "disable"):
             techniques = getattr(self, name)
-            if isinstance(techniques, str) or not all(isinstance(one, str) for one in techniques):
+            several = isinstance(techniques, Iterable) and not isinstance(techniques, str)
+            if not several or not all(isinstance(one, str) for one in techniques):
                 raise UsageError(f"{name} takes a list of names of techniques, got {techniques!r:.60}")
         if self.quantize is not None:
             Quantization.parse(self.quantize)
