@@ -15,7 +15,8 @@ from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.ops import native
 from inference_pio.optimizations.technique import Situation
 from inference_pio.plugin.serving import serving_of
-from inference_pio.runtime.plan import SHORTEST, MemoryPlan
+from inference_pio.runtime.cache_room import SHORTEST
+from inference_pio.runtime.plan import MemoryPlan
 
 DEVICE_MAPS = ("auto", "cpu", "disk")
 # Context that layers go to the disk for, where the caller asks for none.

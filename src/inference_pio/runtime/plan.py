@@ -12,6 +12,13 @@ from inference_pio.engine.media import FEATURE_CACHE_BYTES
 from inference_pio.engine.step_costs import DRAFT_COUNTS
 from inference_pio.errors import ContextLengthError, ResourceError
 from inference_pio.plugin.serving import LOGIT_BYTES
+from inference_pio.runtime.cache_room import (
+    MAX_DEFAULT_KV_BYTES,
+    SHORTEST,
+    kv_tokens,
+    num_seqs,
+    num_snapshots,
+)
 
 if TYPE_CHECKING:
     from inference_pio.cache.specs import CacheSpec
@@ -22,9 +29,6 @@ if TYPE_CHECKING:
 
 # Interpreter, torch and its thread pools, resident: measured 0.22 GB on Linux, a little more with a tokenizer.
 RUNTIME_BYTES = 260_000_000
-MAX_DEFAULT_KV_BYTES = 4 * 2**30
-SHORTEST = 256
-
 
 Scratch = Callable[[int, int, int], int]
 
@@ -264,14 +268,14 @@ def _hold(
 ) -> _Held:
     """`room` shared out: states of sequences first, then snapshots within `snapshot_bytes`, then tokens."""
     room -= (drafts + most_behind(1, options.block_size)) * each.draft
-    num_seqs = _num_seqs(options, max(0, room), each.sequence)
-    room = max(0, room - num_seqs * each.sequence)
-    least = _kv_tokens(options, 0, longest, each.token) * each.token
-    snapshots = _num_snapshots(snapshot_bytes, min(room // 2, room - least), each.sequence)
-    tokens = _kv_tokens(options, max(0, room - snapshots * each.sequence), longest, each.token)
+    sequences = num_seqs(options, max(0, room), each.sequence)
+    room = max(0, room - sequences * each.sequence)
+    least = kv_tokens(options, 0, longest, each.token) * each.token
+    snapshots = num_snapshots(snapshot_bytes, min(room // 2, room - least), each.sequence)
+    tokens = kv_tokens(options, max(0, room - snapshots * each.sequence), longest, each.token)
     snapshots = min(snapshots, tokens // options.block_size)  # each ends with a block of its own
-    rows = min(drafts, num_seqs * options.speculation) + most_behind(snapshots, options.block_size)
-    return _Held(tokens, num_seqs, snapshots, rows)
+    rows = min(drafts, sequences * options.speculation) + most_behind(snapshots, options.block_size)
+    return _Held(tokens, sequences, snapshots, rows)
 
 
 def _in_effect(options: RuntimeOptions, config: BaseModelConfig, serving: Serving) -> RuntimeOptions:
@@ -300,53 +304,6 @@ def _activation_bytes(
     return int(1.2 * rows * 4 * config.hidden_size) + max(
         feed_forward, scratch(tokens_per_step, options.max_num_seqs, reach)
     )
-
-
-def _num_seqs(options: RuntimeOptions, room: int, per_sequence: int) -> int:
-    """Sequences at once: what was asked for; of those with state as many as half the room holds, one at least."""
-    if not per_sequence:
-        return options.max_num_seqs
-    return max(1, min(options.max_num_seqs, room // 2 // per_sequence))
-
-
-def _num_snapshots(most_bytes: int, room: int, per_sequence: int) -> int:
-    """As many as fill half of what the prefix cache may keep, rounded up; blocks have the rest.
-
-    Half, because a snapshot is worth nothing without the blocks before it, which take about as much.
-    """
-    if not per_sequence:
-        return 0
-    wanted = -(-most_bytes // (2 * per_sequence))
-    return max(0, min(wanted, most_bytes // per_sequence, room // per_sequence))
-
-
-def _kv_tokens(options: RuntimeOptions, room: int, longest: int, per_token: int) -> int:
-    """Whole blocks: what all sequences at full length need, within what was asked for, else the room there is.
-
-    Where tokens are evicted, one sequence at a time needs its full length, while its prompt is computed. It can do with
-    its budget and a step more.
-    """
-    if per_token == 0:
-        return 0
-    block = options.block_size
-    if options.kv_cache_memory_gb is not None:
-        asked = int(options.kv_cache_memory_gb * 1e9) // per_token // block
-        if not asked:
-            raise ResourceError(
-                f"kv_cache_memory_gb {options.kv_cache_memory_gb:g} holds no block: {block} tokens of "
-                f"{per_token:,} bytes are {block * per_token / 1e9:.2g} GB; give it several of them"
-            )
-        return min(asked, options.max_num_seqs * -(-longest // block)) * block
-    most = min(room, MAX_DEFAULT_KV_BYTES) // per_token
-    kept = min(longest, options.kv_cache_budget or longest)
-    wanted = min(longest + (options.max_num_seqs - 1) * kept, most)
-    # One sequence must fit: of the length that was asked for, or long enough to be of use.
-    needed = options.max_model_len or min(longest, SHORTEST)
-    if options.kv_cache_budget is not None:
-        needed = min(
-            needed, options.kv_cache_budget + max(options.block_size, options.max_num_batched_tokens)
-        )
-    return max(wanted // block, -(-needed // block)) * block
 
 
 def _gb(count: int) -> str:
