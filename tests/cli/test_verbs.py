@@ -51,6 +51,13 @@ def test_light_verbs_import_no_torch_and_are_fast(arguments: list[str], home: Pa
     pytest.fail(f"{seconds:.2f} s of processor time, which other processes do not lengthen much")
 
 
+def test_the_package_is_the_command_line() -> None:
+    ran = subprocess.run(
+        [sys.executable, "-m", "inference_pio", "--version"], capture_output=True, text=True, check=True
+    )
+    assert ran.stdout == f"inference-pio {inference_pio.__version__}\n"
+
+
 def test_version_and_help(cli: Any) -> None:
     assert cli("--version").out == f"inference-pio {inference_pio.__version__}\n"
     verbs = ("run", "chat", "models", "plugins", "doctor", "plan", "quantize", "verify", "new-model", "bench")

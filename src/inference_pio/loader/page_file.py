@@ -73,7 +73,9 @@ class PageFile:
                 if number not in plan.streamed:
                     pager.enter(number)
         except (OSError, RuntimeError) as error:
-            raise ModelFileError(self._path, str(error).partition("\n")[0]) from error
+            raise ModelFileError(
+                self._path, str(error).partition("\n")[0].removeprefix(f"{self._path} ")
+            ) from error
         for number, layer in enumerate(plan.layers):
             for name, (first, nbytes) in layer.weights.items():
                 place = pager.memory.narrow(0, units[number].place + first, nbytes)
