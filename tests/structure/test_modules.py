@@ -22,6 +22,7 @@ REPOSITORY = Path(__file__).parents[2]
 # from the package by its own name, and the table that `test_configuration.py` keeps true.
 ENTRY_POINTS = {
     "inference_pio",
+    "inference_pio.__main__",  # python -m
     "inference_pio.benchmarks.alone",  # a process of its own
     "inference_pio.benchmarks.combinations",  # of the command that makes the matrix
     "inference_pio.benchmarks.lm_eval_adapter",  # the evaluation harness's

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,14 +14,14 @@ from inference_pio.parallel import Shard
 from inference_pio.plugin.batch import ForwardBatch
 
 
-class HeadedModel(nn.Module):
+class HeadedModel(nn.Module, ABC):
     """A model whose head can be run by itself, on some of a step's rows: its class says what `hidden` computes."""
 
     lm_head: VocabParallelHead
 
+    @abstractmethod
     def hidden(self, batch: ForwardBatch, caches: Sequence[Any]) -> Tensor:
         """Final hidden states [R, D] of the rows that need logits."""
-        raise NotImplementedError(f"{type(self).__name__} has no hidden states of its own")
 
     def logits(self, hidden_RD: Tensor) -> Tensor:
         """[R, V] in float32, of any rows of `hidden`."""

@@ -197,15 +197,14 @@ def plan_memory(
     each = _Each.of(serving.cache_specs)
     longest = options.max_model_len or config.max_position_embeddings
     activations = _activation_bytes(config, options, itemsize, each.token, scratch)
-    logit_rows = most_logit_rows(options)
-    drafts = logit_rows - options.max_num_seqs
-    logit_rows = min(logit_rows, serving.logit_rows or logit_rows)
+    rows = most_logit_rows(options)
+    logit_rows = min(rows, serving.logit_rows or rows)
     logits = logit_rows * config.vocab_size * LOGIT_BYTES
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
     most = serving.prefix_cache_bytes if serving.prefix_caching and reuse == "snapshots" else 0
     weights = weight_bytes - mapped_bytes
     room = budget.bytes - (weights + activations + logits + seen + RUNTIME_BYTES)
-    held = _hold(options, each, room, longest, drafts, most)
+    held = _hold(options, each, room, longest, rows - options.max_num_seqs, most)
     return MemoryPlan(
         weights=weights,
         kv_cache=held.bytes_of(each),
