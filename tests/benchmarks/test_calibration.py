@@ -117,7 +117,11 @@ def test_layers_that_spoil_it_are_left_out_and_no_others(monkeypatch: pytest.Mon
     assert found[1] == (1, 4)
     assert asks[:7] == [6, *[5] * 6], "without it, and in each layer alone"
     assert len(asks) <= 10
-    assert work.layers_to_leave("made_up", Level("strict", 0.0, 0.0), 6, 0.0) is None
+    strict, nothing = Level("strict", 0.0, 0.0), Divergence(0.0, 0.0, 1.0, 8.0, 40)
+    assert work.layers_to_leave("made_up", strict, 6, 0.0) is None
+    refused = calibration._at_level(work, strict, {"made_up": calibration._BY_LAYERS}, nothing, 6)["made_up"]
+    assert refused.reason.startswith("in the layer that stands it best, KL ")
+    assert len(refused.exempt) == 5
 
 
 def test_layers_are_ranked_where_the_technique_does_something() -> None:

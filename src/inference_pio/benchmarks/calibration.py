@@ -219,14 +219,24 @@ def _at_level(
     work: Calibration, level: Level, found: Mapping[str, Divergence | str], base: Divergence, layers: int
 ) -> dict[str, Entry]:
     entries = {}
-    outside = level.violation(base.kl, base.top1)
     for name, measured in found.items():
-        if measured is _BY_LAYERS and not outside:
-            if left := work.layers_to_leave(name, level, layers, base.kl):
-                entries[name] = Entry(_measured(left[0]), left[1])
+        if measured is _BY_LAYERS:
+            entries[name] = _entry_by_layers(work, name, level, base, layers)
         elif isinstance(measured, Divergence):
             entries[name] = _entry(work, name, level, measured, base, layers)
     return entries
+
+
+def _entry_by_layers(work: Calibration, name: str, level: Level, base: Divergence, layers: int) -> Entry:
+    """In the layers that stand it, or refused: what decides then is the one that stands it best."""
+    if outside := level.violation(base.kl, base.top1):
+        return Entry(_measured(base), reason=f"without it already {outside}")
+    if left := work.layers_to_leave(name, level, layers, base.kl):
+        return Entry(_measured(left[0]), left[1])
+    others = tuple(sorted(layer for group, _ in work.most_sensitive(name, layers)[:-1] for layer in group))
+    least = work.stepped_back(name, others)
+    violation = level.violation(least.kl, least.top1)
+    return Entry(_measured(least), others, f"in the layer that stands it best, {violation}")
 
 
 def _entry(
