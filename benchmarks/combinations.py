@@ -14,6 +14,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
+from safetensors.torch import load_file, save_file
+
 from inference_pio.benchmarks.combinations import Base, PairRuns
 from inference_pio.benchmarks.technique_page import renew
 from inference_pio.conformance.subject import Subject
@@ -28,15 +30,15 @@ PAGE = ROOT / "docs/optimisations.md"
 
 
 def bases(folder: Path) -> list[Base]:
-    """Small llamas: dense, with one key/value head, with rounded weights, and with torch's attention; and, where its
-    plugin is there, a small model whose layers have windows.
+    """Small llamas with biases that do nothing: dense, with one key/value head, with rounded weights, and with torch's
+    attention; and, where its plugin is there, a small model whose layers have windows.
     """
     subject = Subject.of("llama", folder, collected={})
     tiny = {**subject.case.tiny["grouped"], "vocab_size": 4096, "num_hidden_layers": 4}
-    tiny |= {"max_position_embeddings": 2048}
+    tiny |= {"max_position_embeddings": 2048, "attention_bias": True, "mlp_bias": True}
     shapes = {"wide": tiny, "one-head": {**tiny, "num_key_value_heads": 1}}
     subject.case = replace(subject.case, tiny={**subject.case.tiny, **shapes})
-    dense, one_head = (subject.checkpoint(name) for name in shapes)
+    dense, one_head = (_with_idle_biases(subject.checkpoint(name)) for name in shapes)
     gathered = {"disable": ("paged_attention",)}
     return [
         Base("dense", dense),
@@ -50,6 +52,18 @@ def bases(folder: Path) -> list[Base]:
         Base("8 bits, gathered decode", dense, {"quantize": "int8", **gathered}),
         *_windowed(folder),
     ]
+
+
+def _with_idle_biases(path: Path) -> Path:
+    """The same checkpoint, all of whose biases are zero: what can be removed without a trace."""
+    for file in path.glob("*.safetensors"):
+        tensors = load_file(file)
+        save_file(
+            {name: tensor.zero_() if name.endswith(".bias") else tensor for name, tensor in tensors.items()},
+            file,
+            {"format": "pt"},
+        )
+    return path
 
 
 def _windowed(folder: Path) -> list[Base]:

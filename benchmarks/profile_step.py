@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from inference_pio import ops
 from inference_pio.benchmarks.workload import Workload
 from inference_pio.engine import core as engine_core
+from inference_pio.engine import drawing
 from inference_pio.engine.core import EngineCore
 from inference_pio.errors import InferencePIOError
 from inference_pio.layers import Linear, VocabParallelEmbedding
@@ -162,7 +163,7 @@ def _wrap_replay(watch: Stopwatch) -> None:
 
 def _wrap_engine(watch: Stopwatch, core: EngineCore) -> None:
     watch.wrap(engine_core, "build_batch", "engine: build the batch")
-    watch.wrap(engine_core, "sample", "engine: sample")
+    watch.wrap(drawing, "sample", "engine: sample")
     watch.wrap(core._scheduler, "schedule", "engine: schedule")
     watch.wrap(core, "_update", "engine: update sequences")
     watch.wrap(core, "step", "engine: rest of the step")
