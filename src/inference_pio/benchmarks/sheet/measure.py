@@ -28,6 +28,7 @@ from inference_pio.optimizations.registry import TECHNIQUES
 from inference_pio.optimizations.technique import Kind, Technique
 from inference_pio.optimizations.text import usual_text
 from inference_pio.outputs import RequestOutput
+from inference_pio.runtime.allocator import release_memory
 from inference_pio.runtime.performance import meter_for
 
 _ROUNDS = 8
@@ -133,6 +134,7 @@ class Measuring:
     def _load(self, changes: Mapping[str, Any]) -> Iterator[_Ready]:
         assert self._asked is not None, "the text is read first"
         work = [self._work(kind) for kind in {one.shows_on for one in self._wanted}]
+        release_memory()  # what earlier work has freed must not be what this one grows into
         before = process_bytes()
         with self._settings.load(
             self._suite, *work, Workload(self._asked.longest - 1, 1), changes=changes
