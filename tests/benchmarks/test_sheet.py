@@ -91,6 +91,21 @@ def test_one_pair_tells_nothing_and_says_so(sheet: Sheet) -> None:
         assert found.without.count == line.rounds == 1
 
 
+def test_what_takes_too_long_is_run_once_and_answers_no_text(
+    tiny_llama: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("_SLOW_PAIR", "_ENDLESS_PAIR", "_SECONDS"):
+        monkeypatch.setattr(measure, name, 0.0)
+    settings = Settings(
+        model=str(tiny_llama), device="cpu", dtype="float32", quick=True, techniques=("flash_attention",)
+    )
+    measuring = Measuring(SUITE.within(2048), settings)
+    measuring.run()
+    [line] = measuring.sheet({}, "").lines
+    assert (line.status, line.rounds, line.quality) == ("measured", 1, None)
+    assert line.throughput is not None
+
+
 def test_answers_are_held_against_the_reference(sheet: Sheet) -> None:
     exact, rounded = (_line(sheet, name).quality for name in ("flash_attention", "kv_int8"))
     assert exact is not None

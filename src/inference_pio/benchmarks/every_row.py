@@ -28,9 +28,10 @@ def every_row(model: nn.Module) -> Iterator[None]:
         return replace(batch, last_token=rows), caches
 
     def pick(module: nn.Module, args: tuple[Any, ...], rows: Tensor) -> Tensor:
-        if args[
-            0
-        ].hidden_only:  # the engine runs the head on the rows that it wants: it runs on all of them here
+        batch = args[0]
+        if (
+            batch.hidden_only
+        ):  # the engine runs the head on the rows that it wants; here it runs on all of them
             cast("HeadedModel", module).logits(rows)
         return rows.index_select(0, wanted.pop())
 

@@ -35,13 +35,23 @@ _ROUNDS = 8
 _ENOUGH = 5  # pairs: fewer tell nothing at the usual confidence
 _SECONDS = 10.0  # of rounds for each technique: all of them then end within minutes
 _SLOW_PAIR, _SLOW_ROUNDS = 8.0, 2  # seconds; what takes so long gets less work, and if need be fewer rounds
+_ENDLESS_PAIR = 30.0  # seconds of the least work: one pair of it, and no text is answered
 _TOKENS = 8  # of an answer at least: between them lies the time per token
 _INSTANT = 1e-9
+_EACH = 1_000_000  # numbers of rounds for each technique
 
 # What was answered, and the joules that it took by the meter, NaN where there is none.
 _Worked = tuple[list[RequestOutput], float]
 _Runs = dict[str, list[Timed[_Worked]]]
-_EACH = 1_000_000  # numbers of rounds for each technique
+
+
+@dataclass(frozen=True)
+class _Turns:
+    """Runs of both sides in turns, of that work; a pair took so many seconds."""
+
+    runs: _Runs
+    work: Workload
+    pair: float
 
 
 @dataclass(frozen=True)
@@ -104,6 +114,8 @@ class Measuring:
             f"ratio: how many times better with the technique, per pair of runs; 'cannot tell' where the "
             f"{CONFIDENCE:.0%} interval of its median holds 1 or there are too few pairs",
             "prompts are random tokens; answers are compared on the package's calibration text",
+            f"where the least work takes both sides more than {_ENDLESS_PAIR:g} s, one pair is run and no text is "
+            "answered",
         ]
         return Sheet(
             version=VERSION,
@@ -164,7 +176,8 @@ class Measuring:
         assert self._asked is not None, "the text is read first"
         meter = meter_for(with_it.model.device)
         both = {ON: with_it.model, OFF: without.model}
-        runs, work = self._rounds(self._work(technique.shows_on), meter, _EACH * (1 + len(self._lines)), both)
+        turns = self._rounds(self._work(technique.shows_on), meter, _EACH * (1 + len(self._lines)), both)
+        runs, work = turns.runs, turns.work
         energy, note = _energy(runs, work, meter, self._settings.power)
         now = {one.technique.name: one for one in with_it.model.techniques}[technique.name]
         return Line(
@@ -188,12 +201,12 @@ class Measuring:
             energy=energy,
             energy_note=note,
             equal_answers=equal_answers(*([_answers(run) for run in runs[key]] for key in (ON, OFF))),
-            quality=self._asked.quality(technique, with_it.model, without.model),
+            quality=self._asked.quality(technique, with_it.model, without.model)
+            if turns.pair < _ENDLESS_PAIR
+            else None,
         )
 
-    def _rounds(
-        self, work: Workload, meter: Meter, first: int, both: Mapping[str, LoadedModel]
-    ) -> tuple[_Runs, Workload]:
+    def _rounds(self, work: Workload, meter: Meter, first: int, both: Mapping[str, LoadedModel]) -> _Turns:
         """As many as the time allows, in turns, from prompts that no earlier technique has left in the prefix cache."""
 
         def once(model: LoadedModel) -> Callable[[int], _Worked]:
@@ -210,9 +223,10 @@ class Measuring:
         pair = time.perf_counter() - began
         if pair > _SLOW_PAIR and (smaller := _smaller(work)) != work:
             return self._rounds(smaller, meter, first, both)
-        usual = max(_ENOUGH, int(_SECONDS / pair)) if pair < _SLOW_PAIR else _SLOW_ROUNDS
+        usual = _ENOUGH if pair < _SLOW_PAIR else _SLOW_ROUNDS if pair < _ENDLESS_PAIR else 1
+        usual = max(usual, int(_SECONDS / pair))
         rounds = self._settings.rounds or min(self._settings.count(_ROUNDS), usual)
-        return interleave(runs, rounds=rounds, warmup=0), work
+        return _Turns(interleave(runs, rounds=rounds, warmup=0), work, pair)
 
 
 def _smaller(work: Workload) -> Workload:
