@@ -5,51 +5,33 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from typing import Annotated, cast
 
 import typer
 
 from inference_pio import __version__
-from inference_pio.cli import (
-    bench,
-    calibrate,
-    chat,
-    doctor,
-    models,
-    new_model,
-    plan,
-    plugins,
-    probe,
-    quantize,
-    report,
-    run,
-    tune,
-    verify,
-)
 from inference_pio.cli.flat import flat
 from inference_pio.cli.text import one_line
 from inference_pio.errors import UsageError
 
-app = typer.Typer(
-    name="inference-pio",
-    help="Run open language models on this machine.",
-    add_completion=False,
-    context_settings={"help_option_names": ["--help", "-h"]},
-)
-app.command("run")(flat(run.run))
-app.command("chat")(flat(chat.chat))
-app.add_typer(models.app, name="models")
-app.command("plugins")(plugins.plugins)
-app.command("doctor")(doctor.doctor)
-app.command("probe")(probe.probe)
-app.command("tune")(flat(tune.tune))
-app.command("plan")(flat(plan.plan))
-app.command("calibrate")(calibrate.calibrate)
-app.add_typer(bench.app, name="bench")
-app.command("report")(flat(report.report))
-app.command("quantize")(quantize.quantize)
-app.command("verify")(verify.verify)
-app.command("new-model")(new_model.new_model)
+# In the order of `--help`. Only the module of the verb that was typed is imported.
+_VERBS = {
+    "run": "inference_pio.cli.run:run",
+    "chat": "inference_pio.cli.chat:chat",
+    "models": "inference_pio.cli.models:app",
+    "plugins": "inference_pio.cli.plugins:plugins",
+    "doctor": "inference_pio.cli.doctor:doctor",
+    "probe": "inference_pio.cli.probe:probe",
+    "tune": "inference_pio.cli.tune:tune",
+    "plan": "inference_pio.cli.plan:plan",
+    "calibrate": "inference_pio.cli.calibrate:calibrate",
+    "bench": "inference_pio.cli.bench:app",
+    "report": "inference_pio.cli.report:report",
+    "quantize": "inference_pio.cli.quantize:quantize",
+    "verify": "inference_pio.cli.verify:verify",
+    "new-model": "inference_pio.cli.new_model:new_model",
+}
 
 # typer brings its own copy of click; BadParameter is the name that it exports, and its base is every usage error.
 _USAGE_ERROR = cast(type[Exception], typer.BadParameter.__base__)
@@ -63,7 +45,7 @@ def execute(arguments: Sequence[str]) -> int:
     Raises:
         InferencePIOError: what the verb could not do; options that do not parse are a `UsageError`.
     """
-    command = typer.main.get_command(app)
+    command = typer.main.get_command(_program(arguments))
     # Not `command.main`, which has its own ideas of Ctrl-C and of a reader that leaves.
     try:
         with command.make_context("inference-pio", list(arguments) or ["--help"]) as context:
@@ -75,7 +57,25 @@ def execute(arguments: Sequence[str]) -> int:
     return 0
 
 
-@app.callback()
+def _program(arguments: Sequence[str]) -> typer.Typer:
+    """The verb that `arguments` begin with, or every verb: for the help, and for the neighbours of a wrong name."""
+    program = typer.Typer(
+        name="inference-pio",
+        help="Run open language models on this machine.",
+        add_completion=False,
+        context_settings={"help_option_names": ["--help", "-h"]},
+    )
+    program.callback()(_common)
+    for name in [arguments[0]] if arguments and arguments[0] in _VERBS else _VERBS:
+        module, _, attribute = _VERBS[name].partition(":")
+        verb = getattr(import_module(module), attribute)
+        if isinstance(verb, typer.Typer):
+            program.add_typer(verb, name=name)
+        else:
+            program.command(name)(flat(verb))
+    return program
+
+
 def _common(
     version: Annotated[
         bool,
