@@ -46,7 +46,9 @@ def test_light_verbs_import_no_torch_and_are_fast(arguments: list[str], home: Pa
         assert told == "[]\n"
         if seconds < 3 * libraries:
             return
-    pytest.fail(f"{seconds:.2f} s of processor time; importing what draws the command line took {libraries:.2f} s")
+    pytest.fail(
+        f"{seconds:.2f} s of processor time; importing what draws the command line took {libraries:.2f} s"
+    )
 
 
 def _seconds(code: str) -> tuple[float, str]:
