@@ -200,9 +200,10 @@ def test_a_receipt_is_no_other_checkpoints(tmp_path: Path) -> None:
         ModelFileError, match=r"the receipt of another checkpoint, tiny \(aaaaaaaaaaaa, auto\) \(remove it"
     ):
         read_receipt(store, "c" * 64, "auto")
-    receipt_path(store, "d" * 64, "auto").write_bytes(b"{")
-    with pytest.raises(ModelFileError, match="not a receipt"):
-        read_receipt(store, "d" * 64, "auto")
+    for written in (b"{", b"[]", b'{"version": 1, "levels": {}}', b'{"model": "tiny"}'):
+        receipt_path(store, "d" * 64, "auto").write_bytes(written)
+        with pytest.raises(ModelFileError, match="not a receipt"):
+            read_receipt(store, "d" * 64, "auto")
     save_receipt(store, msgspec.structs.replace(receipt, version=0))
     assert read_receipt(store, "a" * 64, "auto") is None, "another version's figures mean something else"
 

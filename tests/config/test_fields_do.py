@@ -1,4 +1,4 @@
-"""Every option of the configuration that is not deferred: changing it changes what it promises."""
+"""Every option of the configuration: changing it changes what it promises."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ import pytest
 import torch
 
 from inference_pio import BaseModelConfig, ResourceLimits, create_plugin
-from inference_pio.config.deferred import DEFERRED_FIELDS
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import ConfigError, InferencePIOError, ModelNotFound, UsageError
 from inference_pio.layers import Linear, ResidualNorm
@@ -359,7 +358,7 @@ def test_changing_a_field_changes_what_it_promises(
 
 def test_no_option_is_left_out() -> None:
     options = {field.name for field in fields(BaseModelConfig)} - BaseModelConfig.architecture_fields()
-    assert set(CHECKS) == options - set(DEFERRED_FIELDS)
+    assert set(CHECKS) == options
 
 
 def test_the_architecture_is_the_checkpoints(checkpoint: Checkpoint) -> None:

@@ -18,8 +18,8 @@ from support.standard import STANDARD
 
 ROOT = Path(inference_pio.__file__).parent
 REPOSITORY = Path(__file__).parents[2]
-# Reached from outside: the console script, plugins by registered name, tests and benchmarks by name, what others import
-# from the package by its own name, and the table that `test_configuration.py` keeps true.
+# Reached from outside: the console script, plugins by registered name, tests and benchmarks by name, and what others
+# import from the package by its own name.
 ENTRY_POINTS = {
     "inference_pio",
     "inference_pio.__main__",  # python -m
@@ -27,7 +27,6 @@ ENTRY_POINTS = {
     "inference_pio.benchmarks.combinations",  # of the command that makes the matrix
     "inference_pio.benchmarks.lm_eval_adapter",  # the evaluation harness's
     "inference_pio.cli.main",
-    "inference_pio.config.deferred",
     "inference_pio.conformance.checks",
     "inference_pio.conformance.packed",  # for the tests of plugins that have something to pack
     "inference_pio.conformance.standard",

@@ -14,8 +14,9 @@ from typer.core import TyperGroup
 
 from inference_pio.cli import bench_ab, bench_history, bench_replay
 from inference_pio.cli.bench_subject import Subject, engine_settings, subject_of
+from inference_pio.cli.engine_options import EngineOptions
 from inference_pio.cli.flat import flat
-from inference_pio.cli.options import AsJson, EngineOptions, Model, Quiet
+from inference_pio.cli.options import AsJson, Model, Quiet
 from inference_pio.cli.progress import Report as Progress
 from inference_pio.cli.progress import round_bars
 from inference_pio.cli.session import importing

@@ -11,8 +11,9 @@ from typing import Annotated, Any, cast
 import typer
 
 from inference_pio.cli.bench_subject import engine_settings, subject_of
+from inference_pio.cli.engine_options import EngineOptions
 from inference_pio.cli.flat import flat
-from inference_pio.cli.options import AsJson, EngineOptions, Model, Quiet
+from inference_pio.cli.options import AsJson, Model, Quiet
 from inference_pio.cli.progress import round_bars
 from inference_pio.cli.session import importing
 from inference_pio.cli.text import one_line

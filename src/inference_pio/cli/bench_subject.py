@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from inference_pio.cli.options import EngineOptions
+from inference_pio.cli.engine_options import EngineOptions
 from inference_pio.cli.progress import download_bars
 
 if TYPE_CHECKING:

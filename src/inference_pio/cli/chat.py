@@ -10,8 +10,9 @@ import typer
 
 from inference_pio.cli.answer import Answer, Shown, Timing, follow, guess_figures
 from inference_pio.cli.conversation import Conversation
+from inference_pio.cli.engine_options import EngineOptions
 from inference_pio.cli.entry import Entry, LineReader
-from inference_pio.cli.options import EngineOptions, HideThinking, Model, Quiet, SamplingOptions
+from inference_pio.cli.options import HideThinking, Model, Quiet, SamplingOptions
 from inference_pio.cli.session import Session, loaded
 from inference_pio.errors import ContextLengthError, GenerationError, ImageError, UnavailableError, UsageError
 

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from inference_pio.cli.bench_subject import engine_settings, stated, subject_of
-from inference_pio.cli.options import AsJson, EngineOptions, Model, Quiet
+from inference_pio.cli.engine_options import EngineOptions
+from inference_pio.cli.options import AsJson, Model, Quiet
 from inference_pio.cli.progress import round_bars
 from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_json, print_table

@@ -11,7 +11,8 @@ from typing import Annotated, Any
 import typer
 
 from inference_pio.cli.answer import Answer, Shown, Timing, follow, guess_figures
-from inference_pio.cli.options import AsJson, EngineOptions, HideThinking, Model, Quiet, SamplingOptions
+from inference_pio.cli.engine_options import EngineOptions
+from inference_pio.cli.options import AsJson, HideThinking, Model, Quiet, SamplingOptions
 from inference_pio.cli.prompt import read_prompt, with_images
 from inference_pio.cli.session import Session, loaded
 from inference_pio.cli.text import visible

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
+from inference_pio.cli.engine_options import EngineOptions
 from inference_pio.cli.exit_codes import INTERRUPTED
-from inference_pio.cli.options import EngineOptions
 from inference_pio.cli.progress import download_bars
 from inference_pio.cli.text import one_line
 from inference_pio.sampling_params import SamplingParams

@@ -35,7 +35,6 @@ class BaseModelConfig:
     """Every field of the standard with its default; a model's own class gives the architecture its numbers.
 
     A flag that is on allows a technique; whether the technique is at work, the optimisation report tells.
-    Fields that nothing reads yet are listed, with what will serve them, in `config/deferred.py`.
     """
 
     # Model identification: model_path is a catalogue name, a file, a directory or a hub id.

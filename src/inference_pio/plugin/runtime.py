@@ -106,7 +106,7 @@ class RuntimeOptions:
                             sink_window), the first 32 and the last ones among them
     enable, disable         techniques by name: at work whatever a receipt says, or not at work
     allow_untested          techniques may be at work together that nobody has tested together
-    tensor_parallel_size    where use_tensor_parallelism is on: ranks, threads of this process, that share the weights
+    tensor_parallel_size    ranks, threads of this process, that share the weights, unless use_tensor_parallelism is off
     keep_vocabulary         so many of the first tokens, and the last thousand, have logits of their own; None: all
     skip_tokenizer_init     token ids in, token ids out
     accept_licence          the caller accepts the licence of a model that asks for it

@@ -16,7 +16,7 @@ from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.runtime.opened import DescribedModel, OpenedModel, describe_model, model_store, open_model
 from inference_pio.runtime.prepared import Prepared, prepare_model
 from inference_pio.runtime.receipts import receipt_grants
-from inference_pio.runtime.settle import settle
+from inference_pio.runtime.settle import flags_of, settle
 from inference_pio.security import ResourceLimits
 
 _SMALLER = ("int8", "int4")
@@ -66,7 +66,8 @@ def plan_only(
     """
     store = model_store(limits)
     opened = describe_model(model, store) or open_model(model, options, progress, store)
-    fields, note = {**config, "device": device, "torch_dtype": dtype}, ""
+    fields = {**flags_of(vars(options)), **config, "device": device, "torch_dtype": dtype}
+    note = ""
     try:
         path, registry = str(opened.source.path), default_registry()
         plugin = registry.create(registry.choose(opened.raw, path, plugin_name).name)

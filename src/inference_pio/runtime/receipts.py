@@ -40,6 +40,10 @@ class Entry(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     reason: str = ""
 
 
+class _AnyVersion(msgspec.Struct, frozen=True):
+    version: int
+
+
 class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """What was measured on one checkpoint.
 
@@ -106,14 +110,13 @@ def read_receipt(store: ModelStore, checkpoint: str, weights: str) -> Receipt | 
     if not path.is_file():
         return None
     again = "remove it, and make it again with inference-pio calibrate"
+    written = path.read_bytes()
     try:
-        found = msgspec.json.decode(path.read_bytes(), type=Receipt)
-    except msgspec.ValidationError:
-        return None
+        if msgspec.json.decode(written, type=_AnyVersion).version != VERSION:
+            return None
+        found = msgspec.json.decode(written, type=Receipt)
     except msgspec.DecodeError as error:
         raise ModelFileError(path, f"not a receipt: {error}", hint=again) from error
-    if found.version != VERSION:
-        return None
     if (found.checkpoint, found.weights) != (checkpoint, weights):
         what = f"the receipt of another checkpoint, {found.model} ({found.checkpoint[:12]}, {found.weights})"
         raise ModelFileError(path, what, hint=again)

@@ -55,8 +55,8 @@ def settle(
         UsageError: there is no such profile.
     """
     chosen = find_profile(profile) if isinstance(profile, str) else profile or Profile("")
-    fields = {"torch_dtype": "auto", "device": "auto", **chosen.config, **config}
     base = {**chosen.engine, **options}
+    fields = {"torch_dtype": "auto", "device": "auto", **flags_of(base), **chosen.config, **config}
     # Without any result there is no need to know machine and checkpoint, which takes some milliseconds.
     if not tuned or not (store.home / "tuned").is_dir():
         return Settled(base, fields, None, "")
@@ -72,6 +72,11 @@ def settle(
         found if used else None,
         f"tuned on {found.date[:10]}: {words}" if words else "",
     )
+
+
+def flags_of(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Flags of the configuration that options switch on: who asks for ranks wants them to be used."""
+    return {"use_tensor_parallelism": True} if options.get("tensor_parallel_size", 1) > 1 else {}
 
 
 def context_of(opened: OpenedModel, config: Mapping[str, Any], options: Mapping[str, Any]) -> Context:
