@@ -9,6 +9,7 @@ from typing import Any
 from inference_pio.config import BaseModelConfig
 from inference_pio.optimizations.registry import TECHNIQUES
 
+
 def _read(sources: list[Any]) -> set[str]:
     """Attributes that code outside `config/` and outside tests reads, and flags that techniques state by name."""
     flags = {flag for technique in TECHNIQUES.values() for flag in technique.flags}
