@@ -56,9 +56,19 @@ def test_shared_beginnings_are_shared_within_a_round_only() -> None:
     assert workload.waves(1000, 1)[0][0][:16] != first[:16]
 
 
+def test_known_beginnings_are_shared_by_all_rounds() -> None:
+    workload = Workload(prompt_len=20, output_len=1, known_len=16)
+    [[first]], [[second]] = workload.waves(1000, 0), workload.waves(1000, 1)
+    assert first[:16] == second[:16]
+    assert first[16:] != second[16:]
+    both = Workload(prompt_len=20, output_len=1, concurrency=2, shared_len=18, known_len=16)
+    [one], [other] = both.waves(1000, 0)
+    assert one[:18] == other[:18] != both.waves(1000, 1)[0][0][:18]
+
+
 def test_a_quick_workload_is_of_the_same_kind() -> None:
-    quick = Workload(prompt_len=512, output_len=64, concurrency=32, shared_len=480).quick()
-    assert quick == Workload(prompt_len=32, output_len=4, concurrency=4, shared_len=30)
+    quick = Workload(prompt_len=512, output_len=64, concurrency=32, shared_len=480, known_len=160).quick()
+    assert quick == Workload(prompt_len=32, output_len=4, concurrency=4, shared_len=30, known_len=10)
 
 
 def test_a_workload_asks_for_exactly_its_length() -> None:

@@ -13,6 +13,7 @@ from inference_pio.benchmarks.report import Report
 from inference_pio.errors import ConfigError
 from inference_pio.models.llama.benchmarks.workloads import SUITE
 from inference_pio.optimizations.registry import TECHNIQUES
+from inference_pio.plugin.runtime import RuntimeOptions
 
 
 def test_a_technique_is_switched_by_name_with_its_flags_and_options() -> None:
@@ -71,5 +72,6 @@ def test_every_kind_of_work_fits_the_model() -> None:
     for kind in kinds:
         assert SUITE.showing(kind).longest <= 8192
         assert SUITE.within(300).showing(kind).longest <= 300
+    assert SUITE.showing("long").known_len >= 2 * RuntimeOptions.attention_budget, "else nothing is left out"
     shared = SUITE.showing("shared")
     assert 0.9 * shared.prompt_len < shared.shared_len < shared.prompt_len

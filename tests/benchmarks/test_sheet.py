@@ -20,6 +20,7 @@ from inference_pio.benchmarks.sheet.measure import Measuring
 from inference_pio.benchmarks.sheet.page import page
 from inference_pio.benchmarks.sheet.record import Line, Sheet, compared
 from inference_pio.benchmarks.sheet.words import in_short, worth
+from inference_pio.benchmarks.workload import Workload
 from inference_pio.errors import UnavailableError, UsageError
 from inference_pio.models.llama.benchmarks.workloads import SUITE
 
@@ -86,7 +87,8 @@ def test_one_pair_tells_nothing_and_says_so(sheet: Sheet) -> None:
     for found in (line.first_token, line.per_token, line.throughput):
         assert found is not None
         assert found.verdict == "cannot tell"
-        assert worth(found) == "cannot tell"
+        doubled = found.ratio.median > 2 or found.ratio.median < 0.5
+        assert worth(found) == "cannot tell" or (doubled and worth(found).endswith(", of 1 pair"))
         assert found.with_it.median > 0
         assert found.without.count == line.rounds == 1
 
@@ -104,6 +106,35 @@ def test_what_takes_too_long_is_run_once_and_answers_no_text(
     [line] = measuring.sheet({}, "").lines
     assert (line.status, line.rounds, line.quality) == ("measured", 1, None)
     assert line.throughput is not None
+
+
+@pytest.mark.parametrize(
+    ("work", "pair", "smaller"),
+    [
+        (Workload(64, 16, 8), 9.0, Workload(64, 8, 2)),
+        (Workload(64, 8, 2), 9.0, Workload(64, 8, 1)),
+        (Workload(64, 8, 1), 9.0, Workload(16, 8, 1)),
+        (Workload(16, 8, 1), 9.0, Workload(16, 8, 1)),
+        (Workload(64, 16, 8), 99.0, Workload(16, 8, 1)),
+        (Workload(256, 8, 4, shared_len=240), 9.0, Workload(256, 8, 2, shared_len=240)),
+        (Workload(256, 8, 2, shared_len=240), 9.0, Workload(64, 8, 2, shared_len=60)),
+        (Workload(2112, 32, known_len=2048), 99.0, Workload(2112, 16, known_len=2048)),
+    ],
+)
+def test_what_is_slow_gets_less_work_of_its_kind(work: Workload, pair: float, smaller: Workload) -> None:
+    assert measure._smaller(work, pair) == smaller
+
+
+def test_a_technique_is_measured_where_it_has_something_to_do(
+    tiny_llama: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dense weights to round, no tiles where scores are to be bounded, no room in memory for what the disk keeps."""
+    monkeypatch.setenv("INFERENCE_PIO_HOME", str(tmp_path))
+    names = ("bounded_scores", "prefix_disk_tier", "folded_norms", "weights_int8")
+    settings = Settings(model=str(tiny_llama), device="cpu", quick=True, rounds=1, techniques=names)
+    measuring = Measuring(SUITE.within(2048), settings)
+    measuring.run()
+    assert [line.status for line in measuring.sheet({}, "").lines] == ["measured"] * 4
 
 
 def test_answers_are_held_against_the_reference(sheet: Sheet) -> None:
@@ -129,6 +160,12 @@ def test_ratios_say_better_whatever_the_unit() -> None:
     assert worth(rate) == "2.00× worse"
 
 
+def test_few_runs_tell_what_no_noise_does() -> None:
+    assert worth(compared("ms", [1.0], [200.0])) == "200.00× better, of 1 pair"
+    assert worth(compared("ms", [9.0, 9.0], [3.0, 3.0])) == "3.00× worse, of 2 pairs"
+    assert worth(compared("ms", [2.0, 2.0], [3.0, 5.0])) == "cannot tell", "one of them is no double"
+
+
 def test_the_first_lines_name_the_largest_effects_first(sheet: Sheet) -> None:
     line = _line(sheet, "flash_attention")
     many = [
@@ -137,6 +174,9 @@ def test_the_first_lines_name_the_largest_effects_first(sheet: Sheet) -> None:
         )
         for name, by, exact in (("a", 1.5, True), ("b", 3.0, False), ("c", 0.5, True), ("d", 1.0, True))
     ]
+    many.append(
+        msgspec.structs.replace(line, name="e", throughput=compared("tokens/s", [1.0], [9.0], rate=8))
+    )
     many[0] = msgspec.structs.replace(many[0], planned_bytes=(100_000_000, 400_000_000))
     moved = line.quality.moved if line.quality else 0.0
     assert in_short(msgspec.structs.replace(sheet, lines=many)) == [
@@ -144,6 +184,7 @@ def test_the_first_lines_name_the_largest_effects_first(sheet: Sheet) -> None:
         "Fewer with c 2.00×.",
         "Less memory with a 400 → 100 MB.",
         "No difference in speed that can be told: d.",
+        "Too slow for more runs: e 9.00× better, of 1 pair.",
     ]
     assert in_short(msgspec.structs.replace(sheet, lines=[])) == []
 

@@ -66,7 +66,7 @@ def switched(technique: Registered, settings: Settings, on: bool) -> dict[str, A
     }
     lists["enable" if on else "disable"].append(name)
     flags = dict.fromkeys(technique.flags, True) if on else {}
-    return {**flags, **(technique.on if on else technique.off), **lists}
+    return {**flags, **technique.both, **(technique.on if on else technique.off), **lists}
 
 
 def _registered(suite: Suite, settings: Settings, technique: Registered, report: Report) -> None:

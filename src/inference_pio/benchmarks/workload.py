@@ -10,7 +10,11 @@ from dataclasses import dataclass, replace
 from torch import nn
 
 from inference_pio.optimizations.technique import Kind
+from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.sampling_params import SamplingParams
+
+_LONG = 2 * RuntimeOptions.attention_budget  # tokens: what reads some of them only has a choice
+_NEW = 64  # behind them: a conversation's next turn
 
 
 @dataclass(frozen=True)
@@ -19,20 +23,22 @@ class Workload:
 
     shared_len  the first tokens that all prompts of a round have in common; the first prompt then runs alone, as the
                 earlier turn of a conversation would
+    known_len   the first tokens that all rounds have in common: computed in the first one, and found by the others
     """
 
     prompt_len: int
     output_len: int
     concurrency: int = 1
     shared_len: int = 0
+    known_len: int = 0
 
     def waves(self, vocab_size: int, round_number: int) -> list[list[list[int]]]:
         """The prompts of a round, in groups that run one after the other. Equal rounds are equal, others are not."""
+        known = _tokens(random.Random(str(self)), self.known_len, vocab_size)
         draw = random.Random(f"{self}:{round_number}")
-        shared = [draw.randrange(vocab_size) for _ in range(self.shared_len)]
+        shared = known + _tokens(draw, self.shared_len - self.known_len, vocab_size)
         prompts = [
-            shared + [draw.randrange(vocab_size) for _ in range(self.prompt_len - self.shared_len)]
-            for _ in range(self.concurrency)
+            shared + _tokens(draw, self.prompt_len - len(shared), vocab_size) for _ in range(self.concurrency)
         ]
         return [prompts[:1], prompts[1:]] if self.shared_len else [prompts]
 
@@ -57,6 +63,7 @@ class Workload:
             self,
             prompt_len=max(2, self.prompt_len // 16),
             shared_len=self.shared_len // 16,
+            known_len=self.known_len // 16,
             output_len=max(min(self.output_len, 4), self.output_len // 16),
             concurrency=min(self.concurrency, 4),
         )
@@ -68,12 +75,21 @@ class Workload:
         output = min(self.output_len, max(1, positions // 2))
         prompt = max(1, positions - output)
         return replace(
-            self, prompt_len=prompt, output_len=output, shared_len=min(self.shared_len, prompt - 1)
+            self,
+            prompt_len=prompt,
+            output_len=output,
+            shared_len=min(self.shared_len, prompt - 1),
+            known_len=min(self.known_len, prompt - 1),
         )
 
     def __str__(self) -> str:
-        shared = f" ({self.shared_len} of them shared)" if self.shared_len else ""
-        return f"{self.concurrency} × {self.prompt_len}{shared} + {self.output_len} tokens"
+        alike = {"shared": self.shared_len, "known": self.known_len}
+        words = "".join(f" ({count} of them {word})" for word, count in alike.items() if count)
+        return f"{self.concurrency} × {self.prompt_len}{words} + {self.output_len} tokens"
+
+
+def _tokens(draw: random.Random, count: int, vocab_size: int) -> list[int]:
+    return [draw.randrange(vocab_size) for _ in range(count)]
 
 
 @dataclass(frozen=True)
@@ -110,10 +126,11 @@ class Suite:
         """The work on which a technique that says so of itself should show."""
         half = max(2, self.prefill.prompt_len // 2)
         decode = Workload(64, max(4, self.decode.output_len // 4), min(8, self.batch.concurrency))
+        known = max(_LONG, 2 * self.prefill.prompt_len)
         kinds: dict[Kind, Workload] = {
             "prefill": Workload(half, 1),
             "decode": decode,
-            "long": Workload(2 * self.prefill.prompt_len, decode.output_len),
+            "long": Workload(known + _NEW, self.decode.output_len, known_len=known),
             "batch": replace(self.batch, output_len=max(4, self.batch.output_len // 4)),
             "shared": Workload(half, 4, concurrency=4, shared_len=half - half // 16),
             "memory": Workload(half, 4),

@@ -69,6 +69,7 @@ class Technique(OptimizationInterface):
     needs      techniques that must be at work too
     conflicts  techniques that cannot be at work too
     on, off    options under which it has something to do, and nothing, where being allowed is not enough
+    both       options with and without it, where a comparison shows nothing under the usual ones
     shows_on   the kind of work on which it shows
     by_layer   it acts in each layer on its own: a receipt may have it leave some of them as they are
     needs_receipt  without a receipt it cannot act even where a caller asks for it
@@ -87,6 +88,7 @@ class Technique(OptimizationInterface):
     conflicts: ClassVar[tuple[str, ...]] = ()
     on: ClassVar[Mapping[str, Any]] = _NOTHING
     off: ClassVar[Mapping[str, Any]] = _NOTHING
+    both: ClassVar[Mapping[str, Any]] = _NOTHING
     shows_on: ClassVar[Kind]
     stage: ClassVar[Literal["plan", "weights", "both"]] = "plan"
     by_flag: ClassVar[bool] = False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from inference_pio.benchmarks.report import number
+from inference_pio.benchmarks.samples import CONFIDENCE
 from inference_pio.benchmarks.sheet.record import Compared, Line, Sheet, Spread
 
 HEADER = (
@@ -22,6 +23,7 @@ HEADER = (
 )
 MISSING = "–"
 _WORTH_SAYING = 1.02  # times less memory
+_PLAIN = 2.0  # times better or worse: too much for noise
 
 
 def change(found: Compared | None) -> str:
@@ -32,10 +34,20 @@ def change(found: Compared | None) -> str:
 
 
 def worth(found: Compared) -> str:
-    """The ratio with its interval where something can be told, and that it cannot where not."""
+    """How many times better or worse where something can be told, and that it cannot where not."""
+    if few_but_plain(found):
+        word = "better" if found.ratio.median > 1 else "worse"
+        pairs = "1 pair" if found.ratio.count == 1 else f"{found.ratio.count} pairs"
+        return f"{times(found.ratio.median)} {word}, of {pairs}"
     if found.verdict == "cannot tell":
         return "cannot tell"
     return f"{times(found.ratio.median)} {found.verdict}"
+
+
+def few_but_plain(found: Compared) -> bool:
+    """Too few pairs for a verdict, and in each of them the figure more than doubles."""
+    plain = found.ratio.low > _PLAIN or found.ratio.high < 1 / _PLAIN
+    return found.ratio.confidence < CONFIDENCE and plain
 
 
 def interval(ratio: Spread) -> str:
@@ -107,9 +119,17 @@ def in_short(sheet: Sheet) -> list[str]:
     if saving:
         less = (f"{line.name} {_megabytes(line.planned_bytes)} MB{_moves(line)}" for line in saving)
         said.append(f"Less memory with {', '.join(less)}.")
-    same = [line.name for line in lines if line.throughput and line.throughput.verdict == "cannot tell"]
+    open_ = [line for line in lines if line.throughput and line.throughput.verdict == "cannot tell"]
+    same = [line.name for line in open_ if line.throughput and not few_but_plain(line.throughput)]
     if same:
         said.append(f"No difference in speed that can be told: {', '.join(same)}.")
+    few = [
+        f"{line.name} {worth(line.throughput)}"
+        for line in open_
+        if line.throughput and few_but_plain(line.throughput)
+    ]
+    if few:
+        said.append(f"Too slow for more runs: {', '.join(few)}.")
     return said
 
 

@@ -54,5 +54,5 @@ class SparsePrefill(Sparse):
     name = "sparse_prefill"
     title = "sparse attention in prefill"
     needs = ("flash_attention",)
-    shows_on = "prefill"
+    shows_on = "long"
     phase = "prefill"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -29,6 +30,7 @@ class FoldedNorms(Surgery):
     name = "folded_norms"
     title = "folded norms"
     exact = True
+    both: ClassVar[Mapping[str, Any]] = {"torch_dtype": "float32"}
     shows_on = "decode"
 
     def standing(self, at: Situation) -> Standing:

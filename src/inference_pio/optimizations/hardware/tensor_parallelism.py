@@ -31,11 +31,8 @@ class TensorParallelism(Technique):
     on: ClassVar[Mapping[str, Any]] = {
         "use_tensor_parallelism": True,
         "tensor_parallel_size": 2,
-        "torch_dtype": "float32",
     }
-    off: ClassVar[Mapping[str, Any]] = {
-        "torch_dtype": "float32"
-    }  # what it is compared with has weights of its kind
+    both: ClassVar[Mapping[str, Any]] = {"torch_dtype": "float32"}  # weights in blocks are not divided
     shows_on = "decode"
 
     def standing(self, at: Situation) -> Standing:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -44,6 +44,9 @@ class _FewerBits(Technique):
     shows_on = "decode"
     stage: ClassVar[Literal["weights", "both"]] = "weights"
     on_request = True
+    both: ClassVar[Mapping[str, Any]] = {
+        "torch_dtype": "float32"
+    }  # a checkpoint's own blocks are not rounded again
     kind: ClassVar[str]
 
     def standing(self, at: Situation) -> Standing:

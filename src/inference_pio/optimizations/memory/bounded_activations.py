@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import nn
 
@@ -127,6 +128,7 @@ class BoundedScores(Technique):
     category = "memory"
     exact = True
     flags = ("enable_memory_efficient_attention",)
+    both: ClassVar[Mapping[str, Any]] = {"use_flash_attention_2": False}  # whose tiles bound them already
     shows_on = "memory"
 
     def standing(self, at: Situation) -> Standing:

@@ -61,6 +61,7 @@ class PrefixDiskTier(Technique):
     needs = ("prefix_caching",)
     on = MappingProxyType({"prefix_cache_disk_gb": 1.0})
     off = MappingProxyType({"prefix_cache_disk_gb": 0.0})
+    both = MappingProxyType({"prefix_cache_max_size": 0})  # what memory keeps is not looked for on the disk
     shows_on = "shared"
 
     def standing(self, at: Situation) -> Standing:
