@@ -132,9 +132,14 @@ def test_a_technique_is_measured_where_it_has_something_to_do(
     monkeypatch.setenv("INFERENCE_PIO_HOME", str(tmp_path))
     names = ("bounded_scores", "prefix_disk_tier", "folded_norms", "weights_int8")
     settings = Settings(model=str(tiny_llama), device="cpu", quick=True, rounds=1, techniques=names)
+    loaded = []
+    load = Settings.load
+    monkeypatch.setattr(Settings, "load", lambda *a, **k: loaded.append(k["changes"]) or load(*a, **k))
     measuring = Measuring(SUITE.within(2048), settings)
     measuring.run()
     assert [line.status for line in measuring.sheet({}, "").lines] == ["measured"] * 4
+    assert loaded.count({"torch_dtype": "float32"}) == 1, "two lines compare with it"
+    assert len(loaded) == 2 + 3 + 4, "the usual one twice, one for each kind of options, one for each line"
 
 
 def test_answers_are_held_against_the_reference(sheet: Sheet) -> None:

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
+from weakref import WeakKeyDictionary
 
 from torch import Tensor
 
@@ -18,7 +19,10 @@ from inference_pio.optimizations.technique import Technique
 
 _FEW, _FEW_TOKENS = 4, 16
 _SHORT = 8
-_SLOW = 4.0  # seconds for few tokens: then there are no more
+_SLOW, _MOMENT = (
+    4.0,
+    2.0,
+)  # times as long as the usual model for few tokens, and seconds: then there are no more
 Size = Literal["few", "short", "long"]
 
 
@@ -34,7 +38,8 @@ class Asked:
     probes: dict[Size, list[Probe]]
     reference: dict[Size, list[Tensor]]
     said: str
-    _kept: dict[tuple[int, Size], list[Tensor]] = field(default_factory=dict)
+    _kept: WeakKeyDictionary[LoadedModel, dict[Size, list[Tensor]]] = field(default_factory=WeakKeyDictionary)
+    _usual_seconds: float = 0.0
 
     @classmethod
     def of(
@@ -76,14 +81,12 @@ class Asked:
         return max(len(one.prompt) + len(one.answer) for asked in self.probes.values() for one in asked)
 
     def quality(self, technique: Technique, with_it: LoadedModel, without: LoadedModel) -> Quality:
-        """Of as many tokens as the technique's kind and its pace allow."""
-        began = time.perf_counter()
+        """Of as many tokens as the technique's kind and the pace of the slower side allow."""
         size: Size = "few"
-        found = with_it.follow(self.probes[size])
-        if "long" in self.probes and time.perf_counter() - began < _SLOW:
+        slowest = max(self._seconds(model) for model in (with_it, without))
+        if "long" in self.probes and slowest < _MOMENT + _SLOW * self._usual_seconds:
             size = "short" if technique.exact else "long"
-            found = with_it.follow(self.probes[size])
-        before = self._of(without, size)
+        found, before = self._of(with_it, size), self._of(without, size)
         probes, reference = self.probes[size], self.reference[size]
         now, then = divergence(reference, found, probes), divergence(reference, before, probes)
         return Quality(
@@ -99,9 +102,21 @@ class Asked:
         )
 
     def keep(self, model: LoadedModel) -> None:
-        """Remember what this one answers: it is compared with many."""
-        for size in self.probes:
-            self._kept[id(model), size] = model.follow(self.probes[size])
+        """Remember what this one answers: it is compared with many. The first one's pace is the usual one."""
+        self._kept[model] = {size: model.follow(probes) for size, probes in self.probes.items()}
+        if not self._usual_seconds:
+            began = time.perf_counter()
+            model.follow(self.probes["few"])
+            self._usual_seconds = time.perf_counter() - began
+
+    def _seconds(self, model: LoadedModel) -> float:
+        """For few tokens; none where they are kept."""
+        if model in self._kept:
+            return 0.0
+        began = time.perf_counter()
+        model.follow(self.probes["few"])
+        return time.perf_counter() - began
 
     def _of(self, model: LoadedModel, size: Size) -> list[Tensor]:
-        return self._kept.get((id(model), size)) or model.follow(self.probes[size])
+        kept = self._kept.get(model)
+        return kept[size] if kept else model.follow(self.probes[size])

@@ -33,8 +33,8 @@ from inference_pio.runtime.performance import meter_for
 
 _ROUNDS = 8
 _ENOUGH = 5  # pairs: fewer tell nothing at the usual confidence
-_SECONDS = 10.0  # of rounds for each technique: all of them then end within minutes
-_SLOW_PAIR, _SLOW_ROUNDS = 8.0, 2  # seconds; what takes so long gets less work, and if need be fewer rounds
+_SECONDS = 5.0  # of rounds for each technique: all of them then end within minutes
+_SLOW_PAIR, _SLOW_ROUNDS = 5.0, 2  # seconds; what takes so long gets less work, and if need be fewer rounds
 _ENDLESS_PAIR = 30.0  # seconds of the least work: one pair of it, and no text is answered
 _TOKENS = 8  # of an answer at least: between them lies the time per token
 _INSTANT = 1e-9
@@ -89,6 +89,10 @@ class Measuring:
         self._began, self._date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
         self._name = self._identity = self._reference = ""
         self._asked: Asked | None = None
+        self._bases = (
+            ExitStack()
+        )  # of the latest model with options of a technique's own, beside the usual one
+        self._base: tuple[Mapping[str, Any], _Ready] | None = None
 
     def run(self) -> None:
         """Measure line by line."""
@@ -100,12 +104,11 @@ class Measuring:
         self._reference = self._asked.said
         with self._load({}):
             pass  # what the first model leaves behind, kernels' working memory above all, is no later one's growth
-        with ExitStack() as models:
-            baseline = models.enter_context(self._load({}))
-            self._asked.keep(baseline.model)
+        with self._load({}) as usual, self._bases:
+            self._asked.keep(usual.model)
             for done, technique in enumerate(self._wanted):
                 self._tell(done, technique.name)
-                self._lines.append(self._line(technique, baseline))
+                self._lines.append(self._line(technique, usual))
         self._tell(len(self._wanted), "done")
 
     def sheet(self, options: Mapping[str, Any], command: str) -> Sheet:
@@ -152,19 +155,30 @@ class Measuring:
         with self._settings.load(
             self._suite, *work, Workload(self._asked.longest - 1, 1), changes=changes
         ) as model:
-            model.run(work[0], -1)
+            model.run(max(work, key=lambda one: one.longest), -1)
             yield _Ready(model, process_bytes() - before)
 
-    def _line(self, technique: Technique, baseline: _Ready) -> Line:
-        """Both models: the baseline where it has the technique, or has not, and another one."""
-        stands = next(one for one in baseline.model.techniques if one.technique.name == technique.name)
-        if stands.standing.status == "not applicable" and not technique.both:
-            return _unmeasured(technique, "not applicable", stands.standing.reason)
+    def _with_options(self, both: Mapping[str, Any]) -> _Ready:
+        """A model with these options and no technique switched: for several lines in a row, which compare with it."""
+        assert self._asked is not None, "the text is read first"
+        if self._base is None or self._base[0] != both:
+            self._base = None
+            self._bases.close()
+            self._base = (both, self._bases.enter_context(self._load(both)))
+            self._asked.keep(self._base[1].model)
+        return self._base[1]
+
+    def _line(self, technique: Technique, usual: _Ready) -> Line:
+        """Both models: one that is there, where it has the technique, or has not, and another one."""
         with ExitStack() as models:
             try:
+                base = self._with_options(technique.both) if technique.both else usual
+                stands = next(one for one in base.model.techniques if one.technique.name == technique.name)
+                if stands.standing.status == "not applicable":
+                    return _unmeasured(technique, "not applicable", stands.standing.reason)
                 with_it, without = (
-                    baseline
-                    if stands.active is on and _is_so(baseline.model, technique, on)
+                    base
+                    if stands.active is on and _is_so(base.model, technique, on)
                     else models.enter_context(self._load(switched(technique, self._settings, on)))
                     for on in (True, False)
                 )
@@ -263,7 +277,7 @@ def _unmeasured(technique: Technique, status: Literal["dormant", "not applicable
 
 def _is_so(model: LoadedModel, technique: Technique, on: bool) -> bool:
     """Whether a model has the options under which a technique acts, or does not."""
-    named = {**technique.both, **(technique.on if on else technique.off)}
+    named = technique.on if on else technique.off
     values = {**vars(model.plugin.config), **vars(model.options)}
     return all(values[name] == value for name, value in named.items() if name != "enable")
 
