@@ -26,6 +26,12 @@ _SLOW, _MOMENT = (
 Size = Literal["few", "short", "long"]
 
 
+@dataclass(frozen=True)
+class _Answer:
+    logits: list[Tensor]
+    seconds: float
+
+
 @dataclass
 class Asked:
     """Text in three sizes, and the reference's logits on each.
@@ -38,7 +44,7 @@ class Asked:
     probes: dict[Size, list[Probe]]
     reference: dict[Size, list[Tensor]]
     said: str
-    _kept: WeakKeyDictionary[LoadedModel, dict[Size, list[Tensor]]] = field(default_factory=WeakKeyDictionary)
+    _kept: WeakKeyDictionary[LoadedModel, dict[Size, _Answer]] = field(default_factory=WeakKeyDictionary)
     _usual_seconds: float = 0.0
 
     @classmethod
@@ -83,12 +89,15 @@ class Asked:
     def quality(self, technique: Technique, with_it: LoadedModel, without: LoadedModel) -> Quality:
         """Of as many tokens as the technique's kind and the pace of the slower side allow."""
         size: Size = "few"
-        slowest = max(self._seconds(model) for model in (with_it, without))
-        if "long" in self.probes and slowest < _MOMENT + _SLOW * self._usual_seconds:
-            size = "short" if technique.exact else "long"
         found, before = self._of(with_it, size), self._of(without, size)
+        if (
+            "long" in self.probes
+            and max(found.seconds, before.seconds) < _MOMENT + _SLOW * self._usual_seconds
+        ):
+            size = "short" if technique.exact else "long"
+            found, before = self._of(with_it, size), self._of(without, size)
         probes, reference = self.probes[size], self.reference[size]
-        now, then = divergence(reference, found, probes), divergence(reference, before, probes)
+        now, then = divergence(reference, found.logits, probes), divergence(reference, before.logits, probes)
         return Quality(
             now.tokens,
             now.kl,
@@ -98,25 +107,25 @@ class Asked:
             then.kl,
             then.top1,
             then.perplexity,
-            divergence(before, found, probes).kl,
+            divergence(before.logits, found.logits, probes).kl,
         )
 
     def keep(self, model: LoadedModel) -> None:
-        """Remember what this one answers: it is compared with many. The first one's pace is the usual one."""
-        self._kept[model] = {size: model.follow(probes) for size, probes in self.probes.items()}
+        """Remember what this one answers: it is compared with several. The first one's pace is the usual one."""
+        self._kept[model] = {}
         if not self._usual_seconds:
-            began = time.perf_counter()
-            model.follow(self.probes["few"])
-            self._usual_seconds = time.perf_counter() - began
+            self._of(model, "few")  # the first time
+            self._usual_seconds = self._answer(model, "few").seconds
 
-    def _seconds(self, model: LoadedModel) -> float:
-        """For few tokens; none where they are kept."""
-        if model in self._kept:
-            return 0.0
-        began = time.perf_counter()
-        model.follow(self.probes["few"])
-        return time.perf_counter() - began
-
-    def _of(self, model: LoadedModel, size: Size) -> list[Tensor]:
+    def _of(self, model: LoadedModel, size: Size) -> _Answer:
         kept = self._kept.get(model)
-        return kept[size] if kept else model.follow(self.probes[size])
+        if kept is None:
+            return self._answer(model, size)
+        if size not in kept:
+            kept[size] = self._answer(model, size)
+        return kept[size]
+
+    def _answer(self, model: LoadedModel, size: Size) -> _Answer:
+        began = time.perf_counter()
+        logits = model.follow(self.probes[size])
+        return _Answer(logits, time.perf_counter() - began)

@@ -155,7 +155,7 @@ class Measuring:
         with self._settings.load(
             self._suite, *work, Workload(self._asked.longest - 1, 1), changes=changes
         ) as model:
-            model.run(max(work, key=lambda one: one.longest), -1)
+            model.run(min(work, key=lambda one: (one.prompt_tokens, one.output_tokens)), -1)
             yield _Ready(model, process_bytes() - before)
 
     def _with_options(self, both: Mapping[str, Any]) -> _Ready:
@@ -249,9 +249,9 @@ class Measuring:
 
 def _smaller(work: Workload, pair: float) -> Workload:
     """A quarter of the prompts and half of each answer; where there is one prompt, or two that share, a quarter of its
-    length. The least of all at once where a pair of runs took endlessly. What is known stays: it costs nothing.
+    length. The least of all at once where a pair of runs took much too long. What is known stays: it costs nothing.
     """
-    part = 4 if pair < _ENDLESS_PAIR else work.prompt_tokens
+    part = 4 if pair < 4 * _SLOW_PAIR else work.prompt_tokens
     fewer = max(2 if work.shared_len else 1, work.concurrency // part)
     shorter = 1 if work.known_len or (fewer < work.concurrency and part == 4) else part
     prompt = max(min(16, work.prompt_len), work.prompt_len // shorter)
