@@ -182,12 +182,12 @@ def test_the_first_lines_name_the_largest_effects_first(sheet: Sheet) -> None:
     many.append(
         msgspec.structs.replace(line, name="e", throughput=compared("tokens/s", [1.0], [9.0], rate=8))
     )
-    many[0] = msgspec.structs.replace(many[0], planned_bytes=(100_000_000, 400_000_000))
+    many[0] = msgspec.structs.replace(many[0], planned_bytes=(100_000_000, 400_000_000), under="cache=0")
     moved = line.quality.moved if line.quality else 0.0
     assert in_short(msgspec.structs.replace(sheet, lines=many)) == [
-        f"More tokens per second with b 3.00× (KL {moved:.2g}), a 1.50×.",
+        f"More tokens per second with b 3.00× (KL {moved:.2g}), a 1.50× (under cache=0).",
         "Fewer with c 2.00×.",
-        "Less memory with a 400 → 100 MB.",
+        "Less memory with a 400 → 100 MB (under cache=0).",
         "No difference in speed that can be told: d.",
         "Too slow for more runs: e 9.00× better, of 1 pair.",
     ]

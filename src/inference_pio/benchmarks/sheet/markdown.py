@@ -17,7 +17,7 @@ def markdown(sheet: Sheet) -> str:
     parts.append("Figures are without → with the technique.")
     if rows := [cells(line) for line in measured(sheet)]:
         parts.append(table(HEADER, rows))
-        work = [(line.name, line.work, str(line.rounds), line.reason) for line in measured(sheet)]
+        work = [(line.name, line.given, str(line.rounds), line.reason) for line in measured(sheet)]
         parts.append(table(("technique", "work", "pairs", "at work because"), work))
     if rest := idle(sheet):
         parts += ["## Not at work here", table(("technique", "status", "why"), rest)]

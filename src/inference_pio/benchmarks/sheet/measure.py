@@ -203,6 +203,7 @@ class Measuring:
             status="measured",
             reason=now.standing.reason,
             work=str(work),
+            under=", ".join(f"{name}={value}" for name, value in technique.both.items()),
             rounds=len(runs[ON]),
             first_token=_of(runs, "ms", _first_token),
             per_token=_of(runs, "ms", _per_token),

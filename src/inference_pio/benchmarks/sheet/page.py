@@ -150,7 +150,7 @@ def _broken(cell: str) -> str:
 
 
 def _work(lines: Sequence[Line]) -> list[tuple[str, str, str, str]]:
-    return [(line.name, line.work, str(line.rounds), line.reason) for line in lines]
+    return [(line.name, line.given, str(line.rounds), line.reason) for line in lines]
 
 
 def _list(sentences: Sequence[str]) -> str:

@@ -64,6 +64,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
     status         measured; else that of the technique, `reason` says why
     work           what was given to both models; `rounds` of it
+    under          options of both models that are not the usual ones, in words
     planned_bytes  the memory plan with it, and without it
     resident_bytes by how much the process grew while each model was loaded and did its first work
     energy         None where the machine cannot tell and nothing is estimated; `energy_note` says what it is
@@ -78,6 +79,7 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     reason: str
     work: str = ""
     rounds: int = 0
+    under: str = ""
     first_token: Compared | None = None
     per_token: Compared | None = None
     throughput: Compared | None = None
@@ -87,6 +89,11 @@ class Line(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
     energy_note: str = ""
     equal_answers: float | None = None
     quality: Quality | None = None
+
+    @property
+    def given(self) -> str:
+        """The work, and under what."""
+        return f"{self.work}, {self.under}" if self.under else self.work
 
     @property
     def planned_ratio(self) -> float | None:

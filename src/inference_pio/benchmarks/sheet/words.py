@@ -112,12 +112,12 @@ def in_short(sheet: Sheet) -> list[str]:
         told = [(line, found) for line, found in chosen if found.verdict == verdict]
         told.sort(key=lambda one: -abs(math.log(one[1].ratio.median)))
         if told:
-            names = (f"{line.name} {times(found.ratio.median)}{_moves(line)}" for line, found in told)
+            names = (f"{line.name} {times(found.ratio.median)}{_aside(line)}" for line, found in told)
             said.append(f"{words} {', '.join(names)}.")
     saving = [line for line in lines if (line.planned_ratio or 1) >= _WORTH_SAYING]
     saving.sort(key=lambda line: -(line.planned_ratio or 1))
     if saving:
-        less = (f"{line.name} {_megabytes(line.planned_bytes)} MB{_moves(line)}" for line in saving)
+        less = (f"{line.name} {_megabytes(line.planned_bytes)} MB{_aside(line)}" for line in saving)
         said.append(f"Less memory with {', '.join(less)}.")
     open_ = [line for line in lines if line.throughput and line.throughput.verdict == "cannot tell"]
     same = [line.name for line in open_ if line.throughput and not few_but_plain(line.throughput)]
@@ -133,9 +133,11 @@ def in_short(sheet: Sheet) -> list[str]:
     return said
 
 
-def _moves(line: Line) -> str:
-    """How far an approximate one moves answers."""
-    return "" if line.exact or line.quality is None else f" (KL {line.quality.moved:.2g})"
+def _aside(line: Line) -> str:
+    """How far an approximate one moves answers, and options that are not the usual ones."""
+    moved = [] if line.exact or line.quality is None else [f"KL {line.quality.moved:.2g}"]
+    said = moved + ([f"under {line.under}"] if line.under else [])
+    return f" ({', '.join(said)})" if said else ""
 
 
 def energy_notes(sheet: Sheet) -> list[str]:
