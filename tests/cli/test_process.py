@@ -50,6 +50,10 @@ def maps(process: subprocess.Popen[str]) -> str:
     return Path(f"/proc/{process.pid}/maps").read_text()
 
 
+def sleeps(process: subprocess.Popen[str]) -> bool:
+    return Path(f"/proc/{process.pid}/stat").read_text().rpartition(")")[2].split()[0] == "S"
+
+
 def test_ctrl_c_while_importing(start: Any, patient: Path) -> None:
     process = start("run", patient, "hello", *LONG)
     wait_for(process, lambda: "libtorch" in maps(process))
@@ -108,8 +112,13 @@ def test_ctrl_c_while_pulling(start: Any, monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_ctrl_c_while_waiting_for_the_prompt(start: Any, patient: Path) -> None:
     process = start("run", patient, stdin=subprocess.PIPE)
-    wait_for(process, lambda: "msgspec" in maps(process))
-    time.sleep(0.3)
+    looked = [False]  # it sleeps whenever it is looked at, for a third of a second
+
+    def waits() -> bool:
+        looked.append(sleeps(process))
+        return all(looked[-60:])
+
+    wait_for(process, waits)
     interrupted(process)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import torch
 from torch import nn
@@ -31,6 +32,33 @@ class Repeating(nn.Module):
         return self.logits[torch.randint(64, (len(batch.last_token),))]
 
 
+def yardstick() -> float:
+    """Seconds for some Python and some operations on small tensors, which is what a step consists of: how fast this
+    machine is at the moment.
+    """
+    start = time.perf_counter()
+    words = {str(number): number for number in range(100)}
+    rows = NoModel.logits[:1]
+    for _ in range(10):
+        rows = rows + len(words)
+    return time.perf_counter() - start
+
+
+def timed(step: Callable[[], object], steps: int) -> tuple[float, float]:
+    """The median of a step's seconds; and the fastest tenth by that of the yardstick, in turns: what other programs do
+    to a busy machine, and how fast it is, counts for nothing.
+    """
+    times, yards = [], []
+    for _ in range(steps):
+        start = time.perf_counter()
+        step()
+        times.append(time.perf_counter() - start)
+        yards.append(yardstick())
+    times.sort()
+    yards.sort()
+    return times[steps // 2], times[steps // 10] / yards[steps // 10]
+
+
 def test_a_step_of_one_sequence_costs_little_with_speculation(capsys):
     medians = []
     for speculation in (0, 15):
@@ -48,19 +76,13 @@ def test_a_step_of_one_sequence_costs_little_with_speculation(capsys):
         while not core.step():
             pass
         core.step()  # looks through the prompt
-        times = []
-        for _ in range(5 * STEPS):
-            start = time.perf_counter()
-            core.step()
-            times.append(time.perf_counter() - start)
-        times.sort()
-        medians.append(times[len(times) // 2] * 1e6)
-        undisturbed = times[len(times) // 10] * 1e6
+        median, yards = timed(core.step, 5 * STEPS)
+        medians.append(median * 1e6)
     with capsys.disabled():
         print(
             "\nengine overhead, one sequence: {:.0f} µs per step, {:.0f} µs with speculation".format(*medians)
         )
-    assert undisturbed < 150
+    assert yards < 4
 
 
 def test_a_decoding_step_of_32_sequences_costs_little(capsys):
@@ -78,15 +100,9 @@ def test_a_decoding_step_of_32_sequences_costs_little(capsys):
         core.add_request(str(i), [i + 1] * 512, SamplingParams(temperature=0, max_tokens=1000))
     while len(core.step()) < NUM_SEQS:
         pass
-    times = []
-    for _ in range(STEPS):
-        start = time.perf_counter()
-        assert len(core.step()) == NUM_SEQS
-        times.append(time.perf_counter() - start)
-    median, undisturbed = (sorted(times)[STEPS // part] * 1e3 for part in (2, 10))
+    median, yards = timed(core.step, STEPS)
     with capsys.disabled():
         print(
-            f"\nengine overhead: {median:.2f} ms per step of {NUM_SEQS} decoding sequences (median of {STEPS})"
+            f"\nengine overhead: {1e3 * median:.2f} ms per step of {NUM_SEQS} decoding sequences (median of {STEPS})"
         )
-    # The fastest tenth: other programs on a busy machine do not fail it.
-    assert undisturbed < 0.7
+    assert yards < 12
