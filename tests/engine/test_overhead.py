@@ -82,7 +82,7 @@ def test_a_step_of_one_sequence_costs_little_with_speculation(capsys):
         print(
             "\nengine overhead, one sequence: {:.0f} µs per step, {:.0f} µs with speculation".format(*medians)
         )
-    assert yards < 4
+    assert yards < 3.3
 
 
 def test_a_decoding_step_of_32_sequences_costs_little(capsys):
@@ -100,7 +100,9 @@ def test_a_decoding_step_of_32_sequences_costs_little(capsys):
         core.add_request(str(i), [i + 1] * 512, SamplingParams(temperature=0, max_tokens=1000))
     while len(core.step()) < NUM_SEQS:
         pass
-    median, yards = timed(core.step, STEPS)
+    counts = []
+    median, yards = timed(lambda: counts.append(len(core.step())), STEPS)
+    assert counts == [NUM_SEQS] * STEPS
     with capsys.disabled():
         print(
             f"\nengine overhead: {1e3 * median:.2f} ms per step of {NUM_SEQS} decoding sequences (median of {STEPS})"

@@ -36,7 +36,7 @@ def report(
         typer.Option(
             "--rounds",
             metavar="N",
-            help="Pairs of runs of each technique; 0 is eight, or fewer of slow ones.",
+            help="Pairs of runs of each technique; 0 is five to eight, or fewer of slow ones.",
         ),
     ] = 0,
     technique: Annotated[

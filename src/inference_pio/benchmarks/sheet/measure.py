@@ -223,7 +223,7 @@ class Measuring:
         )
 
     def _rounds(self, work: Workload, meter: Meter, first: int, both: Mapping[str, LoadedModel]) -> _Turns:
-        """As many as the time allows, in turns, from prompts that no earlier technique has left in the prefix cache."""
+        """As many as the time allows, in turns. Of their prompts the prefix cache has what the work says is known."""
 
         def once(model: LoadedModel) -> Callable[[int], _Worked]:
             def run(turn: int) -> _Worked:
