@@ -42,3 +42,9 @@ def test_ranks_that_do_not_divide_the_model(cli: Any, tiny: Path) -> None:
     cli("plan", str(tiny), "--dtype", "float32", "--tensor-parallel-size", "7").complains(
         2, "tensor_parallel_size 7: this model can be divided over"
     )
+
+
+def test_ranks_of_weights_in_blocks_are_refused_and_not_forgotten(cli: Any, tiny: Path) -> None:
+    """Who asks for ranks and gets none must hear of it."""
+    typed = ("run", str(tiny), "hello", "--quantize", "int8", "--tensor-parallel-size", "2")
+    cli(*typed).complains(2, "tensor_parallel_size 2: weights in blocks are not divided: name a dtype")

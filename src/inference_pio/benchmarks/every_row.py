@@ -29,9 +29,8 @@ def every_row(model: nn.Module) -> Iterator[None]:
 
     def pick(module: nn.Module, args: tuple[Any, ...], rows: Tensor) -> Tensor:
         batch = args[0]
-        if (
-            batch.hidden_only
-        ):  # the engine runs the head on the rows that it wants; here it runs on all of them
+        if batch.hidden_only:
+            # The engine runs the head on the rows that it wants; here it runs on all of them.
             cast("HeadedModel", module).logits(rows)
         return rows.index_select(0, wanted.pop())
 

@@ -19,10 +19,8 @@ from inference_pio.optimizations.technique import Technique
 
 _FEW, _FEW_TOKENS = 4, 16
 _SHORT = 8
-_SLOW, _MOMENT = (
-    4.0,
-    2.0,
-)  # times as long as the usual model for few tokens, and seconds: then there are no more
+# So many times as long as the usual model takes for few tokens, and so many seconds: then there are no more.
+_SLOW, _MOMENT = 4.0, 2.0
 Size = Literal["few", "short", "long"]
 
 
@@ -90,10 +88,8 @@ class Asked:
         """Of as many tokens as the technique's kind and the pace of the slower side allow."""
         size: Size = "few"
         found, before = self._of(with_it, size), self._of(without, size)
-        if (
-            "long" in self.probes
-            and max(found.seconds, before.seconds) < _MOMENT + _SLOW * self._usual_seconds
-        ):
+        slowest = max(found.seconds, before.seconds)
+        if "long" in self.probes and slowest < _MOMENT + _SLOW * self._usual_seconds:
             size = "short" if technique.exact else "long"
             found, before = self._of(with_it, size), self._of(without, size)
         probes, reference = self.probes[size], self.reference[size]

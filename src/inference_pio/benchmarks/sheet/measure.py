@@ -89,9 +89,8 @@ class Measuring:
         self._began, self._date = time.perf_counter(), datetime.now(UTC).isoformat(timespec="seconds")
         self._name = self._identity = self._reference = ""
         self._asked: Asked | None = None
-        self._bases = (
-            ExitStack()
-        )  # of the latest model with options of a technique's own, beside the usual one
+        # Of the latest model with options of a technique's own, beside the usual one.
+        self._bases = ExitStack()
         self._base: tuple[Mapping[str, Any], _Ready] | None = None
 
     def run(self) -> None:

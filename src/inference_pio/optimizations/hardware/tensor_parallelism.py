@@ -32,7 +32,8 @@ class TensorParallelism(Technique):
         "use_tensor_parallelism": True,
         "tensor_parallel_size": 2,
     }
-    both: ClassVar[Mapping[str, Any]] = {"torch_dtype": "float32"}  # weights in blocks are not divided
+    # Weights in blocks are not divided.
+    both: ClassVar[Mapping[str, Any]] = {"torch_dtype": "float32"}
     shows_on = "decode"
 
     def standing(self, at: Situation) -> Standing:
@@ -43,7 +44,7 @@ class TensorParallelism(Technique):
             legal = ", ".join(map(str, at.legal_ranks))
             raise ConfigError(f"tensor_parallel_size {size}: this model can be divided over {legal}")
         if at.packed:
-            return not_applicable("weights in blocks are not divided: name a dtype")
+            raise ConfigError(f"tensor_parallel_size {size}: weights in blocks are not divided: name a dtype")
         if any(spec.bytes_per_sequence() for spec in serving_of(at.model).cache_specs):
             return not_applicable("its layers keep state, which ranks in one process do not")
         if hasattr(at.model, "encode_media"):

@@ -44,9 +44,8 @@ class _FewerBits(Technique):
     shows_on = "decode"
     stage: ClassVar[Literal["weights", "both"]] = "weights"
     on_request = True
-    both: ClassVar[Mapping[str, Any]] = {
-        "torch_dtype": "float32"
-    }  # a checkpoint's own blocks are not rounded again
+    # A checkpoint's own blocks are not rounded again.
+    both: ClassVar[Mapping[str, Any]] = {"torch_dtype": "float32"}
     kind: ClassVar[str]
 
     def standing(self, at: Situation) -> Standing:
