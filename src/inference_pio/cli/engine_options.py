@@ -156,7 +156,7 @@ class EngineOptions:
     keep_vocabulary: Annotated[
         int | None,
         _engine(
-            "Only the first N tokens and the last thousand can be answered, under shorter_vocabulary. (all)",
+            "Only the first N tokens and the last thousand can be answered. (all)",
             "--keep-vocabulary",
             value="N",
         ),

@@ -13,6 +13,7 @@ from inference_pio.errors import ConfigError
 from inference_pio.layers import VocabParallelHead
 from inference_pio.optimizations.hardware.surgery import Surgery
 from inference_pio.optimizations.technique import Situation, Standing, active, dormant, not_applicable
+from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.serving import serving_of
 
 LAST = 1024  # rows that stay at the end of a vocabulary, where special tokens are
@@ -55,6 +56,9 @@ class ShorterVocabulary(Surgery):
         if keep + LAST >= size:
             return dormant(f"{keep} + {LAST} tokens are the whole vocabulary of {size}")
         return active(f"{keep + LAST:,} of {size:,} tokens")
+
+    def asked_by(self, options: RuntimeOptions) -> str | None:
+        return f"keep_vocabulary {options.keep_vocabulary}" if options.keep_vocabulary is not None else None
 
     def cut(self, model: nn.Module, config: Any) -> _Removed | None:
         head, serving = _head(model), serving_of(model)
