@@ -9,15 +9,12 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from inference_pio.errors import PluginError, SamplingError, UsageError
+from inference_pio.errors import SamplingError, UsageError
 from inference_pio.outputs import ChatChunk, RequestOutput, StreamChunk
 from inference_pio.plugin.media import ImageSource
-from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import EncodedPrompt, ImagePrompt, Progress, RuntimeOptions, RuntimePrompt
 from inference_pio.progress_bar import Bar
-from inference_pio.runtime.local import LocalRuntime
-from inference_pio.runtime.opened import model_store, open_model
-from inference_pio.runtime.settle import settle
+from inference_pio.runtime.start import start
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
 from inference_pio.text.reading import chunk_of
@@ -26,7 +23,6 @@ if TYPE_CHECKING:
     import torch
 
     from inference_pio.config import Profile
-    from inference_pio.plugin.base import ModelPlugin
     from inference_pio.text.tokenizer import Tokenizer
 
 _log = logging.getLogger("inference_pio")
@@ -84,29 +80,25 @@ class LLM:
         options |= {"skip_tokenizer_init": skip_tokenizer_init} | _named(max_model_len=max_model_len)
         config = _named(torch_dtype=dtype, use_prefix_caching=enable_prefix_caching) | {"device": device}
         self._seed = seed
-        store = model_store(resource_limits)
+        started = start(
+            model,
+            plugin=plugin,
+            options=options,
+            config=config,
+            profile=profile,
+            tuned=tuned,
+            limits=resource_limits,
+            progress=progress,
+        )
+        self._runtime, self.plugin, self.settled = started.runtime, started.plugin, started.settled
         with ExitStack() as undo:
-            opened = open_model(model, RuntimeOptions(**options), progress, store)
-            undo.callback(opened.checkpoint.close)
-            manifest = default_registry().choose(opened.raw, str(opened.source.path), plugin)
-            self._runtime = LocalRuntime(opened)
-            self.plugin: ModelPlugin = default_registry().create(manifest.name, runtime=self._runtime)
             undo.callback(self.plugin.cleanup)
-            self.settled = settle(
-                opened, store, options, config, profile=profile, tuned=tuned, limits=resource_limits
-            )
-            asked = self.plugin.config_class(
-                model_path=str(opened.source.path), model_name=opened.source.name, **self.settled.config
-            )
-            limits = _named(resource_limits=resource_limits)
-            if not self.plugin.initialize(config=asked, progress=progress, **limits, **self.settled.options):
-                raise self.plugin.last_error or PluginError(f"{manifest.name!r} could not be initialised")
             self.plugin.load_model()
-            if manifest.fallback:
-                _log.warning("%s runs through %s", opened.source.name, manifest.fallback)
-            if self.settled.note:
-                _log.info("%s: %s", opened.source.name, self.settled.note)
             undo.pop_all()
+        if fallback := self.plugin.manifest.fallback:
+            _log.warning("%s runs through %s", started.name, fallback)
+        if self.settled.note:
+            _log.info("%s: %s", started.name, self.settled.note)
 
     def generate(
         self,

@@ -26,7 +26,7 @@ from inference_pio.engine.runner import ModelRunner
 from inference_pio.engine.sampler import Sample, append, is_plain_greedy
 from inference_pio.engine.scheduler import Scheduler
 from inference_pio.engine.script import Script
-from inference_pio.engine.sequence import Drafts, Request, Sequence
+from inference_pio.engine.sequence import Drafts, Known, Request, Sequence, answers
 from inference_pio.engine.speculation import Speculation
 from inference_pio.engine.state_slots import StateSlots
 from inference_pio.engine.tiering import TierSide
@@ -124,9 +124,10 @@ class EngineCore:
         media: PromptMedia | None = None,
         script: Script | None = None,
         arrived: float | None = None,
+        done: Known = (),
     ) -> None:
         """Queue `params.n` answers to a prompt, `media` being its images; `script` is the answer, where it is given,
-        and `arrived` when the caller got it, by `perf_counter` (now).
+        `arrived` when the caller got it, by `perf_counter` (now), and `done` what is answered already.
 
         Raises:
             UsageError: a request of this name is running, or a script is given to an engine that drafts.
@@ -151,7 +152,7 @@ class EngineCore:
             script=script,
             usage=Usage(self._ledger, perf_counter() if arrived is None else arrived),
         )
-        request.sequences = [Sequence(request, i, self._arrivals + i, prompt.copy()) for i in range(params.n)]
+        request.sequences = answers(request, self._arrivals, prompt, done)
         self._arrivals += params.n
         self._requests[request_id] = request
         self._scheduler.add(request.sequences)

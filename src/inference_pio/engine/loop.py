@@ -12,6 +12,7 @@ from time import perf_counter
 
 from inference_pio.engine.core import EngineCore
 from inference_pio.engine.script import Script
+from inference_pio.engine.sequence import Known
 from inference_pio.engine.stream import Mailbox, RequestStream
 from inference_pio.engine.updates import EngineStats
 from inference_pio.errors import EngineClosed, UsageError
@@ -50,12 +51,13 @@ class EngineLoop:
         whole: bool = False,
         script: Script | None = None,
         arrived: float | None = None,
+        done: Known = (),
     ) -> RequestStream:
         """Queue a request; the stream of its updates. Streams that share `changed` can be read `as_they_come`.
 
         `script` is the answer, where it is given (`engine/script.py`). With `whole` there is nothing to read before
         every answer has ended, and then one update for each. `arrived` is when the request
-        came, by `perf_counter` (now).
+        came, by `perf_counter` (now). `done` are tokens that answers have already: nothing is told of those.
 
         Raises:
             SamplingError, ContextLengthError: the request cannot be served.
@@ -65,14 +67,14 @@ class EngineLoop:
         self._check_open()
         prompt = self._core.check_request(prompt_token_ids, params)
         came = perf_counter() if arrived is None else arrived
-        mailbox = Mailbox(params.n, changed, whole=whole)
+        mailbox = Mailbox(params.n - list(done).count(None), changed, whole=whole)
         with self._changed:
             self._check_open()
             name = request_id if request_id is not None else f"request-{next(self._names)}"
             if name in self._mailboxes:
                 raise UsageError(f"request {name} is running already: give each request a name of its own")
             self._mailboxes[name] = mailbox
-            self._command(lambda: self._core.add_request(name, prompt, params, media, script, came))
+            self._command(lambda: self._core.add_request(name, prompt, params, media, script, came, done))
         return RequestStream(name, mailbox, lambda: self._cancel(name, mailbox))
 
     def stats(self) -> EngineStats:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence as Items
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,19 @@ class Sequence:
         """Whether it is one of the model's own end-of-text tokens, and those count."""
         return token_id in self.request.eos_token_ids and not self.request.params.ignore_eos
 
+
+def answers(request: Request, arrival: int, prompt: list[int], done: Known) -> list[Sequence]:
+    """The answers to a prompt, as they wait; those whose tokens are known go on behind them."""
+    known = done or [()] * request.params.n
+    return [
+        Sequence(request, index, arrival + index, [*prompt, *tokens])
+        for index, tokens in enumerate(known)
+        if tokens is not None
+    ]
+
+
+Known = Items[Items[int] | None]
+"""Of each answer the tokens that there are already, from another engine; None: it is whole. Empty: of none any."""
 
 Drafts = dict[Sequence, list[int]]
 """Guesses of what comes after a sequence's known tokens, for one step; they are no part of it (`speculation.py`)."""

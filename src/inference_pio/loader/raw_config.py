@@ -7,8 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from inference_pio.errors import ModelFileError
+from inference_pio.given import is_there
 from inference_pio.loader.checkpoint import Checkpoint
 from inference_pio.loader.gguf import GGUFFile
+from inference_pio.loader.regular_file import read_whole
 from inference_pio.loader.strict_json import strict_object
 
 _MAX_BYTES = 4 * 2**20
@@ -29,15 +31,13 @@ def raw_config(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
 def raw_preprocessor_config(path: Path) -> tuple[Mapping[str, Any], Path]:
     """(what preprocessor_config.json beside a model says about its images, that file); nothing where there is none."""
     file = (path if path.is_dir() else path.parent) / "preprocessor_config.json"
-    return (read_json_object(file) if file.exists() else {}), file
+    return (read_json_object(file) if is_there(file) else {}), file
 
 
 def read_json_object(file: Path) -> dict[str, Any]:
     """One JSON object out of a small file, strictly."""
-    if not file.is_file():
+    if not is_there(file):
         raise ModelFileError(
             file, "no such file", hint="a model directory has config.json beside its weights"
         )
-    if file.stat().st_size > _MAX_BYTES:
-        raise ModelFileError(file, f"{file.stat().st_size} bytes is too large for a configuration")
-    return strict_object(file.read_bytes(), file, "")
+    return strict_object(read_whole(file, _MAX_BYTES, "a configuration"), file, "")

@@ -9,7 +9,10 @@ import threading
 from pathlib import Path
 
 from inference_pio.errors import ModelFileError
+from inference_pio.given import open_to_read
 from inference_pio.loader.closing import Closing
+
+_POSITIONED = hasattr(os, "preadv")
 
 
 class RegularFile(Closing):
@@ -22,13 +25,7 @@ class RegularFile(Closing):
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
-        flags = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
-        try:
-            descriptor = os.open(path, flags)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise ModelFileError(path, f"cannot be opened: {reason}") from error
+        descriptor = _open(path)
         found = os.fstat(descriptor)
         if not stat.S_ISREG(found.st_mode):
             os.close(descriptor)
@@ -47,10 +44,9 @@ class RegularFile(Closing):
         """Fill `target` (bytes) from `offset`."""
         try:
             with self._lock:
-                self._file.seek(offset)
                 done = 0
                 while done < len(target):
-                    count = self._file.readinto(target[done:])
+                    count = self._read_some(offset + done, target[done:])
                     if not count:
                         raise ModelFileError(
                             self.path,
@@ -62,8 +58,36 @@ class RegularFile(Closing):
         except ValueError as error:
             raise ModelFileError(self.path, "was closed before all of it was read") from error
 
+    def _read_some(self, offset: int, target: memoryview) -> int | None:
+        if _POSITIONED:  # a descriptor that was given shares its position with others of the same file
+            return os.preadv(self._file.fileno(), [target], offset)
+        self._file.seek(offset)
+        return self._file.readinto(target)
+
     def close(self) -> None:
         self._file.close()
+
+
+def read_whole(path: Path, most: int, what: str) -> bytes:
+    """All of a small file.
+
+    Raises:
+        ModelFileError: there is none, it cannot be read, or it has more than `most` bytes, too many for `what`.
+    """
+    with RegularFile(path) as file:
+        if file.size > most:
+            raise ModelFileError(path, f"{file.size} bytes is too large for {what}")
+        return file.read(0, file.size)
+
+
+def _open(path: Path) -> int:
+    # Without O_NONBLOCK, opening a pipe that nobody writes to would wait for ever.
+    flags = getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
+    try:
+        return open_to_read(path, flags)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise ModelFileError(path, f"cannot be opened: {reason}") from error
 
 
 def _kind(mode: int) -> str:

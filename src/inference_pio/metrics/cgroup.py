@@ -63,4 +63,7 @@ def _group(root: Path, controller: str) -> str:
 
 
 def _text(file: Path) -> str | None:
-    return file.read_text().strip() if file.is_file() else None
+    try:
+        return file.read_text().strip() if file.is_file() else None
+    except PermissionError:  # a process that is locked in: whoever locked it has told it what it may use
+        return None

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import psutil
 
+from inference_pio.given import is_there, text_now
 from inference_pio.metrics import cgroup
 
-_STATUS = Path("/proc/self/status")  # Linux
+STATUS = "/proc/self/status"  # Linux
 _ROOT = cgroup.ROOT
 
 
@@ -21,16 +22,17 @@ def available_bytes() -> int:
 
 def process_bytes() -> int:
     """Resident memory of this process."""
+    if is_there(Path(STATUS)):
+        return _status("VmRSS")
     resident: int = psutil.Process().memory_info().rss
     return resident
 
 
 def peak_process_bytes() -> int:
     """Largest resident memory of this process so far."""
-    if _STATUS.is_file():
+    if is_there(Path(STATUS)):
         # Not ru_maxrss: a process inherits that from the one that started it.
-        fields = dict(line.split(":", 1) for line in _STATUS.read_text().splitlines())
-        return int(fields["VmHWM"].removesuffix("kB")) * 1024
+        return _status("VmHWM")
     if sys.platform == "win32":
         peak: int = psutil.Process().memory_info().peak_wset
         return peak
@@ -38,6 +40,11 @@ def peak_process_bytes() -> int:
 
     peak_rss = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak_rss if sys.platform == "darwin" else peak_rss * 1024
+
+
+def _status(field: str) -> int:
+    fields = dict(line.split(":", 1) for line in text_now(Path(STATUS)).splitlines())
+    return int(fields[field].removesuffix("kB")) * 1024
 
 
 def _cgroup_room() -> list[int]:

@@ -18,6 +18,7 @@ from inference_pio.engine.core import EngineCore
 from inference_pio.engine.loop import EngineLoop
 from inference_pio.engine.media import MediaSide
 from inference_pio.engine.script import Script
+from inference_pio.engine.sequence import Known
 from inference_pio.errors import PluginError, TokenizerError, UsageError
 from inference_pio.loader.prefix_store import PrefixStore
 from inference_pio.metrics import PerformanceMetrics
@@ -248,7 +249,7 @@ class LocalRuntime:
         changed = threading.Condition()
         try:
             for prompt, wanted in zip(encoded, params, strict=True):
-                answers.append(self._submit(prompt, wanted, changed, kept))
+                answers.append(self.submit(prompt, wanted, changed, kept, whole=True))
             run_all(answers, changed, on_finished)
         finally:
             for answer in answers:
@@ -266,7 +267,9 @@ class LocalRuntime:
         followed = []
         for ids, script in zip(prompts, scripts, strict=True):
             params = SamplingParams(temperature=0.0, max_tokens=len(script.token_ids), ignore_eos=True)
-            followed.append(self._submit(EncodedPrompt(None, list(ids)), params, changed, script=script))
+            followed.append(
+                self.submit(EncodedPrompt(None, list(ids)), params, changed, whole=True, script=script)
+            )
         run_all(followed, changed, None)
         for answer in followed:
             if answer.errors:
@@ -277,7 +280,7 @@ class LocalRuntime:
         self, prompt: RuntimePrompt, params: SamplingParams, kept: frozenset[int] = frozenset()
     ) -> Iterator[StreamChunk]:
         """Chunks as they come; closing the iterator cancels the request. A failed request raises."""
-        answer = self._submit(self.encode(prompt), params, kept=kept)
+        answer = self.submit(self.encode(prompt), params, kept=kept)
         yield from answer.chunks()
         if answer.errors:
             raise answer.errors[0]
@@ -328,23 +331,38 @@ class LocalRuntime:
             raise PluginError("the model is not initialised: call initialize first")
         return self._prepared
 
-    def _submit(
+    def submit(
         self,
         prompt: EncodedPrompt,
         params: SamplingParams,
         changed: threading.Condition | None = None,
         kept: frozenset[int] = frozenset(),
+        *,
+        whole: bool = False,
         script: Script | None = None,
+        done: Known = (),
     ) -> Answers:
+        """Give the engine a request. With `whole` nobody reads tokens before all answers have ended; `done` are tokens
+        of the answers that an engine has given already.
+        """
         loop = self.loop
         if self._text is None and params.stop_strings:
             raise UsageError("stop strings need a tokenizer, and this model was loaded without one")
         started = perf_counter()
-        # Whoever wants all answers at once needs no tokens before, unless a stop string may end an answer early.
-        whole = changed is not None and not params.stop_strings
+        # A stop string may end an answer early, and is found in the text.
+        whole = whole and not params.stop_strings
         ids = prompt.token_ids
         stream = loop.submit(
-            ids, params, media=prompt.media, changed=changed, whole=whole, script=script, arrived=started
+            ids,
+            params,
+            media=prompt.media,
+            changed=changed,
+            whole=whole,
+            script=script,
+            arrived=started,
+            done=done,
         )
         tokenizer = self._text.tokenizer if self._text else None
-        return Answers(stream, prompt.text, ids, params, tokenizer, started, kept, self._cache)
+        answers = Answers(stream, prompt.text, ids, params, tokenizer, started, kept, self._cache)
+        answers.resume(done)
+        return answers

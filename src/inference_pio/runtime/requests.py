@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from inference_pio.engine.ledger import Usage
+from inference_pio.engine.sequence import Known
 from inference_pio.engine.stream import RequestStream, as_they_come
 from inference_pio.engine.updates import SequenceUpdate
 from inference_pio.errors import InferencePIOError
@@ -58,6 +59,16 @@ class Answers:
         self._usage: Usage | None = None
         self._cache = cache
         self._explanation: CacheExplanation | None = None
+
+    def resume(self, done: Known) -> None:
+        """Go on behind what an earlier run of the request gave; nothing is told of it again."""
+        for output, tokens in zip(self.outputs, done, strict=False):
+            if tokens is None:
+                output.finish_reason = "stop"  # told already
+                continue
+            output.token_ids += tokens
+            for token_id in tokens if self._texts else ():
+                output.text += self._texts[output.index].push([token_id])[0]
 
     @property
     def finished(self) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,13 @@ import msgspec
 import tokenizers
 
 from inference_pio.errors import TokenizerError
+from inference_pio.given import is_there, open_to_read
 from inference_pio.text.backend import guarded
 from inference_pio.text.limits import MAX_FILE_BYTES, MAX_TOKEN_BYTES, MAX_VOCABULARY
 from inference_pio.text.parts import TokenizerParts
 from inference_pio.text.pieces import SPACE, PieceKind
 
+_NO_WAIT = getattr(os, "O_NONBLOCK", 0)  # for a pipe that nobody writes to
 _MAIN, _SETTINGS, _GENERATION = "tokenizer.json", "tokenizer_config.json", "generation_config.json"
 _SPECIAL_MAP, _TEMPLATE = "special_tokens_map.json", "chat_template.jinja"
 # Of models that see: their template once was a file of the processor's, before that of the tokenizer.
@@ -77,14 +80,16 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 def _bytes(path: Path) -> bytes | None:
     try:
-        if not path.is_file():
+        if not is_there(path):
             return None
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise TokenizerError(
-                path, f"has {size} bytes, more than the {MAX_FILE_BYTES} a tokenizer may have"
-            )
-        return path.read_bytes()
+        with open(open_to_read(path, _NO_WAIT), "rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size > MAX_FILE_BYTES:
+                raise TokenizerError(
+                    path, f"has {size} bytes, more than the {MAX_FILE_BYTES} a tokenizer may have"
+                )
+            file.seek(0)
+            return file.read()
     except OSError as error:
         raise TokenizerError(path, f"cannot be read: {error.strerror}") from error
 

@@ -1,0 +1,38 @@
+"""A worker's first steps: it locks itself in, says how, and only then imports what runs a model.
+
+Started by its parent as `python -I -S`, with one descriptor of a socket pair. Nothing above imports more than the
+standard library, msgspec and this project's own words: no thread may exist before the lock.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import Callable
+
+from inference_pio.given import give, keep
+from inference_pio.imports import import_object
+from inference_pio.metrics.memory import STATUS
+from inference_pio.security.confine import confine
+from inference_pio.worker.line import Line
+from inference_pio.worker.messages import Boot, FromParent, FromWorker, Hello
+
+_SERVE = "inference_pio.worker.serving:serve"
+
+
+def main(descriptor: int) -> None:
+    """Until the parent says Close or hangs up.
+
+    Raises:
+        ProtocolError: the parent's first word is none.
+    """
+    line: Line[FromParent, FromWorker] = Line(socket.socket(fileno=descriptor), FromParent)
+    boot = line.hear()
+    if not isinstance(boot, Boot):
+        return
+    keep((STATUS,))
+    locks = confine(boot.confinement, boot.parent)
+    give(boot.files)
+    line.say(Hello(os.getpid(), locks))
+    serve: Callable[[Line[FromParent, FromWorker]], None] = import_object(_SERVE)
+    serve(line)

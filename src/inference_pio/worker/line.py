@@ -1,0 +1,54 @@
+"""A worker's end of the line: messages in and out, each call until it is done."""
+
+from __future__ import annotations
+
+import socket
+import threading
+from collections.abc import Iterator
+from types import UnionType
+from typing import Generic, TypeVar
+
+import msgspec
+
+from inference_pio.worker.frames import FrameReader, frame
+
+_AT_ONCE = 1 << 18
+
+Heard = TypeVar("Heard")
+Said = TypeVar("Said", bound=msgspec.Struct)
+
+
+class Line(Generic[Heard, Said]):
+    """`hear` is for one thread, `say` for any."""
+
+    def __init__(self, connected: socket.socket, heard: type[Heard] | UnionType) -> None:
+        self._socket = connected
+        self._reader: FrameReader[Heard] = FrameReader(heard)
+        self._ready: Iterator[Heard] = iter(())
+        self._saying = threading.Lock()
+
+    def hear(self) -> Heard | None:
+        """The next message; None where the other side hung up.
+
+        Raises:
+            ProtocolError: what came is no message.
+        """
+        while True:
+            for message in self._ready:
+                return message
+            data = self._socket.recv(_AT_ONCE)
+            if not data:
+                return None
+            self._ready = self._reader.feed(data)
+
+    def say(self, message: Said) -> None:
+        """
+        Raises:
+            OSError: the other side hung up.
+        """
+        written = frame(message)
+        with self._saying:
+            self._socket.sendall(written)
+
+    def close(self) -> None:
+        self._socket.close()

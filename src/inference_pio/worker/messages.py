@@ -1,0 +1,204 @@
+"""What a parent and its worker say to each other: closed types, and nothing that names code.
+
+A parent says Boot, Load, Go, Generate, Abort, Ask, Ping and Close; a worker Hello, Progress, Planned, Loaded, Pieces,
+Ended, Answered, Failed and Pong. `request` numbers are the parent's: no name of a client's crosses.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import msgspec
+
+from inference_pio.outputs import (
+    CacheExplanation,
+    FinishReason,
+    RequestMetrics,
+    TokenLogprobs,
+)
+from inference_pio.security.confine import Confinement, Lock
+
+
+class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag=str.lower):
+    pass
+
+
+# From the parent -------------------------------------------------------------------------------------------------
+
+
+class Boot(_Message):
+    """The first word. `files` are open for the worker, path -> descriptor; `parent` is who must outlive it."""
+
+    confinement: Confinement
+    files: dict[str, int]
+    parent: int
+
+
+class Load(_Message):
+    """Which model, how; `config` and `options` are what a caller named. The worker plans, and waits for Go.
+
+    memory_gb, cpu_percent  limits to plan within
+    """
+
+    model: str
+    plugin: str | None
+    config: dict[str, Any]
+    options: dict[str, Any]
+    profile: str | None
+    tuned: bool
+    memory_gb: float | None
+    cpu_percent: float | None
+
+
+class Go(_Message):
+    """Load what was planned."""
+
+
+class Picture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """An image of a prompt: the bytes of a file. `where` names it in errors."""
+
+    where: str
+    data: bytes
+
+
+class Generate(_Message):
+    """One request. `done` are tokens of each answer that the caller has already (None: all of it): the worker goes on
+    behind them.
+
+    formatted  `text` came from Ask "render": special tokens are in it
+    whole      nothing has to come before all answers have ended
+    chat       the answer is read as a chat's, with `tools` where there are any
+    """
+
+    request: int
+    params: dict[str, Any]
+    text: str | None = None
+    token_ids: list[int] | None = None
+    formatted: bool = False
+    images: list[Picture] = []
+    whole: bool = False
+    chat: bool = False
+    tools: list[dict[str, Any]] | None = None
+    done: list[list[int] | None] = []
+
+
+class Abort(_Message):
+    request: int
+
+
+class Ask(_Message):
+    """A question with one answer."""
+
+    number: int
+    about: Literal[
+        "tokenize",
+        "detokenize",
+        "render",
+        "encode",
+        "memory",
+        "compute",
+        "disk",
+        "performance",
+        "techniques",
+        "optimize",
+    ]
+    given: dict[str, Any] = {}
+
+
+class Ping(_Message):
+    number: int
+
+
+class Close(_Message):
+    """Stop, and exit."""
+
+
+# From the worker -------------------------------------------------------------------------------------------------
+
+
+class Hello(_Message):
+    """How it locked itself in. The parent believes its own canary, and compares."""
+
+    pid: int
+    locks: tuple[Lock, ...]
+
+
+class Progress(_Message):
+    done: int
+    total: int
+    what: str
+
+
+class Planned(_Message):
+    """The plan's figures in bytes and words, and the configuration; nothing large is allocated so far."""
+
+    plan: dict[str, Any]
+    config: dict[str, Any]
+    plugin: str
+    note: str = ""
+
+
+class Loaded(_Message):
+    vocab_size: int
+    max_model_len: int
+
+
+class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """A `ChatEvent`: one type on the wire for what are five here (`worker/events.py`)."""
+
+    kind: Literal["reasoning", "content", "call", "arguments", "end"]
+    text: str = ""
+    index: int = 0
+    id: str = ""
+
+
+class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
+    """What one step added to one answer; `position` counts its tokens before."""
+
+    request: int
+    index: int
+    position: int
+    token_ids: list[int]
+    text: str
+    finish_reason: FinishReason | None = None
+    stop_reason: int | str | None = None
+    logprobs: list[TokenLogprobs] | None = None
+    explanation: CacheExplanation | None = None
+    events: list[Event] = []
+
+
+class Pieces(_Message):
+    of: list[Piece]
+
+
+class Ended(_Message):
+    """Every answer of a request has ended."""
+
+    request: int
+    metrics: RequestMetrics
+
+
+class Answered(_Message):
+    number: int
+    value: Any = None
+
+
+class Failed(_Message):
+    """An error by its name in `errors.py`: of a request, of a question, or (both None) of what came before Loaded."""
+
+    error: str
+    text: str
+    request: int | None = None
+    number: int | None = None
+
+
+class Pong(_Message):
+    """`steps` of the engine so far; `busy`: it has work."""
+
+    number: int
+    steps: int
+    busy: bool
+
+
+FromParent = Boot | Load | Go | Generate | Abort | Ask | Ping | Close
+FromWorker = Hello | Progress | Planned | Loaded | Pieces | Ended | Answered | Failed | Pong

@@ -1,0 +1,216 @@
+"""A model in a worker, as a coroutine sees it: `plan`, `load`, then requests and questions, and `close`."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import os
+import secrets
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from time import monotonic
+from typing import Any
+
+from inference_pio.errors import InferencePIOError
+from inference_pio.worker.death import Death
+from inference_pio.worker.flights import Flight, Receiver
+from inference_pio.worker.messages import (
+    Ask,
+    Boot,
+    Close,
+    FromParent,
+    FromWorker,
+    Generate,
+    Hello,
+    Load,
+    Loaded,
+    Planned,
+    Progress,
+)
+from inference_pio.worker.process import Process
+from inference_pio.worker.supervisor import State, Supervisor
+
+_log = logging.getLogger("inference_pio")
+_TICK_SECONDS = 1.0
+_PATIENCE_AT_CLOSE = 5.0
+
+
+class WorkerModel:
+    """All methods belong to the event loop it was made on.
+
+    Args:
+        boot: makes the first message; called anew for every process, because descriptors belong to one.
+        progress: called with bytes done, bytes in total and what is being done.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        boot: Callable[[], Boot],
+        load: Load,
+        environment: Mapping[str, str],
+        progress: Callable[[int, int, str], None] | None = None,
+    ) -> None:
+        self._name, self._boot, self._environment, self._progress = name, boot, environment, progress
+        self._loop = asyncio.get_running_loop()
+        self._supervisor = Supervisor(name, load, self, self)
+        self._process: Process | None = None
+        self._planned: asyncio.Future[Planned] = self._loop.create_future()
+        self._loaded: asyncio.Future[Loaded] = self._loop.create_future()
+        self._gone = asyncio.Event()
+        self._questions: dict[int, asyncio.Future[object]] = {}
+        self._numbers = itertools.count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._ticker: asyncio.TimerHandle | None = None
+        self.hello_said: Hello | None = None
+        self.restarts = 0
+
+    @property
+    def state(self) -> State:
+        return self._supervisor.state
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process is not None else None
+
+    async def plan(self) -> Planned:
+        """Start the worker and let it plan.
+
+        Raises:
+            InferencePIOError: what the worker raised, or why there is none.
+        """
+        self._supervisor.start()
+        return await self._planned
+
+    async def load(self) -> Loaded:
+        """
+        Raises:
+            InferencePIOError: as for `plan`.
+        """
+        self._supervisor.go()
+        loaded = await self._loaded
+        self._tick()
+        return loaded
+
+    def submit(self, asked: Generate, receiver: Receiver, most_tokens: int) -> int:
+        """A request; its number. One without a seed is given one, so that any worker draws the same numbers."""
+        number = next(self._numbers)
+        seed = asked.params.get("seed")
+        params = {**asked.params, "seed": secrets.randbits(63) if seed is None else seed}
+        named = Generate(**{**_fields(asked), "request": number, "params": params})
+        self._supervisor.submit(Flight(named, receiver, most_tokens))
+        return number
+
+    def abort(self, number: int) -> None:
+        self._supervisor.abort(number)
+
+    async def ask(self, about: Any, **given: Any) -> Any:
+        """
+        Raises:
+            InferencePIOError: what the worker raised, or that it has gone.
+        """
+        number = next(self._numbers)
+        answer = self._questions[number] = self._loop.create_future()
+        try:
+            self._supervisor.ask(number, lambda: self.say(Ask(number, about, given)))
+            return await answer
+        finally:
+            self._questions.pop(number, None)
+
+    async def close(self) -> None:
+        """End the worker: asked first, killed where it does not go. Twice is fine."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self._supervisor.close()
+        if self._process is None:
+            return
+        self.say(Close())
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._gone.wait(), _PATIENCE_AT_CLOSE)
+        if not self._gone.is_set():
+            self.kill("it did not close")
+            await self._gone.wait()
+
+    # What the supervisor does ------------------------------------------------------------------------------------
+
+    def spawn(self) -> None:
+        task = self._loop.create_task(self._start())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def say(self, message: FromParent) -> None:
+        if self._process is not None:
+            self._process.say(message)
+
+    def kill(self, verdict: str) -> None:
+        if self._process is not None:
+            self._process.kill(verdict)
+
+    def start_in(self, seconds: float) -> None:
+        self._loop.call_later(seconds, self._supervisor.start)
+
+    # What it is told ---------------------------------------------------------------------------------------------
+
+    def hello(self, message: Hello) -> None:
+        self.hello_said = message
+
+    def progress(self, message: Progress) -> None:
+        if self._progress is not None:
+            self._progress(message.done, message.total, message.what)
+
+    def planned(self, message: Planned) -> None:
+        if not self._planned.done():
+            self._planned.set_result(message)
+
+    def loaded(self, message: Loaded) -> None:
+        if not self._loaded.done():
+            self._loaded.set_result(message)
+
+    def answered(self, number: int, value: object) -> None:
+        self._questions[number].set_result(value)
+
+    def refused(self, number: int | None, error: InferencePIOError) -> None:
+        if number is not None:
+            waiting: list[asyncio.Future[Any]] = [self._questions[number]]
+        else:
+            waiting = [self._planned, self._loaded]
+        for future in waiting:
+            if not future.done():
+                future.set_exception(error)
+                future.exception()  # whether or not anybody waits for it
+
+    def crashed(self, death: Death, again_in: float | None) -> None:
+        self.restarts += 1
+        then = "no more" if again_in is None else "now" if not again_in else f"in {again_in:g} s"
+        _log.warning("%s: its worker ended: %s; started again: %s", self._name, death.cause, then)
+
+    # -------------------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        self._gone.clear()
+        boot = self._boot()
+        self._process = process = Process(self._heard, self._died)
+        try:
+            await process.start(boot, self._environment)
+        except OSError as error:
+            self._died(Death(-1, f"no process can be started: {error.strerror}"))
+        finally:
+            for descriptor in boot.files.values():
+                os.close(descriptor)
+
+    def _heard(self, message: FromWorker) -> None:
+        self._supervisor.hear(message, monotonic())
+
+    def _died(self, death: Death) -> None:
+        self._process = None
+        self._gone.set()
+        self._supervisor.lost(death, monotonic())
+
+    def _tick(self) -> None:
+        self._supervisor.tick(monotonic())
+        self._ticker = self._loop.call_later(_TICK_SECONDS, self._tick)
+
+
+def _fields(message: Generate) -> dict[str, Any]:
+    return {name: getattr(message, name) for name in message.__struct_fields__}

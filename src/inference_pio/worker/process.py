@@ -1,0 +1,153 @@
+"""A worker's process and the line to it, on an event loop."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections import deque
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import inference_pio
+from inference_pio.worker.death import Death
+from inference_pio.worker.frames import FrameReader, ProtocolError, frame
+from inference_pio.worker.messages import Boot, FromParent, FromWorker
+
+_MOST_LOG_BYTES = 256 << 10
+_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "TZ")
+_AT_ONCE = 1 << 16
+_BOOT = (
+    "import sys; sys.path[:0] = {paths!r}; from inference_pio.worker.child import main; main({descriptor})"
+)
+
+
+class Process(asyncio.Protocol):
+    """One child. `heard` is called for each message, `died` once, after the last of them.
+
+    `python -I -S`: no environment variable, user folder, `sitecustomize` or `.pth` file has a say in what it imports.
+    """
+
+    def __init__(self, heard: Callable[[FromWorker], None], died: Callable[[Death], None]) -> None:
+        self._heard, self._died = heard, died
+        self._reader: FrameReader[FromWorker] = FrameReader(FromWorker)
+        self._log: deque[bytes] = deque()
+        self._logged = 0
+        self._verdict = ""
+        self._child: subprocess.Popen[bytes] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._exit = -1
+        self._open = 0
+
+    @property
+    def pid(self) -> int:
+        assert self._child is not None
+        return self._child.pid
+
+    async def start(self, boot: Boot, environment: Mapping[str, str]) -> None:
+        """
+        Raises:
+            OSError: no process can be started.
+        """
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        errors, said = os.pipe()
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-I", "-S", "-c", _BOOT.format(paths=_paths(), descriptor=theirs.fileno())],
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                close_fds=True,
+                pass_fds=(theirs.fileno(), *boot.files.values()),
+                env={
+                    **{name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
+                    **environment,
+                },
+                cwd="/",
+                start_new_session=True,
+            )
+        except BaseException:
+            ours.close()
+            os.close(errors)
+            raise
+        finally:
+            theirs.close()
+            os.close(said)
+        os.set_blocking(errors, False)
+        self._open = 2
+        loop.add_reader(errors, self._read_log, errors)
+        self._exit = os.pidfd_open(self.pid)
+        loop.add_reader(self._exit, self._exited)
+        await loop.connect_accepted_socket(lambda: self, ours)
+        self.say(boot)
+
+    def say(self, message: FromParent) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write(frame(message))
+
+    def kill(self, verdict: str) -> None:
+        """End it, and everything that it started; `verdict` is why."""
+        if self._child is not None and self._child.returncode is None:
+            self._verdict = self._verdict or verdict
+            os.killpg(self.pid, signal.SIGKILL)
+
+    # What the loop calls -----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._verdict:  # what it still says counts no more
+            return
+        try:
+            for message in self._reader.feed(data):
+                self._heard(message)
+        except ProtocolError as error:
+            self.kill(f"it broke the protocol: {error}")
+
+    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the exit says why
+        if self._child is not None and self._child.returncode is None and not self._verdict:
+            # It closed the line; if it is not about to end by itself, it is of no use.
+            asyncio.get_running_loop().call_later(1.0, self.kill, "it hung up, and stayed")
+        self._part_over()
+
+    def _exited(self) -> None:
+        assert self._child is not None
+        self._child.wait()
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self._exit)
+        os.close(self._exit)
+        self._part_over()
+
+    def _part_over(self) -> None:
+        """Messages that were on their way when it ended come first."""
+        self._open -= 1
+        if self._open == 0:
+            assert self._child is not None
+            lines = b"".join(self._log).decode(errors="replace").splitlines()
+            self._died(Death(self._child.returncode, self._verdict, lines))
+
+    def _read_log(self, descriptor: int) -> None:
+        try:
+            data = os.read(descriptor, _AT_ONCE)
+        except BlockingIOError:
+            return
+        if not data:
+            asyncio.get_running_loop().remove_reader(descriptor)
+            os.close(descriptor)
+            return
+        self._log.append(data)
+        self._logged += len(data)
+        while self._logged > _MOST_LOG_BYTES:
+            self._logged -= len(self._log.popleft())
+
+
+def _paths() -> list[str]:
+    """Where the parent imports from: the project first, and no relative folder."""
+    own = str(Path(inference_pio.__file__).parent.parent)
+    return [own, *(path for path in sys.path if os.path.isabs(path) and path != own)]

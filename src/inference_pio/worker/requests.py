@@ -1,0 +1,152 @@
+"""Requests of a parent in the engine of its worker: answers go out as they come, those of one step together."""
+
+from __future__ import annotations
+
+import os
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from inference_pio.engine.updates import SequenceUpdate
+from inference_pio.outputs import ChatChunk, StreamChunk
+from inference_pio.plugin.media import ImageSource
+from inference_pio.plugin.runtime import FormattedPrompt, ImagePrompt, RuntimePrompt
+from inference_pio.runtime.local import LocalRuntime
+from inference_pio.runtime.requests import Answers
+from inference_pio.sampling_params import SamplingParams
+from inference_pio.text.answer import AnswerParser
+from inference_pio.text.reading import chunk_of
+from inference_pio.worker.events import written
+from inference_pio.worker.messages import Ended, Failed, FromWorker, Generate, Piece, Pieces
+
+_NO_KEPT: frozenset[int] = frozenset()
+
+
+@dataclass
+class _Running:
+    """`parsers` read the answers of a chat, one each."""
+
+    answers: Answers
+    parsers: list[AnswerParser] = field(default_factory=list)
+
+
+class Requests:
+    """`add` and `abort` are called by the thread that hears the parent; one of its own tells what comes."""
+
+    def __init__(self, runtime: LocalRuntime, say: Callable[[FromWorker], None]) -> None:
+        self._runtime, self._say = runtime, say
+        self._changed = threading.Condition()
+        self._running: dict[int, _Running] = {}
+        self._closing = False
+        self._thread = threading.Thread(target=self._tell_or_end, name="inference-pio-teller", daemon=True)
+        self._thread.start()
+
+    def add(self, asked: Generate) -> None:
+        """
+        Raises:
+            InferencePIOError: it cannot be served.
+        """
+        params = SamplingParams(**asked.params)
+        reader = self._runtime.text.reader(asked.tools) if asked.chat else None
+        encoded = self._runtime.encode(_prompt(asked))
+        kept = reader.kept if reader else _NO_KEPT
+        answers = self._runtime.submit(
+            encoded, params, self._changed, kept, whole=asked.whole, done=asked.done
+        )
+        running = _Running(answers)
+        if reader is not None:
+            running.parsers = [reader.parser(encoded.text or "") for _ in range(params.n)]
+            for parser, output in zip(running.parsers, answers.outputs, strict=True):
+                parser.feed(output.text)
+        with self._changed:
+            self._running[asked.request] = running
+            self._changed.notify_all()
+
+    def abort(self, request: int) -> None:
+        with self._changed:
+            running = self._running.get(request)
+        if running is not None:
+            running.answers.cancel()
+
+    def close(self) -> None:
+        with self._changed:
+            self._closing = True
+            self._changed.notify_all()
+        self._thread.join()
+
+    def _tell_or_end(self) -> None:
+        """A worker that cannot tell what it computes is of no use: its parent starts another one."""
+        try:
+            self._tell()
+        except (BrokenPipeError, ConnectionResetError):  # the parent has gone
+            os._exit(0)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
+
+    def _tell(self) -> None:
+        while ready := self._wait():
+            pieces: list[Piece] = []
+            over: list[FromWorker] = []
+            for request, running in ready:
+                for update in running.answers.stream.take_ready():
+                    pieces += _pieces(request, running, update)
+                if running.answers.stream.exhausted or running.answers.finished:
+                    over.append(_end(request, running))
+                    with self._changed:
+                        del self._running[request]
+            if pieces:
+                self._say(Pieces(pieces))
+            for message in over:
+                self._say(message)
+
+    def _wait(self) -> list[tuple[int, _Running]]:
+        """Requests that have something to tell; none when it is time to end."""
+        with self._changed:
+            while not self._closing:
+                if ready := [each for each in self._running.items() if each[1].answers.stream.ready]:
+                    return ready
+                self._changed.wait()
+        return []
+
+
+def _prompt(asked: Generate) -> RuntimePrompt:
+    images = [ImageSource(picture.where, picture.data) for picture in asked.images]
+    if asked.formatted:
+        return FormattedPrompt(asked.text or "", images)
+    written = asked.text if asked.text is not None else asked.token_ids or []
+    return ImagePrompt(written, tuple(images)) if images else written
+
+
+def _pieces(request: int, running: _Running, update: SequenceUpdate) -> list[Piece]:
+    position = len(running.answers.outputs[update.index].token_ids)
+    chunk = running.answers.take(update)
+    if chunk is None:
+        return []
+    if running.parsers:
+        chunk = chunk_of(running.parsers[chunk.index], chunk)
+    return [_piece(request, position, chunk)]
+
+
+def _piece(request: int, position: int, chunk: StreamChunk) -> Piece:
+    events = [written(event) for event in chunk.events] if isinstance(chunk, ChatChunk) else []
+    return Piece(
+        request,
+        chunk.index,
+        position,
+        chunk.token_ids,
+        chunk.text,
+        chunk.finish_reason,
+        chunk.stop_reason,
+        chunk.logprobs,
+        chunk.cache_explanation,
+        events,
+    )
+
+
+def _end(request: int, running: _Running) -> FromWorker:
+    if running.answers.errors:
+        error = running.answers.errors[0]
+        return Failed(type(error).__name__, str(error)[:2000], request)
+    return Ended(request, running.answers.metrics())

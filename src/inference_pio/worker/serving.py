@@ -1,0 +1,147 @@
+"""A worker at work: it loads one model and answers what its parent asks, until that closes it or hangs up."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from inference_pio.errors import InferencePIOError, PluginError
+from inference_pio.runtime.start import Started, start
+from inference_pio.security import ResourceLimits
+from inference_pio.worker.line import Line
+from inference_pio.worker.messages import (
+    Abort,
+    Answered,
+    Ask,
+    Close,
+    Failed,
+    FromParent,
+    FromWorker,
+    Generate,
+    Go,
+    Load,
+    Loaded,
+    Ping,
+    Planned,
+    Pong,
+    Progress,
+)
+from inference_pio.worker.questions import QUESTIONS
+from inference_pio.worker.requests import Requests
+
+Words = Line[FromParent, FromWorker]
+
+
+def serve(line: Words) -> None:
+    """Until the parent says Close, or hangs up."""
+    try:
+        Worker(line).run()
+    except (BrokenPipeError, ConnectionResetError):  # the parent has hung up: nobody is left to tell
+        return
+
+
+class Worker:
+    def __init__(self, line: Words) -> None:
+        self._line = line
+        self._started: Started | None = None
+        self._requests: Requests | None = None
+        self._handlers: Mapping[type, Callable[[Any], None]] = {
+            Load: self._load,
+            Go: self._go,
+            Generate: self._generate,
+            Abort: self._abort,
+            Ask: self._ask,
+            Ping: self._ping,
+        }
+
+    def run(self) -> None:
+        try:
+            while (message := self._line.hear()) is not None and not isinstance(message, Close):
+                self._handlers[type(message)](message)
+        finally:
+            if self._requests is not None:
+                self._requests.close()
+            if self._started is not None:
+                self._started.plugin.cleanup()
+
+    def _load(self, asked: Load) -> None:
+        limits = None
+        if asked.memory_gb is not None:
+            limits = ResourceLimits(memory_gb=asked.memory_gb, cpu_percent=asked.cpu_percent or 100)
+        try:
+            self._started = started = start(
+                asked.model,
+                plugin=asked.plugin,
+                options=asked.options,
+                config=asked.config,
+                profile=asked.profile,
+                tuned=asked.tuned,
+                limits=limits,
+                progress=self._progress,
+            )
+        except InferencePIOError as error:
+            self._line.say(_failed(error))
+            return
+        runtime = started.runtime
+        plan = {**runtime.plan.as_dict(), "sum": runtime.plan.sum_text()}
+        config, name = _plain(runtime.prepared.config), started.plugin.manifest.name
+        self._line.say(Planned(plan, config, name, started.settled.note))
+
+    def _go(self, _: Go) -> None:
+        started = self._ready()
+        try:
+            started.plugin.load_model()
+        except InferencePIOError as error:
+            self._line.say(_failed(error))
+            return
+        self._requests = Requests(started.runtime, self._line.say)
+        self._line.say(Loaded(started.runtime.prepared.config.vocab_size, started.runtime.plan.max_model_len))
+
+    def _generate(self, asked: Generate) -> None:
+        assert self._requests is not None
+        try:
+            self._requests.add(asked)
+        except InferencePIOError as error:
+            self._line.say(_failed(error, request=asked.request))
+
+    def _abort(self, asked: Abort) -> None:
+        assert self._requests is not None
+        self._requests.abort(asked.request)
+
+    def _ask(self, asked: Ask) -> None:
+        try:
+            self._line.say(Answered(asked.number, QUESTIONS[asked.about](self._ready(), asked.given)))
+        except InferencePIOError as error:
+            self._line.say(_failed(error, number=asked.number))
+
+    def _ping(self, asked: Ping) -> None:
+        if self._requests is None:
+            self._line.say(Pong(asked.number, 0, busy=False))
+            return
+        stats = self._ready().runtime.loop.stats()
+        busy = stats.num_running + stats.num_waiting > 0
+        self._line.say(Pong(asked.number, stats.work.steps, busy=busy))
+
+    def _progress(self, done: int, total: int, what: str) -> None:
+        self._line.say(Progress(done, total, what))
+
+    def _ready(self) -> Started:
+        if self._started is None:
+            raise PluginError("nothing is planned so far")
+        return self._started
+
+
+def _failed(error: InferencePIOError, request: int | None = None, number: int | None = None) -> Failed:
+    return Failed(type(error).__name__, str(error)[:2000], request, number)
+
+
+def _plain(config: Any) -> dict[str, Any]:
+    """Fields of a configuration as plain data; dtypes by name."""
+    return {name: _plain_value(value) for name, value in asdict(config).items()}
+
+
+def _plain_value(value: Any) -> Any:
+    if isinstance(value, (dict, list, tuple, str, int, float)) or value is None:
+        return value
+    return str(value)

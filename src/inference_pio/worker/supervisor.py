@@ -1,0 +1,304 @@
+"""One worker from the outside: started, watched, started again, and its requests taken along.
+
+No input, output or clock of its own: what happens comes in through methods, what is to be done goes out through
+`Hands`, and every method that decides by time is told it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from enum import Enum
+from typing import Protocol
+
+from inference_pio.errors import GenerationError, InferencePIOError, PluginError
+from inference_pio.worker.crossing import error_of
+from inference_pio.worker.death import Death
+from inference_pio.worker.flights import Flight, Flights
+from inference_pio.worker.frames import ProtocolError
+from inference_pio.worker.messages import (
+    Abort,
+    Answered,
+    Ended,
+    Failed,
+    FromParent,
+    FromWorker,
+    Go,
+    Hello,
+    Load,
+    Loaded,
+    Piece,
+    Pieces,
+    Ping,
+    Planned,
+    Pong,
+    Progress,
+)
+from inference_pio.worker.patience import Progress as EngineProgress
+from inference_pio.worker.patience import Restarts
+
+_MOST_SHARED_CRASHES = 2
+
+
+class State(Enum):
+    STARTING = "starting"
+    PLANNED = "planned"
+    READY = "ready"
+    WAITING = "waiting to start again"
+    BROKEN = "broken"
+    CLOSED = "closed"
+
+
+class Hands(Protocol):
+    """What a supervisor does to the world."""
+
+    def spawn(self) -> None: ...
+
+    def say(self, message: FromParent) -> None: ...
+
+    def kill(self, verdict: str) -> None: ...
+
+    def start_in(self, seconds: float) -> None:
+        """Call `Supervisor.start` then."""
+
+
+class Owner(Protocol):
+    """Who is told."""
+
+    def hello(self, message: Hello) -> None: ...
+
+    def progress(self, message: Progress) -> None: ...
+
+    def planned(self, message: Planned) -> None: ...
+
+    def loaded(self, message: Loaded) -> None: ...
+
+    def answered(self, number: int, value: object) -> None: ...
+
+    def refused(self, number: int | None, error: InferencePIOError) -> None:
+        """A question's, or (None) that the model cannot be loaded."""
+
+    def crashed(self, death: Death, again_in: float | None) -> None: ...
+
+
+class Supervisor:
+    def __init__(self, name: str, load: Load, hands: Hands, owner: Owner) -> None:
+        self._name, self._load, self._hands, self._owner = name, load, hands, owner
+        self.state = State.STARTING
+        self.flights = Flights()
+        self._restarts, self._engine = Restarts(), EngineProgress()
+        self._vocab_size = 0
+        self._wanted = False  # whether a plan is followed by Go: not before the owner says so once
+        self._suspects: list[int] = []
+        self._questions: set[int] = set()
+        self._pings = 0
+        self._broken: InferencePIOError | None = None
+
+    # What the owner asks -----------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        if self.state is State.CLOSED:
+            return
+        self.state = State.STARTING
+        self._hands.spawn()
+
+    def go(self) -> None:
+        """Load what was planned, now and after every crash."""
+        self._wanted = True
+        if self.state is State.PLANNED:
+            self._hands.say(Go())
+
+    def submit(self, flight: Flight) -> None:
+        """A request; it waits while there is no worker.
+
+        Raises:
+            PluginError: there will be none any more.
+        """
+        if self._broken is not None:
+            raise self._broken
+        self.flights.add(flight)
+        self._send_all()
+
+    def abort(self, number: int) -> None:
+        flight = self.flights.remove(number)
+        if flight is None:
+            return
+        if flight.sent and self.state is State.READY:
+            self._hands.say(Abort(number))
+        self._settle(number)
+
+    def ask(self, number: int, say: Callable[[], None]) -> None:
+        """A question, which dies with the worker that it was put to."""
+        if self.state not in (State.READY, State.PLANNED):
+            raise PluginError(f"{self._name}: its worker is {self.state.value}")
+        self._questions.add(number)
+        say()
+
+    def close(self) -> None:
+        self.state = State.CLOSED
+        self.flights.fail_all(
+            lambda flight: GenerationError(f"request {flight.number}: the model was closed")
+        )
+
+    # What happens ------------------------------------------------------------------------------------------------
+
+    def tick(self, now: float) -> None:
+        """Ask for progress; end an engine that makes none."""
+        if self.state is not State.READY:
+            return
+        silent = self._engine.stalled(now)
+        if silent is not None and self.flights.sent():
+            self._hands.kill(f"no step in {silent:.0f} s, with work to do")
+            return
+        self._pings += 1
+        self._hands.say(Ping(self._pings))
+
+    def hear(self, message: FromWorker, now: float) -> None:
+        """
+        Raises:
+            ProtocolError: a worker does not say that, or not now. It is to be ended.
+        """
+        match message:
+            case Pieces(of=pieces):
+                for piece in pieces:
+                    self._piece(piece)
+            case Ended(request=number, metrics=metrics):
+                flight = self._flight(number)
+                if flight is not None:
+                    flight.end(metrics)
+                    self.flights.remove(number)
+                    self._settle(number)
+            case Pong(steps=steps, busy=busy):
+                self._engine.seen(steps, busy, now)
+            case Answered(number=number, value=value):
+                self._answer(number)
+                self._owner.answered(number, value)
+            case Failed():
+                self._failed(message)
+            case Hello():
+                self._expect(State.STARTING, message)
+                self._owner.hello(message)
+                self._hands.say(self._load)
+            case Progress():
+                self._owner.progress(message)
+            case Planned():
+                self._expect(State.STARTING, message)
+                self.state = State.PLANNED
+                self._owner.planned(message)
+                if self._wanted:
+                    self._hands.say(Go())
+            case Loaded():
+                self._expect(State.PLANNED, message)
+                self._loaded(message, now)
+
+    def lost(self, death: Death, now: float) -> None:
+        """The process has ended."""
+        for number in sorted(self._questions):
+            self._owner.refused(number, PluginError(f"{self._name}: its worker ended: {death.cause}"))
+        self._questions.clear()
+        if self.state is State.CLOSED:
+            return
+        if not self._wanted or self._broken is not None:
+            self._break(self._broken or PluginError(f"{self._name}: its worker ended: {death.cause}"))
+            return
+        if death.blames_requests:
+            self._blame(death)
+        for flight in self.flights.sent():
+            flight.sent = False
+        wait = self._restarts.after_crash(now)
+        self._owner.crashed(death, wait)
+        if wait is None:
+            self._break(
+                PluginError(f"{self._name} is broken: its worker ended too often, at last: {death.cause}")
+            )
+            return
+        self.state = State.WAITING
+        self._hands.start_in(wait)
+
+    # -------------------------------------------------------------------------------------------------------------
+
+    def _loaded(self, message: Loaded, now: float) -> None:
+        self.state, self._vocab_size = State.READY, message.vocab_size
+        self._engine.start(now)
+        self._owner.loaded(message)
+        self._send_all()
+
+    def _piece(self, piece: Piece) -> None:
+        flight = self._flight(piece.request)
+        if flight is not None:
+            flight.take(piece, self._vocab_size)
+
+    def _flight(self, number: int) -> Flight | None:
+        """None for one that was given up while its tokens were on their way."""
+        flight = self.flights.get(number)
+        if flight is not None and not flight.sent:
+            raise ProtocolError(f"word of request {number}, which it has not been given")
+        return flight
+
+    def _failed(self, message: Failed) -> None:
+        error = error_of(message)
+        if message.request is not None:
+            flight = self.flights.remove(message.request)
+            if flight is not None:
+                flight.receiver.failed(error)
+                self._settle(message.request)
+        elif message.number is not None:
+            self._answer(message.number)
+            self._owner.refused(message.number, error)
+        else:
+            self._break(error)
+
+    def _answer(self, number: int) -> None:
+        if number not in self._questions:
+            raise ProtocolError(f"an answer to question {number}, which was not put")
+        self._questions.remove(number)
+
+    def _expect(self, state: State, message: FromWorker) -> None:
+        if self.state is not state:
+            raise ProtocolError(f"{type(message).__name__} while it is {self.state.value}")
+
+    def _blame(self, death: Death) -> None:
+        """A request that was alone is to blame; those that shared two crashes are each tried alone."""
+        had = self.flights.sent()
+        if len(had) == 1 and (had[0].blamed or had[0].number in self._suspects):
+            culprit = had[0]
+            self.flights.remove(culprit.number)
+            self._settle(culprit.number, send=False)
+            culprit.receiver.failed(
+                GenerationError(
+                    f"request {culprit.number} ended its worker each time, alone at last: {death.cause}"
+                )
+            )
+            return
+        for flight in had:
+            flight.blamed += 1
+            if flight.blamed >= _MOST_SHARED_CRASHES and flight.number not in self._suspects:
+                self._suspects.append(flight.number)
+
+    def _settle(self, number: int, *, send: bool = True) -> None:
+        """A request is over: the next suspect has its turn, or all others."""
+        if number in self._suspects:
+            self._suspects.remove(number)
+            if send:
+                self._send_all()
+
+    def _send_all(self) -> None:
+        """What waits and may run: everything, or while there are suspects one of them alone."""
+        if self.state is not State.READY:
+            return
+        if self._suspects:
+            first = self.flights.get(self._suspects[0])
+            if first is not None and not self.flights.sent():
+                self._send(first)
+            return
+        for flight in self.flights.waiting():
+            self._send(flight)
+
+    def _send(self, flight: Flight) -> None:
+        flight.sent = True
+        self._hands.say(flight.as_sent())
+
+    def _break(self, error: InferencePIOError) -> None:
+        first = self.state is not State.READY and not self._wanted
+        self.state, self._broken = State.BROKEN, error
+        self._owner.refused(None, error)
+        self.flights.fail_all(lambda flight: type(error)(str(error)) if first else error)
