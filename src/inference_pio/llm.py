@@ -7,17 +7,23 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 from inference_pio.errors import SamplingError, UsageError
 from inference_pio.outputs import ChatChunk, RequestOutput, StreamChunk
 from inference_pio.plugin.media import ImageSource
-from inference_pio.plugin.runtime import EncodedPrompt, ImagePrompt, Progress, RuntimeOptions, RuntimePrompt
+from inference_pio.plugin.runtime import (
+    EncodedPrompt,
+    ImagePrompt,
+    Progress,
+    Reading,
+    RuntimeOptions,
+    RuntimePrompt,
+)
 from inference_pio.progress_bar import Bar
 from inference_pio.runtime.start import start
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
-from inference_pio.text.reading import chunk_of
 
 if TYPE_CHECKING:
     import torch
@@ -123,7 +129,7 @@ class LLM:
         prompts: Prompt | Sequence[Prompt],
         sampling_params: SamplingParams | Sequence[SamplingParams] | None,
         use_tqdm: bool,
-        kept: frozenset[int] = frozenset(),
+        reading: Reading | None = None,
     ) -> list[RequestOutput]:
         many: Sequence[Prompt] = [prompts] if isinstance(prompts, (str, Mapping, EncodedPrompt)) else prompts
         if not isinstance(many, Sequence) or not many:
@@ -131,9 +137,9 @@ class LLM:
         params = self._params(sampling_params, len(many))
         plain = [_prompt(prompt) for prompt in many]
         if not use_tqdm:
-            return self._runtime.generate(plain, params, kept=kept)
+            return self._runtime.generate(plain, params, reading=reading)
         with Bar("prompts", len(plain)) as bar:
-            return self._runtime.generate(plain, params, on_finished=bar.advance, kept=kept)
+            return self._runtime.generate(plain, params, on_finished=bar.advance, reading=reading)
 
     def chat(
         self,
@@ -158,7 +164,6 @@ class LLM:
         Returns:
             Outputs whose `text` is content only, with `reasoning` and `tool_calls` beside it.
         """
-        reader = self._runtime.text.reader(tools)
         one = bool(messages) and isinstance(messages[0], Mapping)
         conversations: Sequence[Any] = [messages] if one else messages
         prompts = [
@@ -170,11 +175,7 @@ class LLM:
             )
             for conversation in conversations
         ]
-        outputs = self._generate(prompts, sampling_params, use_tqdm, reader.kept)
-        for prompt, output in zip(prompts, outputs, strict=True):
-            for answer in output.outputs:
-                reader.read(prompt, answer)
-        return outputs
+        return self._generate(prompts, sampling_params, use_tqdm, Reading(tools))
 
     def stream_chat(
         self,
@@ -190,7 +191,6 @@ class LLM:
         Args:
             messages: a conversation, or the prompt that `format_chat` made of one with the same `tools`, or its ids.
         """
-        reader = self._runtime.text.reader(tools)
         prompt = (
             messages
             if isinstance(messages, (str, EncodedPrompt))
@@ -201,11 +201,8 @@ class LLM:
                 chat_template_kwargs=chat_template_kwargs,
             )
         )
-        params = self._params(sampling_params, 1)[0]
-        written = prompt if isinstance(prompt, str) else prompt.text or ""
-        parsers = [reader.parser(written) for _ in range(params.n)]
-        chunks = self._runtime.stream(prompt, params, reader.kept)
-        return (chunk_of(parsers[chunk.index], chunk) for chunk in chunks)
+        chunks = self._runtime.stream(prompt, self._params(sampling_params, 1)[0], Reading(tools))
+        return cast(Iterator[ChatChunk], chunks)
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[StreamChunk]:
         """Chunks of whole characters as they are generated; closing the iterator cancels the request."""

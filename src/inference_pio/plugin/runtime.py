@@ -58,6 +58,15 @@ class EncodedPrompt:
     media: PromptMedia | None = None
 
 
+@dataclass(frozen=True)
+class Reading:
+    """Answers are read as those of a chat: thoughts, content and calls of `tools` told apart. Without tools no calls
+    are looked for.
+    """
+
+    tools: Sequence[Mapping[str, Any]] | None = None
+
+
 RuntimePrompt = str | Sequence[int] | ImagePrompt | EncodedPrompt
 
 
@@ -228,13 +237,18 @@ class Runtime(Protocol):
         prompts: Sequence[RuntimePrompt],
         params: Sequence[SamplingParams],
         on_finished: Callable[[], None] | None = None,
-        kept: frozenset[int] = frozenset(),
+        reading: Reading | None = None,
     ) -> list[RequestOutput]:
-        """Answers in the order of the prompts; `kept` are special tokens whose text stays whatever `params` say."""
+        """Answers in the order of the prompts. One failed request does not keep the others from theirs; a single one
+        raises.
+        """
 
     def stream(
-        self, prompt: RuntimePrompt, params: SamplingParams, kept: frozenset[int] = frozenset()
-    ) -> Iterator[StreamChunk]: ...
+        self, prompt: RuntimePrompt, params: SamplingParams, reading: Reading | None = None
+    ) -> Iterator[StreamChunk]:
+        """Chunks as they come, with a `reading` those of a chat; closing the iterator cancels the request. A failed
+        request raises.
+        """
 
     def memory_stats(self) -> dict[str, float]: ...
 

@@ -35,11 +35,13 @@ from inference_pio.plugin.runtime import (
     FormattedPrompt,
     ImagePrompt,
     Progress,
+    Reading,
     RuntimeOptions,
     RuntimePrompt,
 )
 from inference_pio.runtime import stats
 from inference_pio.runtime.allocator import keep_freed_memory, release_memory, return_freed_memory
+from inference_pio.runtime.answering import answer_all, answer_as_it_comes, follow
 from inference_pio.runtime.loading import engine_config, load_model
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
 from inference_pio.runtime.performance import CacheSize, engine_performance, meter_for
@@ -48,10 +50,11 @@ from inference_pio.runtime.prefix_tier import open_prefix_tier
 from inference_pio.runtime.prepared import Prepared, prepare_model
 from inference_pio.runtime.prompts import TextSide
 from inference_pio.runtime.receipts import receipt_grants
-from inference_pio.runtime.requests import Answers, run_all
+from inference_pio.runtime.requests import Answers
 from inference_pio.runtime.threads import threads_to_use
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
+from inference_pio.text.reading import AnswerReader
 
 
 class LocalRuntime:
@@ -241,49 +244,20 @@ class LocalRuntime:
         prompts: Sequence[RuntimePrompt],
         params: Sequence[SamplingParams],
         on_finished: Callable[[], None] | None = None,
-        kept: frozenset[int] = frozenset(),
+        reading: Reading | None = None,
     ) -> list[RequestOutput]:
-        """Answers in the order of the prompts. One failed request does not keep the others from theirs."""
         encoded = [self.encode(prompt) for prompt in prompts]  # a wrong prompt raises before anything runs
-        answers: list[Answers] = []
-        changed = threading.Condition()
-        try:
-            for prompt, wanted in zip(encoded, params, strict=True):
-                answers.append(self.submit(prompt, wanted, changed, kept, whole=True))
-            run_all(answers, changed, on_finished)
-        finally:
-            for answer in answers:
-                answer.cancel()
-        if len(answers) == 1 and answers[0].errors:
-            raise answers[0].errors[0]
-        return [answer.result(str(index)) for index, answer in enumerate(answers)]
-
-    def follow(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Tensor]:
-        """Logits [tokens, vocab_size] in front of each token of each answer, all prompts at once, under everything that
-        the engine does with them. It must draft nothing.
-        """
-        scripts = [Script(answer) for answer in answers]
-        changed = threading.Condition()
-        followed = []
-        for ids, script in zip(prompts, scripts, strict=True):
-            params = SamplingParams(temperature=0.0, max_tokens=len(script.token_ids), ignore_eos=True)
-            followed.append(
-                self.submit(EncodedPrompt(None, list(ids)), params, changed, whole=True, script=script)
-            )
-        run_all(followed, changed, None)
-        for answer in followed:
-            if answer.errors:
-                raise answer.errors[0]
-        return [torch.stack(script.logits) for script in scripts]
+        return answer_all(self.submit, encoded, params, self._reader(reading), on_finished)
 
     def stream(
-        self, prompt: RuntimePrompt, params: SamplingParams, kept: frozenset[int] = frozenset()
+        self, prompt: RuntimePrompt, params: SamplingParams, reading: Reading | None = None
     ) -> Iterator[StreamChunk]:
-        """Chunks as they come; closing the iterator cancels the request. A failed request raises."""
-        answer = self.submit(self.encode(prompt), params, kept=kept)
-        yield from answer.chunks()
-        if answer.errors:
-            raise answer.errors[0]
+        reader = self._reader(reading)
+        return answer_as_it_comes(self.submit, lambda: self.encode(prompt), params, reader)
+
+    def follow(self, prompts: Sequence[Sequence[int]], answers: Sequence[Sequence[int]]) -> list[Tensor]:
+        """Logits [tokens, vocab_size] in front of each token of each answer (`runtime/answering.py`)."""
+        return follow(self.submit, prompts, answers)
 
     # Measured values ---------------------------------------------------------------------------------------------
 
@@ -320,6 +294,9 @@ class LocalRuntime:
             "process_bytes_before": before,
             "process_bytes_after": process_bytes(),
         }
+
+    def _reader(self, reading: Reading | None) -> AnswerReader | None:
+        return self.text.reader(reading.tools) if reading else None
 
     def _receipt(self, config: BaseModelConfig, options: RuntimeOptions) -> Grants:
         """What the checkpoint's receipt says at the level that was asked for."""

@@ -46,7 +46,7 @@ class FrameReader(Generic[Message]):
     """
 
     def __init__(self, messages: type[Message] | UnionType) -> None:
-        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(messages)  # type: ignore[arg-type]
+        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(messages)
         self._held = bytearray()
 
     def feed(self, data: bytes) -> Iterator[Message]:

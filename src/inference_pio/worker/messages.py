@@ -26,7 +26,7 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 # From the parent -------------------------------------------------------------------------------------------------
 
 
-class Boot(_Message):
+class Boot(_Message, frozen=True):
     """The first word. `files` are open for the worker, path -> descriptor; `parent` is who must outlive it."""
 
     confinement: Confinement
@@ -34,7 +34,7 @@ class Boot(_Message):
     parent: int
 
 
-class Load(_Message):
+class Load(_Message, frozen=True):
     """Which model, how; `config` and `options` are what a caller named. The worker plans, and waits for Go.
 
     memory_gb, cpu_percent  limits to plan within
@@ -50,7 +50,7 @@ class Load(_Message):
     cpu_percent: float | None
 
 
-class Go(_Message):
+class Go(_Message, frozen=True):
     """Load what was planned."""
 
 
@@ -61,7 +61,7 @@ class Picture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     data: bytes
 
 
-class Generate(_Message):
+class Generate(_Message, frozen=True):
     """One request. `done` are tokens of each answer that the caller has already (None: all of it): the worker goes on
     behind them.
 
@@ -82,11 +82,11 @@ class Generate(_Message):
     done: list[list[int] | None] = []
 
 
-class Abort(_Message):
+class Abort(_Message, frozen=True):
     request: int
 
 
-class Ask(_Message):
+class Ask(_Message, frozen=True):
     """A question with one answer."""
 
     number: int
@@ -105,31 +105,31 @@ class Ask(_Message):
     given: dict[str, Any] = {}
 
 
-class Ping(_Message):
+class Ping(_Message, frozen=True):
     number: int
 
 
-class Close(_Message):
+class Close(_Message, frozen=True):
     """Stop, and exit."""
 
 
 # From the worker -------------------------------------------------------------------------------------------------
 
 
-class Hello(_Message):
+class Hello(_Message, frozen=True):
     """How it locked itself in. The parent believes its own canary, and compares."""
 
     pid: int
     locks: tuple[Lock, ...]
 
 
-class Progress(_Message):
+class Progress(_Message, frozen=True):
     done: int
     total: int
     what: str
 
 
-class Planned(_Message):
+class Planned(_Message, frozen=True):
     """The plan's figures in bytes and words, and the configuration; nothing large is allocated so far."""
 
     plan: dict[str, Any]
@@ -138,7 +138,7 @@ class Planned(_Message):
     note: str = ""
 
 
-class Loaded(_Message):
+class Loaded(_Message, frozen=True):
     vocab_size: int
     max_model_len: int
 
@@ -167,23 +167,23 @@ class Piece(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=
     events: list[Event] = []
 
 
-class Pieces(_Message):
+class Pieces(_Message, frozen=True):
     of: list[Piece]
 
 
-class Ended(_Message):
+class Ended(_Message, frozen=True):
     """Every answer of a request has ended."""
 
     request: int
     metrics: RequestMetrics
 
 
-class Answered(_Message):
+class Answered(_Message, frozen=True):
     number: int
     value: Any = None
 
 
-class Failed(_Message):
+class Failed(_Message, frozen=True):
     """An error by its name in `errors.py`: of a request, of a question, or (both None) of what came before Loaded."""
 
     error: str
@@ -192,7 +192,7 @@ class Failed(_Message):
     number: int | None = None
 
 
-class Pong(_Message):
+class Pong(_Message, frozen=True):
     """`steps` of the engine so far; `busy`: it has work."""
 
     number: int

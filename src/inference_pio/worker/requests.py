@@ -77,13 +77,14 @@ class Requests:
 
     def _tell_or_end(self) -> None:
         """A worker that cannot tell what it computes is of no use: its parent starts another one."""
+        told = False
         try:
             self._tell()
-        except (BrokenPipeError, ConnectionResetError):  # the parent has gone
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-            os._exit(1)
+            told = True
+        finally:
+            if not told:
+                traceback.print_exc()
+                os._exit(1)
 
     def _tell(self) -> None:
         while ready := self._wait():

@@ -6,9 +6,9 @@ No input, output or clock of its own: what happens comes in through methods, wha
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Protocol
+from typing import Any, Protocol
 
 from inference_pio.errors import GenerationError, InferencePIOError, PluginError
 from inference_pio.worker.crossing import error_of
@@ -92,6 +92,14 @@ class Supervisor:
         self._questions: set[int] = set()
         self._pings = 0
         self._broken: InferencePIOError | None = None
+        self._heard: Mapping[type, Callable[[Any], None]] = {
+            Hello: self._hello,
+            Progress: owner.progress,
+            Planned: self._planned,
+            Answered: self._answered,
+            Ended: self._ended,
+            Failed: self._failed,
+        }
 
     # What the owner asks -----------------------------------------------------------------------------------------
 
@@ -157,38 +165,16 @@ class Supervisor:
         Raises:
             ProtocolError: a worker does not say that, or not now. It is to be ended.
         """
-        match message:
-            case Pieces(of=pieces):
-                for piece in pieces:
-                    self._piece(piece)
-            case Ended(request=number, metrics=metrics):
-                flight = self._flight(number)
-                if flight is not None:
-                    flight.end(metrics)
-                    self.flights.remove(number)
-                    self._settle(number)
-            case Pong(steps=steps, busy=busy):
-                self._engine.seen(steps, busy, now)
-            case Answered(number=number, value=value):
-                self._answer(number)
-                self._owner.answered(number, value)
-            case Failed():
-                self._failed(message)
-            case Hello():
-                self._expect(State.STARTING, message)
-                self._owner.hello(message)
-                self._hands.say(self._load)
-            case Progress():
-                self._owner.progress(message)
-            case Planned():
-                self._expect(State.STARTING, message)
-                self.state = State.PLANNED
-                self._owner.planned(message)
-                if self._wanted:
-                    self._hands.say(Go())
-            case Loaded():
-                self._expect(State.PLANNED, message)
-                self._loaded(message, now)
+        if isinstance(message, Pieces):
+            for piece in message.of:
+                self._piece(piece)
+        elif isinstance(message, Pong):
+            self._engine.seen(message.steps, message.busy, now)
+        elif isinstance(message, Loaded):
+            self._expect(State.PLANNED, message)
+            self._loaded(message, now)
+        else:
+            self._heard[type(message)](message)
 
     def lost(self, death: Death, now: float) -> None:
         """The process has ended."""
@@ -215,6 +201,29 @@ class Supervisor:
         self._hands.start_in(wait)
 
     # -------------------------------------------------------------------------------------------------------------
+
+    def _hello(self, message: Hello) -> None:
+        self._expect(State.STARTING, message)
+        self._owner.hello(message)
+        self._hands.say(self._load)
+
+    def _planned(self, message: Planned) -> None:
+        self._expect(State.STARTING, message)
+        self.state = State.PLANNED
+        self._owner.planned(message)
+        if self._wanted:
+            self._hands.say(Go())
+
+    def _answered(self, message: Answered) -> None:
+        self._answer(message.number)
+        self._owner.answered(message.number, message.value)
+
+    def _ended(self, message: Ended) -> None:
+        flight = self._flight(message.request)
+        if flight is not None:
+            flight.end(message.metrics)
+            self.flights.remove(message.request)
+            self._settle(message.request)
 
     def _loaded(self, message: Loaded, now: float) -> None:
         self.state, self._vocab_size = State.READY, message.vocab_size
@@ -298,7 +307,6 @@ class Supervisor:
         self._hands.say(flight.as_sent())
 
     def _break(self, error: InferencePIOError) -> None:
-        first = self.state is not State.READY and not self._wanted
         self.state, self._broken = State.BROKEN, error
         self._owner.refused(None, error)
-        self.flights.fail_all(lambda flight: type(error)(str(error)) if first else error)
+        self.flights.fail_all(lambda _: error)
