@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, cast
 
-from inference_pio.errors import SamplingError, UsageError
+from inference_pio.errors import PluginError, SamplingError, UsageError
+from inference_pio.imports import import_object
 from inference_pio.outputs import ChatChunk, RequestOutput, StreamChunk
 from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.runtime import (
@@ -20,18 +20,21 @@ from inference_pio.plugin.runtime import (
     RuntimeOptions,
     RuntimePrompt,
 )
+from inference_pio.plugin.starting import Starter, StartRequest
 from inference_pio.progress_bar import Bar
-from inference_pio.runtime.start import start
 from inference_pio.sampling_params import SamplingParams
-from inference_pio.security import ResourceLimits
+from inference_pio.security import ResourceLimits, SecurityLevel
 
 if TYPE_CHECKING:
     import torch
 
     from inference_pio.config import Profile
-    from inference_pio.text.tokenizer import Tokenizer
+    from inference_pio.plugin.base import ModelPlugin
+    from inference_pio.plugin.runtime import TextTokenizer
 
 _log = logging.getLogger("inference_pio")
+_HERE = "inference_pio.runtime.start:run_here"
+_IN_A_WORKER = "inference_pio.worker.start:run_in_a_worker"
 Prompt = str | Mapping[str, Any] | EncodedPrompt
 Message = Mapping[str, Any]
 
@@ -50,7 +53,9 @@ class LLM:
         skip_tokenizer_init: take token ids and give token ids.
         enable_prefix_caching: reuse keys and values of equal beginnings; None: unless the profile says otherwise.
         seed: for requests that name none; None draws one per request.
-        resource_limits: refuse the model where it needs more; threads and disk use follow it.
+        security_level: how far the model's plugin is trusted; None: as what comes with this package, in this process.
+            Below MAXIMUM_TRUST it runs in a locked process of its own.
+        resource_limits: what the model may use, which is then held in a process of its own.
         progress: called with bytes done, bytes in total and what is being done.
         profile: "latency", "throughput", "memory" or "quality": configuration and options where none is named.
         tuned: options that are not named are those that `inference-pio tune` found best for this checkpoint on this
@@ -72,6 +77,7 @@ class LLM:
         skip_tokenizer_init: bool = False,
         enable_prefix_caching: bool | None = None,
         seed: int | None = None,
+        security_level: SecurityLevel | None = None,
         resource_limits: ResourceLimits | None = None,
         progress: Progress | None = None,
         profile: str | Profile | None = None,
@@ -86,25 +92,28 @@ class LLM:
         options |= {"skip_tokenizer_init": skip_tokenizer_init} | _named(max_model_len=max_model_len)
         config = _named(torch_dtype=dtype, use_prefix_caching=enable_prefix_caching) | {"device": device}
         self._seed = seed
-        started = start(
-            model,
-            plugin=plugin,
-            options=options,
-            config=config,
-            profile=profile,
-            tuned=tuned,
-            limits=resource_limits,
-            progress=progress,
+        level = SecurityLevel.MAXIMUM_TRUST if security_level is None else security_level
+        apart = level is not SecurityLevel.MAXIMUM_TRUST or resource_limits is not None
+        starter: Starter = import_object(_IN_A_WORKER if apart else _HERE)
+        running = starter(
+            StartRequest(model, plugin, options, config, profile, tuned, level, resource_limits, progress)
         )
-        self._runtime, self.plugin, self.settled = started.runtime, started.plugin, started.settled
-        with ExitStack() as undo:
-            undo.callback(self.plugin.cleanup)
-            self.plugin.load_model()
-            undo.pop_all()
-        if fallback := self.plugin.manifest.fallback:
-            _log.warning("%s runs through %s", started.name, fallback)
-        if self.settled.note:
-            _log.info("%s: %s", started.name, self.settled.note)
+        self._runtime, self._plugin = running.runtime, running.plugin
+        for warning in running.warnings:
+            _log.warning("%s", warning)
+        for note in running.notes:
+            _log.info("%s", note)
+
+    @property
+    def plugin(self) -> ModelPlugin:
+        """The model's plugin.
+
+        Raises:
+            PluginError: it runs in a worker.
+        """
+        if self._plugin is None:
+            raise PluginError("the plugin runs in a worker: it cannot be reached from here")
+        return self._plugin
 
     def generate(
         self,
@@ -231,14 +240,14 @@ class LLM:
     @property
     def max_model_len(self) -> int:
         """Tokens that a prompt and its answer may have together."""
-        return self._runtime.plan.max_model_len
+        return self._runtime.max_model_len
 
-    def get_tokenizer(self) -> Tokenizer:
-        return self._runtime.text.tokenizer
+    def get_tokenizer(self) -> TextTokenizer:
+        return self._runtime.tokenizer
 
     def close(self) -> None:
         """Stop the engine and release the model."""
-        self.plugin.cleanup()
+        self._runtime.close()
 
     def _params(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int

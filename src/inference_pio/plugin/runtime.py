@@ -192,8 +192,26 @@ def _is_finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
 
 
+class TextTokenizer(Protocol):
+    """What every runtime offers of a model's tokenizer."""
+
+    @property
+    def vocab_size(self) -> int: ...
+
+    def encode(self, text: str, *, add_special_tokens: bool = True) -> list[int]: ...
+
+    def decode(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str: ...
+
+
 class Runtime(Protocol):
     """What runs one plugin's model."""
+
+    @property
+    def max_model_len(self) -> int:
+        """Tokens that a prompt and its answer may have together."""
+
+    @property
+    def tokenizer(self) -> TextTokenizer: ...
 
     def prepare(
         self,

@@ -55,6 +55,7 @@ from inference_pio.runtime.threads import threads_to_use
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits
 from inference_pio.text.reading import AnswerReader
+from inference_pio.text.tokenizer import Tokenizer
 
 
 class LocalRuntime:
@@ -185,6 +186,14 @@ class LocalRuntime:
     @property
     def plan(self) -> MemoryPlan:
         return self._ready().plan
+
+    @property
+    def max_model_len(self) -> int:
+        return self.plan.max_model_len
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        return self.text.tokenizer
 
     @property
     def techniques(self) -> tuple[Chosen, ...]:

@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
-from typing import Any
 
-from inference_pio.config import Profile
 from inference_pio.errors import PluginError
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.registry import default_registry
-from inference_pio.plugin.runtime import Progress, RuntimeOptions
+from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.plugin.starting import Running, StartRequest
 from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.opened import model_store, open_model
 from inference_pio.runtime.settle import Settled, settle
-from inference_pio.security import ResourceLimits
 
 
 @dataclass(frozen=True)
@@ -27,39 +24,54 @@ class Started:
     runtime: LocalRuntime
     settled: Settled
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        fallback = self.plugin.manifest.fallback
+        return (f"{self.name} runs through {fallback}",) if fallback else ()
 
-def start(
-    model: str,
-    *,
-    plugin: str | None,
-    options: Mapping[str, Any],
-    config: Mapping[str, Any],
-    profile: str | Profile | None,
-    tuned: bool,
-    limits: ResourceLimits | None,
-    progress: Progress | None,
-) -> Started:
+    @property
+    def notes(self) -> tuple[str, ...]:
+        return (f"{self.name}: {self.settled.note}",) if self.settled.note else ()
+
+
+def run_here(asked: StartRequest) -> Running:
+    """A `Starter`: the model is loaded, in this process."""
+    started = start(asked)
+    with ExitStack() as undo:
+        undo.callback(started.plugin.cleanup)
+        started.plugin.load_model()
+        undo.pop_all()
+    return Running(started.name, started.runtime, started.plugin, started.warnings, started.notes)
+
+
+def start(asked: StartRequest) -> Started:
     """Find the model, choose its plugin and its options, plan its memory.
-
-    Args:
-        options, config: fields of `RuntimeOptions` and of the model's configuration that the caller named.
 
     Raises:
         InferencePIOError: the model cannot be found, read or run here.
     """
+    limits = asked.limits
     store = model_store(limits)
     with ExitStack() as undo:
-        opened = open_model(model, RuntimeOptions(**options), progress, store)
+        opened = open_model(asked.model, RuntimeOptions(**asked.options), asked.progress, store)
         undo.callback(opened.checkpoint.close)
         name, path = opened.source.name, str(opened.source.path)
-        manifest = default_registry().choose(opened.raw, path, plugin)
+        manifest = default_registry().choose(opened.raw, path, asked.plugin)
         runtime = LocalRuntime(opened)
         made = default_registry().create(manifest.name, runtime=runtime)
         undo.callback(made.cleanup)
-        settled = settle(opened, store, options, config, profile=profile, tuned=tuned, limits=limits)
-        asked = made.config_class(model_path=path, model_name=name, **settled.config)
+        settled = settle(
+            opened,
+            store,
+            asked.options,
+            asked.config,
+            profile=asked.profile,
+            tuned=asked.tuned,
+            limits=limits,
+        )
+        wanted = made.config_class(**{"model_name": name, **settled.config, "model_path": path})
         limited = {} if limits is None else {"resource_limits": limits}
-        if not made.initialize(config=asked, progress=progress, **limited, **settled.options):
+        if not made.initialize(config=wanted, progress=asked.progress, **limited, **settled.options):
             raise made.last_error or PluginError(f"{manifest.name!r} could not be initialised")
         undo.pop_all()
     return Started(name, made, runtime, settled)

@@ -20,6 +20,9 @@ _SET_PARENT_DEATH_SIGNAL, _SET_DUMPABLE = 1, 4
 _THREADS = Path("/proc/self/task")
 
 
+_NOTHING = landlock.Reach()
+
+
 @dataclass(frozen=True)
 class Confinement:
     """What a process is to leave itself; its parent decides.
@@ -29,7 +32,7 @@ class Confinement:
     open_files           descriptors
     processors           on which it may run; empty: all
     user                 (uid, gid) it becomes where it is root; None: it stays who it is, without privileges
-    read, execute, write files and whole folders
+    reach                files that stay reachable
     """
 
     level: SecurityLevel
@@ -38,9 +41,7 @@ class Confinement:
     open_files: int = 1024
     processors: tuple[int, ...] = ()
     user: tuple[int, int] | None = None
-    read: tuple[str, ...] = ()
-    execute: tuple[str, ...] = ()
-    write: tuple[str, ...] = ()
+    reach: landlock.Reach = _NOTHING
 
 
 @dataclass(frozen=True)
@@ -71,7 +72,7 @@ def confine(wanted: Confinement, parent: int) -> tuple[Lock, ...]:
     if wanted.processors:
         steps.append(("processors", lambda: _stay_on(wanted.processors)))
     if locked:  # while folders can still be opened that another user may not enter
-        steps.append(("files", lambda: _files(wanted)))
+        steps.append(("files", lambda: landlock.enter(wanted.reach).gaps))
     steps += [
         ("privileges", lambda: give_up_privileges(wanted.user)),
         # A change of user takes both of these back.
@@ -124,13 +125,6 @@ def _limit(wanted: Confinement) -> None:
 
 def _stay_on(processors: tuple[int, ...]) -> None:
     os.sched_setaffinity(0, processors)
-
-
-def _files(wanted: Confinement) -> tuple[str, ...]:
-    reach = landlock.Reach(
-        *(tuple(map(Path, paths)) for paths in (wanted.read, wanted.execute, wanted.write))
-    )
-    return landlock.enter(reach).gaps
 
 
 def _refuse_calls(level: SecurityLevel) -> None:

@@ -11,7 +11,6 @@ import os
 import struct
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 # The same numbers on every architecture.
 _CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
@@ -39,9 +38,9 @@ class Reach:
     write    may be read, written, created and removed, but not run
     """
 
-    read: tuple[Path, ...] = ()
-    execute: tuple[Path, ...] = ()
-    write: tuple[Path, ...] = ()
+    read: tuple[str, ...] = ()
+    execute: tuple[str, ...] = ()
+    write: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -104,9 +103,9 @@ def _file_rights(found: int) -> int:
     return (1 << next(count for least, count in _FILE_RIGHTS if found >= least)) - 1
 
 
-def _rules(reach: Reach, every: int) -> Iterator[tuple[Path, int]]:
+def _rules(reach: Reach, every: int) -> Iterator[tuple[str, int]]:
     read = _READ_FILE | _READ_DIR
-    granted: Iterable[tuple[tuple[Path, ...], int]] = (
+    granted: Iterable[tuple[tuple[str, ...], int]] = (
         (reach.read, read),
         (reach.execute, read | _EXECUTE),
         (reach.write, every & ~_EXECUTE),
@@ -116,13 +115,13 @@ def _rules(reach: Reach, every: int) -> Iterator[tuple[Path, int]]:
             yield path, rights & every
 
 
-def _allow(ruleset: int, path: Path, rights: int) -> None:
+def _allow(ruleset: int, path: str, rights: int) -> None:
     try:
         beneath = os.open(path, os.O_PATH | os.O_CLOEXEC)
     except FileNotFoundError:
         return
     try:
-        allowed = rights if path.is_dir() else rights & _OF_FILES
+        allowed = rights if os.path.isdir(path) else rights & _OF_FILES
         rule = struct.pack("=Qi", allowed, beneath)
         _checked(_call(_ADD_RULE, ruleset, _PATH_BENEATH, rule, 0), f"landlock_add_rule {path}")
     finally:

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference_pio.security.landlock import Reach
 from inference_pio.security.levels import SecurityLevel
 
 # The loader of libraries, the processors, the clock's zone, and devices without which nothing runs.
@@ -46,8 +47,8 @@ class Places:
     gpu: bool = False
 
 
-def reach_of(level: SecurityLevel, places: Places) -> dict[str, tuple[str, ...]]:
-    """`read`, `execute` and `write` of a `Confinement`.
+def reach_of(level: SecurityLevel, places: Places) -> Reach:
+    """What a `Confinement` leaves.
 
     LOW_TRUST reads no model: its files are open when it starts. Folders of models it may list, which tells names only.
     """
@@ -61,11 +62,7 @@ def reach_of(level: SecurityLevel, places: Places) -> dict[str, tuple[str, ...]]
     if level is SecurityLevel.HIGH_TRUST:
         read += ["/proc", "/sys"]
         write.append(str(places.cache))
-    return {
-        "read": _once(read),
-        "execute": _once([*_SYSTEM_EXECUTE, *interpreter, *places.imports]),
-        "write": _once(write),
-    }
+    return Reach(_once(read), _once([*_SYSTEM_EXECUTE, *interpreter, *places.imports]), _once(write))
 
 
 def _settings(cache: Path) -> list[Path]:

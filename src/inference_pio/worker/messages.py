@@ -135,7 +135,8 @@ class Planned(_Message, frozen=True):
     plan: dict[str, Any]
     config: dict[str, Any]
     plugin: str
-    note: str = ""
+    warnings: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 class Loaded(_Message, frozen=True):

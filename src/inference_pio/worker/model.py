@@ -52,7 +52,8 @@ class WorkerModel:
         environment: Mapping[str, str],
         progress: Callable[[int, int, str], None] | None = None,
     ) -> None:
-        self._name, self._boot, self._environment, self._progress = name, boot, environment, progress
+        self.name = name
+        self._boot, self._environment, self._progress = boot, environment, progress
         self._loop = asyncio.get_running_loop()
         self._supervisor = Supervisor(name, load, self, self)
         self._process: Process | None = None
@@ -183,7 +184,7 @@ class WorkerModel:
     def crashed(self, death: Death, again_in: float | None) -> None:
         self.restarts += 1
         then = "no more" if again_in is None else "now" if not again_in else f"in {again_in:g} s"
-        _log.warning("%s: its worker ended: %s; started again: %s", self._name, death.cause, then)
+        _log.warning("%s: its worker ended: %s; started again: %s", self.name, death.cause, then)
 
     # -------------------------------------------------------------------------------------------------------------
 

@@ -57,7 +57,13 @@ class Process(asyncio.Protocol):
         errors, said = os.pipe()
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", _BOOT.format(paths=_paths(), descriptor=theirs.fileno())],
+                [
+                    sys.executable,
+                    "-I",
+                    "-S",
+                    "-c",
+                    _BOOT.format(paths=import_paths(), descriptor=theirs.fileno()),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
@@ -147,7 +153,7 @@ class Process(asyncio.Protocol):
             self._logged -= len(self._log.popleft())
 
 
-def _paths() -> list[str]:
+def import_paths() -> list[str]:
     """Where the parent imports from: the project first, and no relative folder."""
     own = str(Path(inference_pio.__file__).parent.parent)
     return [own, *(path for path in sys.path if os.path.isabs(path) and path != own)]

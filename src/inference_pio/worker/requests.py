@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from inference_pio.engine.updates import SequenceUpdate
 from inference_pio.outputs import ChatChunk, StreamChunk
 from inference_pio.plugin.media import ImageSource
-from inference_pio.plugin.runtime import FormattedPrompt, ImagePrompt, RuntimePrompt
+from inference_pio.plugin.runtime import EncodedPrompt, FormattedPrompt, ImagePrompt, RuntimePrompt
 from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.requests import Answers
 from inference_pio.sampling_params import SamplingParams
@@ -116,8 +116,12 @@ def _prompt(asked: Generate) -> RuntimePrompt:
     images = [ImageSource(picture.where, picture.data) for picture in asked.images]
     if asked.formatted:
         return FormattedPrompt(asked.text or "", images)
-    written = asked.text if asked.text is not None else asked.token_ids or []
-    return ImagePrompt(written, tuple(images)) if images else written
+    if images:
+        written = asked.text if asked.text is not None else asked.token_ids or []
+        return ImagePrompt(written, tuple(images))
+    if asked.token_ids is not None:
+        return EncodedPrompt(asked.text, asked.token_ids)
+    return asked.text or ""
 
 
 def _pieces(request: int, running: _Running, update: SequenceUpdate) -> list[Piece]:

@@ -7,8 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from inference_pio.errors import InferencePIOError, PluginError
+from inference_pio.plugin.starting import StartRequest
 from inference_pio.runtime.start import Started, start
-from inference_pio.security import ResourceLimits
+from inference_pio.security import ResourceLimits, SecurityLevel
 from inference_pio.worker.line import Line
 from inference_pio.worker.messages import (
     Abort,
@@ -71,14 +72,17 @@ class Worker:
             limits = ResourceLimits(memory_gb=asked.memory_gb, cpu_percent=asked.cpu_percent or 100)
         try:
             self._started = started = start(
-                asked.model,
-                plugin=asked.plugin,
-                options=asked.options,
-                config=asked.config,
-                profile=asked.profile,
-                tuned=asked.tuned,
-                limits=limits,
-                progress=self._progress,
+                StartRequest(
+                    asked.model,
+                    asked.plugin,
+                    asked.options,
+                    asked.config,
+                    asked.profile,
+                    asked.tuned,
+                    SecurityLevel.MAXIMUM_TRUST,
+                    limits,
+                    self._progress,
+                )
             )
         except InferencePIOError as error:
             self._line.say(_failed(error))
@@ -86,7 +90,7 @@ class Worker:
         runtime = started.runtime
         plan = {**runtime.plan.as_dict(), "sum": runtime.plan.sum_text()}
         config, name = _plain(runtime.prepared.config), started.plugin.manifest.name
-        self._line.say(Planned(plan, config, name, started.settled.note))
+        self._line.say(Planned(plan, config, name, started.warnings, started.notes))
 
     def _go(self, _: Go) -> None:
         started = self._ready()

@@ -1,0 +1,49 @@
+"""What a caller asks for, as data that crosses to a worker, and what comes back."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from inference_pio.sampling_params import SamplingParams
+
+if TYPE_CHECKING:
+    from inference_pio.config import BaseModelConfig
+
+_PLAIN = (str, int, float, bool, type(None))
+_NAMES = ("model_path", "model_name")
+
+
+def options_as_data(config: BaseModelConfig) -> dict[str, Any]:
+    """Of a configuration what its caller decided: every option, and what of the architecture is not as the class has
+    it. Dtypes are named.
+    """
+    architecture = config.architecture_fields()
+    plain = type(config)()
+    found = {}
+    for each in fields(config):
+        value = getattr(config, each.name)
+        if each.name in _NAMES or (each.name in architecture and value == getattr(plain, each.name)):
+            continue
+        found[each.name] = value if isinstance(value, _PLAIN) else str(value)
+    return found
+
+
+def with_figures(config: BaseModelConfig, told: dict[str, Any]) -> BaseModelConfig:
+    """A caller's configuration with the numbers and words of the checkpoint, as its worker read them."""
+    known = {each.name for each in fields(config)}
+    made: dict[str, Any] = {name: getattr(config, name) for name in known}
+    made |= {name: value for name, value in told.items() if name in known and isinstance(value, _PLAIN)}
+    return type(config)(**made)
+
+
+def params_as_data(params: SamplingParams) -> dict[str, Any]:
+    """As `SamplingParams` takes it."""
+    plain = {each.name: getattr(params, each.name) for each in fields(params) if each.init}
+    bias = plain["logit_bias"]
+    return {
+        **plain,
+        "stop": list(params.stop_strings),
+        "stop_token_ids": list(params.stop_token_ids),
+        "logit_bias": None if bias is None else dict(bias),
+    }

@@ -1,0 +1,79 @@
+"""How one worker is locked in and what it is given, out of a level, limits and the place of a model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference_pio.loader.store import ModelStore
+from inference_pio.security.confine import Confinement
+from inference_pio.security.levels import ResourceLimits, SecurityLevel
+from inference_pio.security.reach import Places, reach_of
+from inference_pio.security.report import threads_for
+from inference_pio.worker.messages import Boot
+from inference_pio.worker.process import import_paths
+
+# What a model's folder has for others to read: weights, configurations, templates, vocabularies.
+_ENDINGS = (".safetensors", ".gguf", ".json", ".jinja")
+_MOST_FILES = 2048
+_NO_NETWORK = {"HF_HUB_OFFLINE": "1"}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Where one worker lives.
+
+    model  the file or folder that is loaded
+    """
+
+    level: SecurityLevel
+    limits: ResourceLimits | None
+    model: Path
+    store: ModelStore
+
+    def boot(self) -> Boot:
+        """A first message; its files are open, and whoever sends it closes them here."""
+        low = self.level is SecurityLevel.LOW_TRUST
+        folder = self.model if self.model.is_dir() else self.model.parent
+        gpu = self.limits is not None and self.limits.gpu_memory_gb > 0
+        places = Places(import_paths(), _places_of(self.model, folder), self.store.home, gpu=gpu)
+        memory = None if self.limits is None else int(self.limits.memory_gb * 1e9)
+        files = {str(file): os.open(file, os.O_RDONLY) for file in _files(self.model)} if low else {}
+        lock = Confinement(
+            self.level,
+            data_bytes=memory,
+            processors=self._processors(),
+            reach=reach_of(self.level, places),
+        )
+        return Boot(lock, files, os.getpid())
+
+    def environment(self) -> dict[str, str]:
+        """Of variables, beside the few that every worker has."""
+        shown = {"INFERENCE_PIO_HOME": str(self.store.home), **_NO_NETWORK}
+        if self.limits is not None and self.limits.gpu_memory_gb == 0:
+            shown["CUDA_VISIBLE_DEVICES"] = ""
+        return shown
+
+    def _processors(self) -> tuple[int, ...]:
+        if self.limits is None:
+            return ()
+        allowed = sorted(os.sched_getaffinity(0))
+        return tuple(allowed[: threads_for(self.limits.cpu_percent)])
+
+
+def _files(model: Path) -> Sequence[Path]:
+    if not model.is_dir():
+        return [model, *(file for file in _beside(model.parent) if file.suffix == ".json")]
+    return _beside(model)
+
+
+def _beside(folder: Path) -> list[Path]:
+    found = sorted(file for file in folder.iterdir() if file.suffix in _ENDINGS and file.is_file())
+    return found[:_MOST_FILES]
+
+
+def _places_of(model: Path, folder: Path) -> list[Path]:
+    """Files in the hub's folders are links to others."""
+    return [folder, *{file.resolve().parent for file in _files(model)}]

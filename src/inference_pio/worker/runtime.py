@@ -1,0 +1,301 @@
+"""`WorkerRuntime`: a model in a process of its own, behind the methods that it has in this one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from inference_pio.errors import PluginError, UsageError
+from inference_pio.imports import import_object
+from inference_pio.loader.resolve import resolve
+from inference_pio.loader.store import ModelStore
+from inference_pio.metrics.performance import PerformanceMetrics
+from inference_pio.outputs import RequestOutput, StreamChunk
+from inference_pio.plugin.runtime import (
+    EncodedPrompt,
+    FormattedPrompt,
+    ImagePrompt,
+    Progress,
+    Reading,
+    RuntimeOptions,
+    RuntimePrompt,
+)
+from inference_pio.sampling_params import SamplingParams
+from inference_pio.security.levels import ResourceLimits, SecurityLevel
+from inference_pio.worker.as_data import options_as_data, params_as_data, with_figures
+from inference_pio.worker.background import BACKGROUND
+from inference_pio.worker.booting import Cell
+from inference_pio.worker.collecting import Collected, Countdown, Streamed
+from inference_pio.worker.flights import Receiver
+from inference_pio.worker.messages import Generate, Load, Loaded, Planned
+from inference_pio.worker.model import WorkerModel
+from inference_pio.worker.tokenizer import WorkerTokenizer
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from inference_pio.config import BaseModelConfig
+    from inference_pio.plugin.base import ModelPlugin
+    from inference_pio.plugin.facts import TechniqueFact
+
+_STAND_IN = "inference_pio.worker.stand_in:StandIn"
+
+
+class WorkerRuntime:
+    """All methods may be called from any thread; they wait for the worker.
+
+    Args:
+        level: how far what runs there is trusted.
+        limits: what it may use; None: no limits of its own.
+    """
+
+    def __init__(self, level: SecurityLevel, limits: ResourceLimits | None) -> None:
+        self._level, self._limits = level, limits
+        self._model: WorkerModel | None = None
+        self._loaded: Loaded | None = None
+        self._text: WorkerTokenizer | None = None
+
+    # Lifecycle ---------------------------------------------------------------------------------------------------
+
+    def start(self, asked: Load, options: RuntimeOptions, progress: Progress | None) -> Planned:
+        """Find the model, start a worker for it, let that plan it.
+
+        Raises:
+            InferencePIOError: the model cannot be found, read or run here, within its limits.
+        """
+        self.close()
+        store = ModelStore(limit_bytes=self._disk_bytes())
+        source = resolve(
+            asked.model,
+            store=store,
+            progress=progress,
+            download=options.download,
+            accept_licence=options.accept_licence,
+        )
+        cell = Cell(self._level, self._limits, source.path, store)
+        load = Load(
+            str(source.path),
+            asked.plugin,
+            {"model_name": source.name, **asked.config},
+            asked.options,
+            asked.profile,
+            asked.tuned,
+            self._limits.memory_gb if self._limits else None,
+            self._limits.cpu_percent if self._limits else None,
+        )
+
+        async def started() -> Planned:
+            self._model = WorkerModel(source.name, cell.boot, load, cell.environment(), progress)
+            return await self._model.plan()
+
+        return BACKGROUND.run(started())
+
+    def prepare(
+        self,
+        plugin: ModelPlugin,
+        config: BaseModelConfig,
+        options: RuntimeOptions,
+        limits: ResourceLimits | None,
+        progress: Progress | None,
+    ) -> BaseModelConfig:
+        self._limits = limits
+        asked = Load(
+            config.model_path,
+            plugin.manifest.name,
+            options_as_data(config),
+            {each.name: getattr(options, each.name) for each in fields(options)},
+            None,
+            False,
+            None,
+            None,
+        )
+        return with_figures(config, self.start(asked, options, progress).config)
+
+    def load(self) -> nn.Module:
+        self.launch()
+        stand_in: nn.Module = import_object(_STAND_IN)(self._ready().name, self._ready().pid)
+        return stand_in
+
+    def launch(self) -> None:
+        """Load what was planned."""
+        self._loaded = BACKGROUND.run(self._ready().load())
+        self._text = WorkerTokenizer(self.ask, self._loaded.vocab_size)
+
+    def close(self) -> None:
+        """End the worker; twice is fine."""
+        model, self._model, self._loaded, self._text = self._model, None, None, None
+        if model is not None:
+            BACKGROUND.run(model.close())
+
+    @property
+    def max_model_len(self) -> int:
+        return self._running().max_model_len
+
+    @property
+    def tokenizer(self) -> WorkerTokenizer:
+        if self._text is None:
+            raise PluginError("the model is not loaded: call load_model first")
+        return self._text
+
+    @property
+    def model(self) -> WorkerModel:
+        """What it is behind the methods here, for who watches it."""
+        return self._ready()
+
+    def ask(self, about: str, **given: Any) -> Any:
+        """One question to the worker."""
+        return BACKGROUND.run(self._ready().ask(about, **given))
+
+    # Text --------------------------------------------------------------------------------------------------------
+
+    def tokenize(self, text: str, *, add_special_tokens: bool = True) -> list[int]:
+        return self.tokenizer.encode(text, add_special_tokens=add_special_tokens)
+
+    def detokenize(self, token_ids: Sequence[int], *, skip_special_tokens: bool = True) -> str:
+        return self.tokenizer.decode(token_ids, skip_special_tokens=skip_special_tokens)
+
+    def render_chat(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        *,
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+        options: Mapping[str, Any] | None = None,
+    ) -> FormattedPrompt:
+        told = self.ask(
+            "render",
+            messages=[dict(message) for message in messages],
+            add_generation_prompt=add_generation_prompt,
+            tools=None if tools is None else [dict(tool) for tool in tools],
+            options=None if options is None else dict(options),
+        )
+        return FormattedPrompt(told["text"])
+
+    def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
+        if isinstance(prompt, EncodedPrompt):
+            return prompt
+        if isinstance(prompt, ImagePrompt) or (isinstance(prompt, FormattedPrompt) and prompt.images):
+            raise UsageError("images are not read in a worker so far: load the model without limits")
+        if isinstance(prompt, str):
+            told = self.ask("encode", text=str(prompt), formatted=isinstance(prompt, FormattedPrompt))
+            return EncodedPrompt(told["text"], told["token_ids"])
+        return EncodedPrompt(None, list(prompt))
+
+    # Answers -----------------------------------------------------------------------------------------------------
+
+    def generate(
+        self,
+        prompts: Sequence[RuntimePrompt],
+        params: Sequence[SamplingParams],
+        on_finished: Callable[[], None] | None = None,
+        reading: Reading | None = None,
+    ) -> list[RequestOutput]:
+        encoded = [self.encode(prompt) for prompt in prompts]
+        all_over = Countdown(len(encoded))
+        waiting: list[Collected] = []
+        numbers: list[int] = []
+        try:
+            for prompt, wanted in zip(encoded, params, strict=True):
+                collected = Collected(
+                    wanted.n,
+                    scored=wanted.logprobs is not None,
+                    chat=reading is not None,
+                    done=all_over.one,
+                )
+                waiting.append(collected)
+                numbers.append(self._submit(prompt, wanted, reading, collected, whole=True))
+            all_over.wait(on_finished)
+        except BaseException:
+            self._abort(numbers)
+            raise
+        if len(waiting) == 1 and waiting[0].error is not None:
+            raise waiting[0].error
+        return [
+            one.result(str(index), prompt.text, prompt.token_ids)
+            for index, (one, prompt) in enumerate(zip(waiting, encoded, strict=True))
+        ]
+
+    def stream(
+        self, prompt: RuntimePrompt, params: SamplingParams, reading: Reading | None = None
+    ) -> Iterator[StreamChunk]:
+        streamed = Streamed(chat=reading is not None)
+        number = self._submit(self.encode(prompt), params, reading, streamed, whole=False)
+        try:
+            yield from streamed.chunks()
+        finally:
+            self._abort([number])
+
+    def _submit(
+        self,
+        prompt: EncodedPrompt,
+        params: SamplingParams,
+        reading: Reading | None,
+        receiver: Receiver,
+        *,
+        whole: bool,
+    ) -> int:
+        loaded = self._running()
+        tools = None if reading is None or reading.tools is None else [dict(tool) for tool in reading.tools]
+        asked = Generate(
+            0,
+            params_as_data(params),
+            prompt.text,
+            prompt.token_ids,
+            whole=whole,
+            chat=reading is not None,
+            tools=tools,
+        )
+        most = min(params.max_tokens or loaded.max_model_len, loaded.max_model_len)
+
+        async def submitted() -> int:
+            return self._ready().submit(asked, receiver, most)
+
+        return BACKGROUND.run(submitted())
+
+    def _abort(self, numbers: Iterable[int]) -> None:
+        model = self._model
+        if model is not None:
+            for number in numbers:
+                BACKGROUND.loop.call_soon_threadsafe(model.abort, number)
+
+    # Measured values ---------------------------------------------------------------------------------------------
+
+    def memory_stats(self) -> dict[str, float]:
+        return self._figures("memory")
+
+    def compute_stats(self) -> dict[str, float]:
+        return self._figures("compute")
+
+    def disk_stats(self) -> dict[str, float]:
+        return self._figures("disk")
+
+    def performance_metrics(self) -> PerformanceMetrics:
+        return PerformanceMetrics(**self.ask("performance"))
+
+    def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:  # noqa: ARG002 - it has its own
+        told: list[dict[str, Any]] = self.ask("techniques")
+        return told
+
+    def optimize(self, **targets: Any) -> dict[str, Any]:
+        told: dict[str, Any] = self.ask("optimize", **targets)
+        return told
+
+    # -------------------------------------------------------------------------------------------------------------
+
+    def _figures(self, about: str) -> dict[str, float]:
+        told: dict[str, float] = self.ask(about)
+        return told
+
+    def _disk_bytes(self) -> int | None:
+        return None if self._limits is None else int(self._limits.disk_space_gb * 1e9)
+
+    def _ready(self) -> WorkerModel:
+        if self._model is None:
+            raise PluginError("the model is not initialised: call initialize first")
+        return self._model
+
+    def _running(self) -> Loaded:
+        if self._loaded is None:
+            raise PluginError("the model is not loaded: call load_model first")
+        return self._loaded

@@ -1,0 +1,45 @@
+"""A model that runs in a worker from the beginning, without its plugin in this process."""
+
+from __future__ import annotations
+
+from inference_pio.config.profiles import Profile
+from inference_pio.errors import UsageError
+from inference_pio.plugin.runtime import RuntimeOptions
+from inference_pio.plugin.starting import Running, StartRequest
+from inference_pio.worker.messages import Load
+from inference_pio.worker.runtime import WorkerRuntime
+
+
+def run_in_a_worker(asked: StartRequest) -> Running:
+    """A `Starter`.
+
+    Raises:
+        UsageError: a value cannot be given to another process.
+        InferencePIOError: the model cannot be found, read or run, within its limits.
+    """
+    if isinstance(asked.profile, Profile):
+        raise UsageError("a model in a worker takes a profile by its name")
+    options = RuntimeOptions(**asked.options)
+    load = Load(
+        asked.model,
+        asked.plugin,
+        {name: _plain(value) for name, value in asked.config.items()},
+        dict(asked.options),
+        asked.profile,
+        asked.tuned,
+        None,
+        None,
+    )
+    runtime = WorkerRuntime(asked.level, asked.limits)
+    try:
+        planned = runtime.start(load, options, asked.progress)
+        runtime.launch()
+    except BaseException:
+        runtime.close()
+        raise
+    return Running(asked.model, runtime, None, planned.warnings, planned.notes)
+
+
+def _plain(value: object) -> object:
+    """A dtype by its name."""
+    return value if isinstance(value, (str, int, float, bool)) or value is None else str(value)
