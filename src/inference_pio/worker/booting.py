@@ -9,11 +9,14 @@ from pathlib import Path
 
 from inference_pio.loader.store import ModelStore
 from inference_pio.security.confine import Confinement
+from inference_pio.security.enforcement import worker_report
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
+from inference_pio.security.proof import prove
 from inference_pio.security.reach import Places, reach_of
-from inference_pio.security.report import threads_for
+from inference_pio.security.report import EnforcementReport, threads_for
 from inference_pio.worker.messages import Boot
 from inference_pio.worker.process import import_paths
+from inference_pio.worker.watch import Share
 
 # What a model's folder has for others to read: weights, configurations, templates, vocabularies.
 _ENDINGS = (".safetensors", ".gguf", ".json", ".jinja")
@@ -33,21 +36,40 @@ class Cell:
     model: Path
     store: ModelStore
 
-    def boot(self) -> Boot:
-        """A first message; its files are open, and whoever sends it closes them here."""
-        low = self.level is SecurityLevel.LOW_TRUST
-        folder = self.model if self.model.is_dir() else self.model.parent
+    @property
+    def most_bytes(self) -> int | None:
+        """Of memory of its own."""
+        return None if self.limits is None else int(self.limits.memory_gb * 1e9)
+
+    @property
+    def share(self) -> Share | None:
+        """Pauses, where whole processors are not what the limit says."""
+        if self.limits is None:
+            return None
+        free_to_widen = self.level in (SecurityLevel.HIGH_TRUST, SecurityLevel.MAXIMUM_TRUST)
+        percent = self.limits.cpu_percent
+        return Share(percent) if percent % 100 or free_to_widen else None
+
+    def confinement(self) -> Confinement:
         gpu = self.limits is not None and self.limits.gpu_memory_gb > 0
+        folder = self.model if self.model.is_dir() else self.model.parent
         places = Places(import_paths(), _places_of(self.model, folder), self.store.home, gpu=gpu)
-        memory = None if self.limits is None else int(self.limits.memory_gb * 1e9)
-        files = {str(file): os.open(file, os.O_RDONLY) for file in _files(self.model)} if low else {}
-        lock = Confinement(
+        return Confinement(
             self.level,
-            data_bytes=memory,
+            data_bytes=self.most_bytes,
             processors=self._processors(),
             reach=reach_of(self.level, places),
         )
-        return Boot(lock, files, os.getpid())
+
+    def boot(self) -> Boot:
+        """A first message; its files are open, and whoever sends it closes them here."""
+        low = self.level is SecurityLevel.LOW_TRUST
+        files = {str(file): os.open(file, os.O_RDONLY) for file in _files(self.model)} if low else {}
+        return Boot(self.confinement(), files, os.getpid())
+
+    def report(self) -> EnforcementReport:
+        """What of level and limits holds here, by a canary."""
+        return worker_report(self.level, self.limits, prove(self.confinement(), import_paths()))
 
     def environment(self) -> dict[str, str]:
         """Of variables, beside the few that every worker has."""

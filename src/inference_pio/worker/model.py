@@ -7,17 +7,17 @@ import itertools
 import logging
 import os
 import secrets
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
 from time import monotonic
 from typing import Any
 
 from inference_pio.errors import InferencePIOError
+from inference_pio.worker.booting import Cell
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Receiver
 from inference_pio.worker.messages import (
     Ask,
-    Boot,
     Close,
     FromParent,
     FromWorker,
@@ -30,9 +30,11 @@ from inference_pio.worker.messages import (
 )
 from inference_pio.worker.process import Process
 from inference_pio.worker.supervisor import State, Supervisor
+from inference_pio.worker.watch import Watch
 
 _log = logging.getLogger("inference_pio")
 _TICK_SECONDS = 1.0
+_LOOK_SECONDS, _PACE_SECONDS = 0.02, 0.01
 _PATIENCE_AT_CLOSE = 5.0
 
 
@@ -40,20 +42,19 @@ class WorkerModel:
     """All methods belong to the event loop it was made on.
 
     Args:
-        boot: makes the first message; called anew for every process, because descriptors belong to one.
+        cell: where it lives, and what it may use there.
         progress: called with bytes done, bytes in total and what is being done.
     """
 
     def __init__(
         self,
         name: str,
-        boot: Callable[[], Boot],
+        cell: Cell,
         load: Load,
-        environment: Mapping[str, str],
         progress: Callable[[int, int, str], None] | None = None,
     ) -> None:
         self.name = name
-        self._boot, self._environment, self._progress = boot, environment, progress
+        self._cell, self._progress = cell, progress
         self._loop = asyncio.get_running_loop()
         self._supervisor = Supervisor(name, load, self, self)
         self._process: Process | None = None
@@ -64,6 +65,7 @@ class WorkerModel:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
+        self._watch: Watch | None = None
         self.hello_said: Hello | None = None
         self.restarts = 0
 
@@ -190,10 +192,11 @@ class WorkerModel:
 
     async def _start(self) -> None:
         self._gone.clear()
-        boot = self._boot()
+        boot = self._cell.boot()
         self._process = process = Process(self._heard, self._died)
         try:
-            await process.start(boot, self._environment)
+            await process.start(boot, self._cell.environment())
+            self._look_after(process)
         except OSError as error:
             self._died(Death(-1, f"no process can be started: {error.strerror}"))
         finally:
@@ -205,8 +208,22 @@ class WorkerModel:
 
     def _died(self, death: Death) -> None:
         self._process = None
+        if self._watch is not None:
+            self._watch.close()
+            self._watch = None
         self._gone.set()
         self._supervisor.lost(death, monotonic())
+
+    def _look_after(self, process: Process) -> None:
+        most, share = self._cell.most_bytes, self._cell.share
+        if most is not None or share is not None:
+            self._watch = watch = Watch(process.pid, most, share, process.kill)
+            self._look(watch)
+
+    def _look(self, watch: Watch) -> None:
+        if self._watch is watch:
+            watch.look()
+            self._loop.call_later(_LOOK_SECONDS if watch.share is None else _PACE_SECONDS, self._look, watch)
 
     def _tick(self) -> None:
         self._supervisor.tick(monotonic())

@@ -22,7 +22,9 @@ from inference_pio.plugin.runtime import (
     RuntimePrompt,
 )
 from inference_pio.sampling_params import SamplingParams
+from inference_pio.security.enforcement import is_strict, require
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
+from inference_pio.security.report import EnforcementReport
 from inference_pio.worker.as_data import options_as_data, params_as_data, with_figures
 from inference_pio.worker.background import BACKGROUND
 from inference_pio.worker.booting import Cell
@@ -48,10 +50,16 @@ class WorkerRuntime:
     Args:
         level: how far what runs there is trusted.
         limits: what it may use; None: no limits of its own.
+        enforcement: "strict" refuses a model whose limits nothing holds here, "best_effort" loads it; None: strict below
+            HIGH_TRUST.
     """
 
-    def __init__(self, level: SecurityLevel, limits: ResourceLimits | None) -> None:
+    def __init__(
+        self, level: SecurityLevel, limits: ResourceLimits | None, enforcement: str | None = None
+    ) -> None:
         self._level, self._limits = level, limits
+        self._strict = is_strict(level, enforcement)
+        self._report: EnforcementReport | None = None
         self._model: WorkerModel | None = None
         self._loaded: Loaded | None = None
         self._text: WorkerTokenizer | None = None
@@ -74,6 +82,9 @@ class WorkerRuntime:
             accept_licence=options.accept_licence,
         )
         cell = Cell(self._level, self._limits, source.path, store)
+        self._report = cell.report()
+        if self._strict:
+            require(self._report, source.name)
         load = Load(
             str(source.path),
             asked.plugin,
@@ -86,7 +97,7 @@ class WorkerRuntime:
         )
 
         async def started() -> Planned:
-            self._model = WorkerModel(source.name, cell.boot, load, cell.environment(), progress)
+            self._model = WorkerModel(source.name, cell, load, progress)
             return await self._model.plan()
 
         return BACKGROUND.run(started())
@@ -142,6 +153,12 @@ class WorkerRuntime:
     def model(self) -> WorkerModel:
         """What it is behind the methods here, for who watches it."""
         return self._ready()
+
+    def security_report(self) -> EnforcementReport:
+        """What of level and limits holds for this model."""
+        if self._report is None:
+            raise PluginError("the model is not initialised: call initialize first")
+        return self._report
 
     def ask(self, about: str, **given: Any) -> Any:
         """One question to the worker."""

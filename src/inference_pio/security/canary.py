@@ -1,0 +1,90 @@
+"""What a locked process cannot do, tried in one: a child is locked in like a worker, attempts everything, and tells.
+
+Its parent believes this and no worker: a plugin could say anything of itself.
+"""
+
+from __future__ import annotations
+
+import errno
+import mmap
+import os
+import socket
+import sys
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+
+from inference_pio.security.confine import Confinement, Lock, confine
+
+_OVER = 64 << 20
+
+
+class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """
+    locks     what was set, as the child saw it
+    attempts  what came of each: the name of an error, or "done"
+    """
+
+    locks: tuple[Lock, ...]
+    attempts: dict[str, str]
+
+
+class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`secret` is a file that exists and that nothing grants; `outside` a folder likewise."""
+
+    confinement: Confinement
+    parent: int
+    secret: str
+    outside: str
+
+
+def main() -> None:
+    """A `Trial` comes in as JSON; `Told` goes out."""
+    trial = msgspec.json.decode(sys.stdin.buffer.read(), type=Trial)
+    locks = confine(trial.confinement, trial.parent)
+    attempts = {name: _tried(attempt) for name, attempt in _attempts(trial).items()}
+    sys.stdout.buffer.write(msgspec.json.encode(Told(locks, attempts)))
+
+
+def _attempts(trial: Trial) -> dict[str, Callable[[], object]]:
+    most = trial.confinement.data_bytes
+    outside = Path(trial.outside)
+    found: dict[str, Callable[[], object]] = {
+        "read": lambda: Path(trial.secret).read_bytes(),
+        "list": lambda: os.listdir(outside),
+        "write": lambda: (outside / "written").write_bytes(b"x"),
+        "own environment of the parent": lambda: Path(f"/proc/{trial.parent}/environ").read_bytes(),
+        "tcp": lambda: socket.socket(socket.AF_INET, socket.SOCK_STREAM),
+        "udp": lambda: socket.socket(socket.AF_INET6, socket.SOCK_DGRAM),
+        "unix socket": lambda: socket.socket(socket.AF_UNIX, socket.SOCK_STREAM),
+        "execute": lambda: os.execv("/bin/true", ["true"]),
+        "fork": _fork,
+        "memory without a name": lambda: os.close(os.memfd_create("x")),
+        "shared memory": lambda: mmap.mmap(-1, 1 << 20, flags=mmap.MAP_SHARED | mmap.MAP_ANONYMOUS).close(),
+        "signal to the parent": lambda: os.kill(trial.parent, 0),
+        "more processors": lambda: os.sched_setaffinity(0, range(os.cpu_count() or 1)),
+        "graphics": lambda: os.close(os.open("/dev/nvidiactl", os.O_RDWR)),
+        "temporary file": lambda: tempfile.TemporaryFile().close(),
+    }
+    if most is not None:
+        found["memory"] = lambda: bytearray(most + _OVER)
+    return found
+
+
+def _fork() -> None:
+    if os.fork() == 0:
+        os._exit(0)
+
+
+def _tried(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except MemoryError:
+        return "MemoryError"
+    except FileNotFoundError:  # of graphics without a card, or a temporary file without a folder
+        return "ENOENT"
+    except OSError as error:
+        return errno.errorcode.get(error.errno or 0, str(error))
+    return "done"

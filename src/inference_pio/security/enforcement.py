@@ -1,0 +1,150 @@
+"""What holds of a level and of limits for a plugin in a worker here, by what a canary could not do."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from inference_pio.errors import ResourceError, UsageError
+from inference_pio.security.levels import ResourceLimits, SecurityLevel
+from inference_pio.security.proof import Proof
+from inference_pio.security.report import Enforcement, EnforcementReport, State
+
+ENFORCEMENTS = ("strict", "best_effort")
+_NEEDS_LANDLOCK = "a kernel from 5.13 on with Landlock among its security modules"
+_NEEDS_FILTERS = "a kernel with seccomp filters, on x86_64 or aarch64"
+_WATCH = "a watch every 20 ms"
+_FRACTION = "pauses every 10 ms"
+
+
+def worker_report(level: SecurityLevel, limits: ResourceLimits | None, proof: Proof) -> EnforcementReport:
+    """Limits first, then walls."""
+    entries = [] if limits is None else _limits(level, limits, proof)
+    if level is not SecurityLevel.MAXIMUM_TRUST:
+        entries += _walls(level, proof)
+    return EnforcementReport(level, tuple(entries))
+
+
+def require(report: EnforcementReport, name: str) -> None:
+    """
+    Raises:
+        ResourceError: nothing holds a limit or a wall; one line names each with its remedy.
+    """
+    missing = report.missing()
+    if missing:
+        listed = "; ".join(f"{entry.limit}: {entry.how}; needs {entry.remedy}" for entry in missing)
+        raise ResourceError(
+            f"{name}: what is asked for cannot be enforced here: {listed} (with enforcement best_effort it is loaded "
+            "all the same)"
+        )
+
+
+def is_strict(level: SecurityLevel, enforcement: str | None) -> bool:
+    """
+    Raises:
+        UsageError: there is no such enforcement.
+    """
+    if enforcement is None:
+        return level in (SecurityLevel.LOW_TRUST, SecurityLevel.MEDIUM_TRUST)
+    if enforcement not in ENFORCEMENTS:
+        raise UsageError(f"enforcement must be one of {', '.join(ENFORCEMENTS)}, got {enforcement!r:.60}")
+    return enforcement == "strict"
+
+
+def _limits(level: SecurityLevel, limits: ResourceLimits, proof: Proof) -> list[Enforcement]:
+    return [
+        _cpu(limits.cpu_percent, proof),
+        _memory(level, limits.memory_gb, proof),
+        _graphics(limits.gpu_memory_gb, proof),
+        _disk(level, limits.disk_space_gb, proof),
+        _network(limits.network_bandwidth_mbps, proof),
+    ]
+
+
+def _cpu(percent: float, proof: Proof) -> Enforcement:
+    whole = percent % 100 == 0
+    pinned = proof.refused("more processors")
+    how = f"its processors and no more{'' if whole else f', and {_FRACTION}'}"
+    if pinned:
+        return Enforcement("cpu_percent", percent, "VERIFIED" if whole else "SET", how)
+    gap = "a plugin of this level may widen its own set of processors: pauses hold the sum"
+    return Enforcement("cpu_percent", percent, "SET", f"{_FRACTION}, and a set of processors", (gap,))
+
+
+def _memory(level: SecurityLevel, gigabytes: float, proof: Proof) -> Enforcement:
+    if not proof.refused("memory"):
+        return Enforcement(
+            "memory_gb",
+            gigabytes,
+            "PARTIAL",
+            _WATCH,
+            (f"what is allocated within 20 ms; {proof.why}".rstrip("; "),),
+        )
+    how = f"RLIMIT_DATA, and {_WATCH}"
+    if level is SecurityLevel.HIGH_TRUST or not proof.refused(
+        "memory without a name", "shared memory", "fork"
+    ):
+        gaps = ("shared memory and children are only watched",)
+        return Enforcement("memory_gb", gigabytes, "PARTIAL", how, gaps)
+    return Enforcement("memory_gb", gigabytes, "VERIFIED", f"{how}; no shared memory, no children")
+
+
+def _graphics(gigabytes: float, proof: Proof) -> Enforcement:
+    if gigabytes:
+        gap = "the allocator's share of the device; the driver's own memory is not counted"
+        return Enforcement(
+            "gpu_memory_gb", gigabytes, "PARTIAL", "refused before loading by its plan", (gap,)
+        )
+    if proof.refused("graphics") and proof.state("files") != "missing":
+        return Enforcement("gpu_memory_gb", 0.0, "VERIFIED", "no device of a GPU can be opened")
+    return Enforcement("gpu_memory_gb", 0.0, "NOT ENFORCED", _why(proof, "files"), remedy=_NEEDS_LANDLOCK)
+
+
+def _disk(level: SecurityLevel, gigabytes: float, proof: Proof) -> Enforcement:
+    if not proof.refused("write", "temporary file"):
+        return Enforcement(
+            "disk_space_gb", gigabytes, "NOT ENFORCED", _why(proof, "files"), remedy=_NEEDS_LANDLOCK
+        )
+    if level is SecurityLevel.HIGH_TRUST:
+        gap = "files in the model cache are counted when they are made"
+        return Enforcement("disk_space_gb", gigabytes, "PARTIAL", "it writes to the model cache only", (gap,))
+    return Enforcement(
+        "disk_space_gb", gigabytes, "VERIFIED", "it can write no file; the model cache is the parent's"
+    )
+
+
+def _network(mbps: float, proof: Proof) -> Enforcement:
+    if proof.refused("tcp", "udp", "unix socket"):
+        how = "it has no socket; what is downloaded, its parent downloads"
+        return Enforcement("network_bandwidth_mbps", mbps, "VERIFIED", how)
+    how = _why(proof, "system calls")
+    return Enforcement("network_bandwidth_mbps", mbps, "NOT ENFORCED", how, remedy=_NEEDS_FILTERS)
+
+
+def _walls(level: SecurityLevel, proof: Proof) -> Sequence[Enforcement]:
+    files = _wall("files", proof, ("read", "list", "write"), proof.gaps("files"), "files", _NEEDS_LANDLOCK)
+    calls = ["tcp"] if level is SecurityLevel.HIGH_TRUST else ["tcp", "execute", "fork"]
+    filters = _wall("system calls", proof, calls, (), "system calls", _NEEDS_FILTERS)
+    signals = _wall("signals", proof, ["signal to the parent"], (), "system calls", _NEEDS_FILTERS)
+    held = proof.state("privileges") != "missing"
+    rights = Enforcement(
+        "privileges",
+        None,
+        "SET" if held else "NOT ENFORCED",
+        "no capabilities, and none can be gained" if held else _why(proof, "privileges"),
+        proof.gaps("privileges") if held else (),
+        "" if held else "a start as another user than root",
+    )
+    return [files, filters, signals, rights]
+
+
+def _wall(
+    name: str, proof: Proof, attempts: Sequence[str], gaps: tuple[str, ...], lock: str, remedy: str
+) -> Enforcement:
+    if not proof.refused(*attempts):
+        return Enforcement(name, None, "NOT ENFORCED", _why(proof, lock), remedy=remedy)
+    state: State = "PARTIAL" if gaps else "VERIFIED"
+    return Enforcement(name, None, state, f"refused to a child: {', '.join(attempts)}", gaps)
+
+
+def _why(proof: Proof, lock: str) -> str:
+    return ", ".join(proof.gaps(lock)) or "a child could do it all the same"

@@ -1,0 +1,117 @@
+"""A parent's eye on one worker: memory beyond its limit ends it, time beyond its share lets it pause."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from time import CLOCK_MONOTONIC, clock_gettime
+
+_PERCENT = 100.0
+_BURST_SECONDS = 0.05  # of processor time that may be saved up
+_OF_A_PROCESS = 2  # what clock ids of the kernel say of a process's processor time
+
+
+@dataclass
+class Share:
+    """Processor time by the clock: a bucket that fills with `percent` of each second. 100 is one processor.
+
+    A process that has used up its share is stopped until there is some again; it does not notice.
+    """
+
+    percent: float
+    _left: float = _BURST_SECONDS
+    _at: float = 0.0
+    _used: float = 0.0
+    paused: bool = False
+
+    def start(self, now: float, used: float) -> None:
+        self._at, self._used, self._left, self.paused = now, used, _BURST_SECONDS, False
+
+    def due(self, now: float, used: float) -> bool | None:
+        """Whether to pause (True) or to go on (False); None: as it is. `used` are seconds of the process so far."""
+        self._left += (now - self._at) * self.percent / _PERCENT - (used - self._used)
+        self._left = min(self._left, _BURST_SECONDS)
+        self._at, self._used = now, used
+        wanted = self._left < 0 if not self.paused else self._left < _BURST_SECONDS / 2
+        if wanted == self.paused:
+            return None
+        self.paused = wanted
+        return wanted
+
+
+@dataclass
+class Watch:
+    """
+    Args:
+        pid: of a child that has not been waited for, so that the number is nobody else's.
+        most_bytes: of memory of its own, files that it only maps left out; None: no limit.
+        share: of processor time; None: none that needs pauses.
+        kill: called with the reason.
+    """
+
+    pid: int
+    most_bytes: int | None
+    share: Share | None
+    kill: Callable[[str], None]
+    peak_bytes: int = 0
+    _status: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        self._status = os.open(f"/proc/{self.pid}/status", os.O_RDONLY | os.O_CLOEXEC)
+        if self.share is not None:
+            self.share.start(clock_gettime(CLOCK_MONOTONIC), self.seconds())
+
+    def look(self) -> None:
+        """Once; as often as every 20 ms."""
+        with suppress(ProcessLookupError):  # it ended since
+            if self.share is not None:
+                self._pace(self.share)
+            if self.most_bytes is None:
+                return
+            used = self.own_bytes()
+            self.peak_bytes = max(self.peak_bytes, used)
+            if used > self.most_bytes:
+                self.kill(f"memory_gb {self.most_bytes / 1e9:g} exceeded: it has {used / 1e9:.2f} GB")
+
+    def own_bytes(self) -> int:
+        """Memory that is the process's own, what is swapped out included.
+
+        Raises:
+            ProcessLookupError: it has ended.
+        """
+        return sum(self._figures().get(name, 0) for name in ("RssAnon", "RssShmem", "VmSwap"))
+
+    def resident_bytes(self) -> int:
+        """All that is in memory."""
+        return self._figures().get("VmRSS", 0)
+
+    def seconds(self) -> float:
+        """Processor time of the process so far.
+
+        Raises:
+            ProcessLookupError: it has ended.
+        """
+        try:
+            return clock_gettime(~self.pid << 3 | _OF_A_PROCESS)
+        except OSError as error:
+            raise ProcessLookupError from error
+
+    def close(self) -> None:
+        os.close(self._status)
+
+    def _pace(self, share: Share) -> None:
+        due = share.due(clock_gettime(CLOCK_MONOTONIC), self.seconds())
+        if due is not None:
+            os.kill(self.pid, signal.SIGSTOP if due else signal.SIGCONT)
+
+    def _figures(self) -> dict[str, int]:
+        """Fields of its status in bytes."""
+        found = {}
+        for line in os.pread(self._status, 1 << 14, 0).decode().splitlines():
+            name, _, value = line.partition(":")
+            if value.endswith(" kB"):
+                found[name] = int(value[:-3]) * 1024
+        return found
