@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from inference_pio.errors import InferencePIOError, PluginError, ResourceError, UsageError
 from inference_pio.imports import import_object
 from inference_pio.plugin.interface import TextModelPluginInterface
-from inference_pio.plugin.runtime import DEFAULT_RUNTIME, Progress, Runtime, RuntimeOptions
+from inference_pio.plugin.runtime import DEFAULT_RUNTIME, WORKER_RUNTIME, Progress, Runtime, RuntimeOptions
 from inference_pio.plugin.sampling import sampling_params_of
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
-from inference_pio.security.report import EnforcementReport, in_process_report
+from inference_pio.security.report import EnforcementReport
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +49,7 @@ class ModelPlugin(TextModelPluginInterface):
         self.config: BaseModelConfig = config if config is not None else self.config_class()
         self.last_error: InferencePIOError | None = None
         self._runtime = runtime
+        self._own_runtime = False  # made here, and not given
         self._security: tuple[SecurityLevel, ResourceLimits] | None = None
         self._asked: BaseModelConfig | None = None
         self._prepared: BaseModelConfig | None = None
@@ -125,15 +126,25 @@ class ModelPlugin(TextModelPluginInterface):
     def initialize_security(
         self, security_level: SecurityLevel, resource_limits: ResourceLimits
     ) -> EnforcementReport:
-        """Set trust and limits for what is loaded from now on; the report says which are held here, in words."""
+        """Set trust and limits for what is loaded from now on, which then runs in a process of its own.
+
+        Returns:
+            What of them holds here, tried by a child in the same place.
+        """
         if not isinstance(security_level, SecurityLevel) or not isinstance(resource_limits, ResourceLimits):
             raise UsageError("initialize_security takes a SecurityLevel and ResourceLimits")
+        if self._own_runtime:
+            self.cleanup()
+            self._runtime, self._own_runtime = None, False
         self._security = (security_level, resource_limits)
-        return in_process_report(security_level, resource_limits)
+        return self.runtime.security_report(*self._security)
 
     def get_security_report(self) -> dict[str, Any]:
         """What of the limits is held, as data; empty where no limits were set."""
-        return in_process_report(*self._security).as_dict() if self._security else {}
+        if self._security is None:
+            return {}
+        report = self.runtime.security_report(*self._security)
+        return report.as_dict()
 
     def initialize(self, **kwargs: Any) -> bool:
         """Find the model, read its headers, plan its memory.
@@ -195,7 +206,12 @@ class ModelPlugin(TextModelPluginInterface):
     @property
     def runtime(self) -> Runtime:
         if self._runtime is None:
-            self._runtime = import_object(DEFAULT_RUNTIME)()
+            self._runtime = (
+                import_object(DEFAULT_RUNTIME)()
+                if self._security is None
+                else import_object(WORKER_RUNTIME)(*self._security)
+            )
+            self._own_runtime = True
         return self._runtime
 
     # Text --------------------------------------------------------------------------------------------------------
@@ -281,11 +297,12 @@ class ModelPlugin(TextModelPluginInterface):
         return [row + [pad] * (longest - len(row)) for row in rows]
 
     def _set_security(self, kwargs: Mapping[str, Any]) -> None:
-        if "security_level" in kwargs or "resource_limits" in kwargs:
-            self.initialize_security(
-                kwargs.get("security_level", SecurityLevel.MEDIUM_TRUST),
-                kwargs.get("resource_limits", ResourceLimits.default()),
-            )
+        if "security_level" not in kwargs and "resource_limits" not in kwargs:
+            return
+        level = kwargs.get("security_level", SecurityLevel.MEDIUM_TRUST)
+        limits = kwargs.get("resource_limits", ResourceLimits.default())
+        if (level, limits) != self._security:
+            self.initialize_security(level, limits)
 
 
 _INITIALIZE_KEYWORDS = frozenset({"config", "security_level", "resource_limits", "progress"})

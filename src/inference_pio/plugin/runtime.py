@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inference_pio.plugin.base import ModelPlugin
     from inference_pio.plugin.facts import TechniqueFact
     from inference_pio.sampling_params import SamplingParams
-    from inference_pio.security import ResourceLimits
+    from inference_pio.security import EnforcementReport, ResourceLimits, SecurityLevel
 
 Progress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in total, and what is being done."""
@@ -77,6 +77,7 @@ _FROM_ONE_OR_NONE = ("max_model_len", "kv_cache_budget", "keep_vocabulary", "thr
 LEAST_ATTENTION = 96  # keys: the first 32 and the last 64 are read always
 QUALITIES = ("exact", "faithful", "fast")
 DEFAULT_RUNTIME = "inference_pio.runtime.local:LocalRuntime"
+WORKER_RUNTIME = "inference_pio.worker.runtime:WorkerRuntime"
 
 
 @dataclass(frozen=True)
@@ -267,6 +268,9 @@ class Runtime(Protocol):
         """Chunks as they come, with a `reading` those of a chat; closing the iterator cancels the request. A failed
         request raises.
         """
+
+    def security_report(self, level: SecurityLevel, limits: ResourceLimits) -> EnforcementReport:
+        """What of a level and limits holds for what runs here."""
 
     def memory_stats(self) -> dict[str, float]: ...
 

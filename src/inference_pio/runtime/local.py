@@ -53,7 +53,8 @@ from inference_pio.runtime.receipts import receipt_grants
 from inference_pio.runtime.requests import Answers
 from inference_pio.runtime.threads import threads_to_use
 from inference_pio.sampling_params import SamplingParams
-from inference_pio.security import ResourceLimits
+from inference_pio.security import EnforcementReport, ResourceLimits, SecurityLevel
+from inference_pio.security.report import in_process_report
 from inference_pio.text.reading import AnswerReader
 from inference_pio.text.tokenizer import Tokenizer
 
@@ -269,6 +270,9 @@ class LocalRuntime:
         return follow(self.submit, prompts, answers)
 
     # Measured values ---------------------------------------------------------------------------------------------
+
+    def security_report(self, level: SecurityLevel, limits: ResourceLimits) -> EnforcementReport:
+        return in_process_report(level, limits)
 
     def memory_stats(self) -> dict[str, float]:
         engine = self._loop.stats() if self._loop else None

@@ -28,12 +28,12 @@ _NO_NETWORK = {"HF_HUB_OFFLINE": "1"}
 class Cell:
     """Where one worker lives.
 
-    model  the file or folder that is loaded
+    model  the file or folder that is loaded; None: there is none so far
     """
 
     level: SecurityLevel
     limits: ResourceLimits | None
-    model: Path
+    model: Path | None
     store: ModelStore
 
     @property
@@ -52,8 +52,7 @@ class Cell:
 
     def confinement(self) -> Confinement:
         gpu = self.limits is not None and self.limits.gpu_memory_gb > 0
-        folder = self.model if self.model.is_dir() else self.model.parent
-        places = Places(import_paths(), _places_of(self.model, folder), self.store.home, gpu=gpu)
+        places = Places(import_paths(), _places_of(self.model), self.store.home, gpu=gpu)
         return Confinement(
             self.level,
             data_bytes=self.most_bytes,
@@ -85,7 +84,9 @@ class Cell:
         return tuple(allowed[: threads_for(self.limits.cpu_percent)])
 
 
-def _files(model: Path) -> Sequence[Path]:
+def _files(model: Path | None) -> Sequence[Path]:
+    if model is None:
+        return []
     if not model.is_dir():
         return [model, *(file for file in _beside(model.parent) if file.suffix == ".json")]
     return _beside(model)
@@ -96,6 +97,9 @@ def _beside(folder: Path) -> list[Path]:
     return found[:_MOST_FILES]
 
 
-def _places_of(model: Path, folder: Path) -> list[Path]:
+def _places_of(model: Path | None) -> list[Path]:
     """Files in the hub's folders are links to others."""
+    if model is None:
+        return []
+    folder = model if model.is_dir() else model.parent
     return [folder, *{file.resolve().parent for file in _files(model)}]

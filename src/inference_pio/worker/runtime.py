@@ -50,8 +50,8 @@ class WorkerRuntime:
     Args:
         level: how far what runs there is trusted.
         limits: what it may use; None: no limits of its own.
-        enforcement: "strict" refuses a model whose limits nothing holds here, "best_effort" loads it; None: strict below
-            HIGH_TRUST.
+        enforcement: "strict" refuses a model whose limits nothing holds here, "best_effort" loads it; None: strict
+            below HIGH_TRUST.
     """
 
     def __init__(
@@ -154,10 +154,9 @@ class WorkerRuntime:
         """What it is behind the methods here, for who watches it."""
         return self._ready()
 
-    def security_report(self) -> EnforcementReport:
-        """What of level and limits holds for this model."""
-        if self._report is None:
-            raise PluginError("the model is not initialised: call initialize first")
+    def security_report(self, level: SecurityLevel, limits: ResourceLimits | None) -> EnforcementReport:
+        if self._report is None or (level, limits) != (self._level, self._limits):
+            return Cell(level, limits, None, ModelStore()).report()
         return self._report
 
     def ask(self, about: str, **given: Any) -> Any:
