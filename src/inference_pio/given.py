@@ -21,6 +21,16 @@ def is_there(path: Path) -> bool:
     return str(path) in _descriptors or path.exists()
 
 
+def names_in(folder: Path) -> list[str]:
+    """What lies in a folder, sorted; of one whose files were given those that were.
+
+    Raises:
+        OSError: it cannot be listed.
+    """
+    given = [name for name in map(Path, _descriptors) if name.parent == folder]
+    return sorted(name.name for name in given) if given else sorted(os.listdir(folder))
+
+
 def keep(paths: Iterable[str]) -> None:
     """Open these of the system's own files now, as far as they are there: they tell what is true when they are read."""
     for path in paths:

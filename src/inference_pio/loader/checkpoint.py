@@ -6,6 +6,7 @@ import os
 from pathlib import Path
 
 from inference_pio.errors import ModelFileError, UnsafeWeightsError
+from inference_pio.given import names_in
 from inference_pio.loader.gguf import GGUFFile
 from inference_pio.loader.regular_file import RegularFile
 from inference_pio.loader.safetensors import SafetensorsFile, ShardedSafetensors
@@ -44,7 +45,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _open_directory(path: Path) -> Checkpoint:
     try:
-        names = sorted(os.listdir(path))
+        names = names_in(path)
     except OSError as error:
         raise ModelFileError(path, f"cannot be listed: {error.strerror}") from error
     if SINGLE in names:
