@@ -6,19 +6,17 @@ import logging
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
 from inference_pio.errors import PluginError, SamplingError, UsageError
 from inference_pio.imports import import_object
 from inference_pio.outputs import ChatChunk, RequestOutput, StreamChunk
-from inference_pio.plugin.media import ImageSource
+from inference_pio.plugin.prompts import Prompt, plain_prompt
 from inference_pio.plugin.runtime import (
     EncodedPrompt,
-    ImagePrompt,
     Progress,
     Reading,
     RuntimeOptions,
-    RuntimePrompt,
 )
 from inference_pio.plugin.starting import Starter, StartRequest
 from inference_pio.progress_bar import Bar
@@ -28,14 +26,15 @@ from inference_pio.security import ResourceLimits, SecurityLevel
 if TYPE_CHECKING:
     import torch
 
-    from inference_pio.config import Profile
+    from inference_pio.config import BaseModelConfig, Profile
     from inference_pio.plugin.base import ModelPlugin
     from inference_pio.plugin.runtime import TextTokenizer
+    from inference_pio.runtime.settle import Settled
 
+T = TypeVar("T")
 _log = logging.getLogger("inference_pio")
 _HERE = "inference_pio.runtime.start:run_here"
 _IN_A_WORKER = "inference_pio.worker.start:run_in_a_worker"
-Prompt = str | Mapping[str, Any] | EncodedPrompt
 Message = Mapping[str, Any]
 
 
@@ -55,6 +54,8 @@ class LLM:
         seed: for requests that name none; None draws one per request.
         security_level: how far the model's plugin is trusted; None: as what comes with this package, in this process.
             Below MAXIMUM_TRUST it runs in a locked process of its own.
+        enforcement: "strict" refuses a model whose limits nothing holds on this machine, "best_effort" runs it and says
+            so; None: strict below HIGH_TRUST.
         resource_limits: what the model may use, which is then held in a process of its own.
         progress: called with bytes done, bytes in total and what is being done.
         profile: "latency", "throughput", "memory" or "quality": configuration and options where none is named.
@@ -78,6 +79,7 @@ class LLM:
         enable_prefix_caching: bool | None = None,
         seed: int | None = None,
         security_level: SecurityLevel | None = None,
+        enforcement: str | None = None,
         resource_limits: ResourceLimits | None = None,
         progress: Progress | None = None,
         profile: str | Profile | None = None,
@@ -96,13 +98,24 @@ class LLM:
         apart = level is not SecurityLevel.MAXIMUM_TRUST or resource_limits is not None
         starter: Starter = import_object(_IN_A_WORKER if apart else _HERE)
         running = starter(
-            StartRequest(model, plugin, options, config, profile, tuned, level, resource_limits, progress)
+            StartRequest(
+                model,
+                plugin,
+                options,
+                config,
+                profile,
+                tuned,
+                level,
+                enforcement,
+                resource_limits,
+                progress,
+            )
         )
-        self._runtime, self._plugin = running.runtime, running.plugin
+        self._running, self._runtime = running, running.runtime
         for warning in running.warnings:
             _log.warning("%s", warning)
         for note in running.notes:
-            _log.info("%s", note)
+            _log.info("%s: %s", running.name, note)
 
     @property
     def plugin(self) -> ModelPlugin:
@@ -111,9 +124,35 @@ class LLM:
         Raises:
             PluginError: it runs in a worker.
         """
-        if self._plugin is None:
-            raise PluginError("the plugin runs in a worker: it cannot be reached from here")
-        return self._plugin
+        return self._here(self._running.plugin, "plugin")
+
+    @property
+    def settled(self) -> Settled:
+        """The options that it runs with, and where they come from.
+
+        Raises:
+            PluginError: it runs in a worker.
+        """
+        return self._here(self._running.settled, "settled")
+
+    @property
+    def config(self) -> BaseModelConfig:
+        """The model's configuration; of a model in a worker the standard's fields."""
+        return self._running.config
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What there is to tell about how it runs, a line each."""
+        return self._running.notes
+
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether `chat` and `format_chat` are of use."""
+        return self._runtime.has_chat_template
+
+    def compute_stats(self) -> dict[str, float]:
+        """Seconds, steps and tokens since it was loaded."""
+        return self._runtime.compute_stats()
 
     def generate(
         self,
@@ -144,7 +183,7 @@ class LLM:
         if not isinstance(many, Sequence) or not many:
             raise UsageError("generate takes a prompt or a list of prompts, and got none")
         params = self._params(sampling_params, len(many))
-        plain = [_prompt(prompt) for prompt in many]
+        plain = [plain_prompt(prompt) for prompt in many]
         if not use_tqdm:
             return self._runtime.generate(plain, params, reading=reading)
         with Bar("prompts", len(plain)) as bar:
@@ -215,11 +254,11 @@ class LLM:
 
     def stream(self, prompt: Prompt, sampling_params: SamplingParams | None = None) -> Iterator[StreamChunk]:
         """Chunks of whole characters as they are generated; closing the iterator cancels the request."""
-        return self._runtime.stream(_prompt(prompt), self._params(sampling_params, 1)[0])
+        return self._runtime.stream(plain_prompt(prompt), self._params(sampling_params, 1)[0])
 
     def encode_prompt(self, prompt: Prompt) -> EncodedPrompt:
         """The token ids that the engine makes of a prompt, its images read; give it to `generate` or `stream`."""
-        return self._runtime.encode(_prompt(prompt))
+        return self._runtime.encode(plain_prompt(prompt))
 
     def format_chat(
         self,
@@ -249,6 +288,12 @@ class LLM:
         """Stop the engine and release the model."""
         self._runtime.close()
 
+    @staticmethod
+    def _here(found: T | None, name: str) -> T:
+        if found is None:
+            raise PluginError(f"the model runs in a worker: its {name} cannot be reached from here")
+        return found
+
     def _params(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
     ) -> list[SamplingParams]:
@@ -277,34 +322,3 @@ class LLM:
 def _named(**values: Any) -> dict[str, Any]:
     """Those that the caller gave."""
     return {name: value for name, value in values.items() if value is not None}
-
-
-def _prompt(prompt: Prompt) -> RuntimePrompt:
-    """A text or token ids with their images, out of any spelling of a prompt."""
-    if isinstance(prompt, (str, EncodedPrompt)):
-        return prompt
-    if isinstance(prompt, Mapping):
-        if isinstance(ids := prompt.get("prompt_token_ids"), Sequence) and not isinstance(ids, str):
-            return _with_images(ids, prompt)
-        if isinstance(text := prompt.get("prompt"), str):
-            return _with_images(text, prompt)
-    raise UsageError(
-        f"a prompt is a text, {{'prompt': …}} or {{'prompt_token_ids': […]}}, got {prompt!r:.60}"
-    )
-
-
-def _with_images(
-    written: str | Sequence[int], prompt: Mapping[str, Any]
-) -> str | Sequence[int] | ImagePrompt:
-    data = prompt.get("multi_modal_data")
-    if data is None:
-        return written
-    if not isinstance(data, Mapping) or set(data) != {"image"}:
-        names = ", ".join(map(repr, data)) if isinstance(data, Mapping) else type(data).__name__
-        raise UsageError(f"multi_modal_data must be {{'image': …}}, got {names[:80]}")
-    images = data["image"]
-    many = images if isinstance(images, (list, tuple)) else [images]
-    where = "multi_modal_data.image"
-    return ImagePrompt(
-        written, tuple(ImageSource(f"{where}[{index}]", image) for index, image in enumerate(many))
-    )

@@ -108,6 +108,8 @@ class World:
     def kill(self, verdict: str) -> None:
         self.verdict = verdict
 
+    def tighten(self) -> None: ...
+
     def start_in(self, seconds: float) -> None:
         self.due = self.now + seconds
 
@@ -144,7 +146,7 @@ class World:
         self.hear(Hello(1, ()))
         self.hear(Planned({}, {}, "p"))
         assert isinstance(self.sent[-1], Go)
-        self.hear(Loaded(VOCAB, 100))
+        self.hear(Loaded(VOCAB, 100, False))
 
     def step(self, only: int | None = None) -> None:
         """One token for every answer that is open."""

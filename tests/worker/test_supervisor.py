@@ -9,9 +9,9 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from inference_pio.children.frames import ProtocolError
 from inference_pio.errors import ConfigError, PluginError, ResourceError
 from inference_pio.outputs import RequestMetrics
-from inference_pio.worker.frames import ProtocolError
 from inference_pio.worker.messages import (
     Abort,
     Answered,
@@ -226,7 +226,7 @@ LIES = {
     "an answer to no question": Answered(99),
     "a refusal of no question": Failed("ConfigError", "x", number=99),
     "a plan again": Planned({}, {}, "p"),
-    "loaded again": Loaded(VOCAB, 1),
+    "loaded again": Loaded(VOCAB, 1, False),
     "hello again": Hello(1, ()),
     "an error there is not": Failed("SystemExit", "x", request=1),
 }

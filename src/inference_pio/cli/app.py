@@ -21,6 +21,7 @@ _VERBS = {
     "chat": "inference_pio.cli.chat:chat",
     "models": "inference_pio.cli.models:app",
     "plugins": "inference_pio.cli.plugins:plugins",
+    "plugin": "inference_pio.cli.plugin_packages:app",
     "doctor": "inference_pio.cli.doctor:doctor",
     "probe": "inference_pio.cli.probe:probe",
     "tune": "inference_pio.cli.tune:tune",

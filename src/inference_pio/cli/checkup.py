@@ -18,6 +18,8 @@ from inference_pio.errors import InferencePIOError
 from inference_pio.loader.store import ModelStore, free_bytes, is_writable
 from inference_pio.metrics.hardware import read_machine
 from inference_pio.metrics.memory import available_bytes
+from inference_pio.security import ResourceLimits, SecurityLevel
+from inference_pio.worker.booting import Cell
 
 _COMPILERS = ("c++", "g++", "clang++", "cl")
 _HUB_SETTINGS = ("HF_ENDPOINT", "HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE")
@@ -40,9 +42,17 @@ def report() -> dict[str, Any]:
         "models": _models(),
         "downloads": _downloads(),
         "plugins": _plugins(problems),
+        "isolation": _isolation(),
         "operations": operations,
         "problems": problems,
     }
+
+
+def _isolation() -> dict[str, Any]:
+    """What holds of the standard's default limits here, by level, as a locked child found out."""
+    limits, store = ResourceLimits(gpu_memory_gb=0), ModelStore()
+    levels = [level for level in SecurityLevel if level is not SecurityLevel.MAXIMUM_TRUST]
+    return {level.value: Cell(level, limits, None, store).report().as_dict()["limits"] for level in levels}
 
 
 def _torch(problems: list[str]) -> tuple[dict[str, Any], list[dict[str, str]]]:

@@ -28,11 +28,13 @@ def doctor(as_json: AsJson = False) -> None:
 
 def _show(report: dict[str, Any]) -> None:
     for title, facts in report.items():
-        if title in ("problems", "operations", "plugins"):
+        if title in ("problems", "operations", "plugins", "isolation"):
             continue
         print_facts([_line(name, value) for name, value in facts.items()], title)
         print()
     print_facts(report["plugins"].items(), "plugins")
+    print()
+    _show_isolation(report["isolation"])
     print()
     print_table(
         ["operation", "device", "runs", "why"],
@@ -43,6 +45,22 @@ def _show(report: dict[str, Any]) -> None:
         print(f"problem: {problem}")
     if not report["problems"]:
         print("Ready to run models.")
+
+
+def _show_isolation(levels: dict[str, Any]) -> None:
+    """What holds for a plugin in a worker, by its level; the words are those of the tightest."""
+    tightest = next(iter(levels.values()))
+    print_table(
+        ["limits of a worker", *levels, "how"],
+        [
+            (
+                name if entry["value"] is None else f"{name} {entry['value']:g}",
+                *(level[name]["state"] for level in levels.values()),
+                "; ".join(filter(None, (entry["how"], *entry["gaps"], entry["remedy"]))),
+            )
+            for name, entry in tightest.items()
+        ],
+    )
 
 
 def _line(name: str, value: Any) -> tuple[str, str]:

@@ -10,7 +10,7 @@ import typer
 from inference_pio.cli.options import AcceptLicence
 from inference_pio.config import PROFILES, Profile, find_profile
 from inference_pio.plugin.runtime import EXPERTS, KV_DTYPES, RuntimeOptions
-from inference_pio.security import ResourceLimits
+from inference_pio.security import ResourceLimits, SecurityLevel
 
 _PANEL = "Engine and limits"
 # A limit that was not given must not limit, and a limit is always a number: more than any machine has.
@@ -209,15 +209,40 @@ class EngineOptions:
         bool,
         _engine("Say what of the prompt was found in the prefix cache, and why no more.", "--explain-cache"),
     ] = False
+    security_level: Annotated[
+        Literal["low_trust", "medium_trust", "high_trust", "maximum_trust"] | None,
+        _engine(
+            "How far its plugin is trusted. Below maximum_trust, or with any limit, the model runs in a locked process "
+            "of its own. (maximum_trust for plugins of this package, low_trust for others)",
+            "--security-level",
+            value="LEVEL",
+        ),
+    ] = None
+    enforcement: Annotated[
+        Literal["strict", "best_effort"] | None,
+        _engine(
+            "Refuse a model whose limits cannot be held here, or run it and say so. (strict below high_trust)",
+            "--enforcement",
+            value="strict|best_effort",
+        ),
+    ] = None
     memory_gb: Annotated[
-        float | None, _engine("Refuse a model that needs more memory, in GB.", "--memory-gb", value="GB")
+        float | None, _engine("Limit of the model's memory, in GB.", "--memory-gb", value="GB")
     ] = None
     cpu_percent: Annotated[
         float | None,
-        _engine("Limit of compute threads: 100 is one core, 400 four.", "--cpu-percent", value="X"),
+        _engine("Limit of its processor time: 100 is one core, 400 four.", "--cpu-percent", value="X"),
+    ] = None
+    gpu_memory_gb: Annotated[
+        float | None,
+        _engine("Limit of its GPU memory, in GB; 0 keeps it from every GPU.", "--gpu-memory-gb", value="GB"),
     ] = None
     disk_gb: Annotated[
         float | None, _engine("Limit of all downloaded models together, in GB.", "--disk-gb", value="GB")
+    ] = None
+    network_mbps: Annotated[
+        float | None,
+        _engine("Limit of downloads, in Mbit/s; 0 downloads nothing.", "--network-mbps", value="X"),
     ] = None
     offline: Annotated[bool, _engine("Download nothing.", "--offline")] = False
     accept_licence: AcceptLicence = False
@@ -227,7 +252,9 @@ class EngineOptions:
         given = {
             "memory_gb": self.memory_gb,
             "cpu_percent": self.cpu_percent,
+            "gpu_memory_gb": self.gpu_memory_gb,
             "disk_space_gb": self.disk_gb,
+            "network_bandwidth_mbps": self.network_mbps,
         }
         stated = {name: value for name, value in given.items() if value is not None}
         if not stated:
@@ -261,6 +288,8 @@ class EngineOptions:
             "device": self.device,
             "plugin": self.plugin,
             "enable_prefix_caching": False if self.no_prefix_caching else None,
+            "security_level": None if self.security_level is None else SecurityLevel(self.security_level),
+            "enforcement": self.enforcement,
             "resource_limits": self.limits(),
             **self.given(max_num_seqs),
         }

@@ -83,7 +83,7 @@ def _formatted(
     session: Session, text: str, images: list[Path], system: str | None, raw: bool
 ) -> tuple[str, bool]:
     """(the text the model gets, whether its chat template made it): where it has one and that is wanted."""
-    has_template = session.llm.get_tokenizer().chat_template is not None
+    has_template = session.llm.has_chat_template
     if system is not None and not has_template:
         raise UsageError("--system needs a chat template, and this model has none")
     if images and not has_template:

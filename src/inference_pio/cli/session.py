@@ -36,9 +36,9 @@ class Session:
         """
         from inference_pio.plugin.sampling import sampling_params_of
 
-        usual = max(self.llm.plugin.config.max_new_tokens, overrides.get("min_tokens", 0))
+        usual = max(self.llm.config.max_new_tokens, overrides.get("min_tokens", 0))
         left = max(1, self.llm.max_model_len - prompt_tokens)
-        return sampling_params_of(self.llm.plugin.config, min(usual, left), overrides)
+        return sampling_params_of(self.llm.config, min(usual, left), overrides)
 
     def why_cut_off(self, prompt_tokens: int, answer_tokens: int) -> str:
         """For an answer that ended by its length: what ended it."""
@@ -48,7 +48,7 @@ class Session:
 
     def guesses(self) -> tuple[int, int]:
         """Tokens that speculation guessed since the model was loaded, and how many of them were right."""
-        stats = self.llm.plugin.get_compute_stats()
+        stats = self.llm.compute_stats()
         return int(stats["draft_tokens"]), int(stats["accepted_draft_tokens"])
 
 
@@ -70,8 +70,8 @@ def loaded(model: str, engine: EngineOptions, *, max_num_seqs: int, quiet: bool)
             tuned=not engine.no_tuned,
             **keywords,
         )
-    if llm.settled.note and not quiet:
-        print(one_line(f"({llm.settled.note})"), file=sys.stderr)
+    for note in () if quiet else llm.notes:
+        print(one_line(f"({note})"), file=sys.stderr)
     with llm:
         yield Session(llm, perf_counter() - started)
 

@@ -41,13 +41,18 @@ def memory_limits(root: Path = ROOT) -> list[tuple[int, int]]:
     return found
 
 
-def _levels(root: Path, controller: str) -> Iterator[Path]:
-    """Folders of the process's group and of those around it; "" is version 2, which has one tree for everything."""
+def own_folder(root: Path, controller: str) -> Path:
+    """Of the process's group; "" is version 2, which has one tree for everything."""
     tree = root / "sys/fs/cgroup" / controller
     folder = tree / _group(root, controller)
     # A container may see its group's name as the machine knows it, and its own group as the root of the tree.
-    if ".." in folder.parts or not folder.is_dir():
-        folder = tree
+    return tree if ".." in folder.parts or not folder.is_dir() else folder
+
+
+def _levels(root: Path, controller: str) -> Iterator[Path]:
+    """Folders of the process's group and of those around it."""
+    tree = root / "sys/fs/cgroup" / controller
+    folder = own_folder(root, controller)
     yield folder
     while folder != tree:
         folder = folder.parent

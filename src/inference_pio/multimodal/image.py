@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import io
-import struct
-import zlib
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
-from inference_pio.errors import ImageError, UnavailableError
+from inference_pio.errors import ImageError
+from inference_pio.multimodal.decoding import decoded, pillow, rgb
 from inference_pio.multimodal.header import BadHeader, Header, count_scans, read_header
 from inference_pio.multimodal.limits import DEFAULT_LIMITS, ImageLimits
 from inference_pio.multimodal.source import file_bytes
@@ -20,23 +18,9 @@ from inference_pio.multimodal.source import file_bytes
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-# What Pillow raises on files that somebody broke, warnings among it where the program has made errors of them.
-_DECODER_ERRORS = (
-    OSError,
-    SyntaxError,
-    ValueError,
-    TypeError,
-    LookupError,
-    ArithmeticError,
-    AttributeError,
-    AssertionError,
-    EOFError,
-    RuntimeError,
-    MemoryError,
-    Warning,
-    struct.error,
-    zlib.error,
-)
+Decoder = Callable[[bytes, str, str, int, int], tuple[int, int, bytes]]
+"""As `decoding.rgb`: a file, its name in errors, its format, width and height to height, width and rows of RGB."""
+
 # A scan of a JPEG file costs a pass over all of its pixels and may take ten bytes. Encoders write about ten.
 _MAX_SCANS = 100
 
@@ -52,24 +36,13 @@ class ImageFile:
     header: Header
     data: bytes | Image
 
-    def decode(self) -> Tensor:
-        """[H, W, 3] uint8; raises `ImageError` where the file is broken."""
-        name = self.header.format
+    def decode(self, decoder: Decoder = rgb) -> Tensor:
+        """[H, W, 3] uint8; raises `ImageError` where the file is broken. `decoder` is where files are decoded."""
+        header = self.header
         if not isinstance(self.data, bytes):
-            return _decoded(self.data, self.where, name)
-        pillow = _pillow()
-        try:
-            image = pillow.open(io.BytesIO(self.data), formats=(name,))
-        except (*_DECODER_ERRORS, pillow.DecompressionBombError) as error:
-            raise _broken(name, self.where, error) from error
-        with image:
-            if image.size != (self.header.width, self.header.height):
-                # A GIF's first frame may reach beyond its screen, as far as Pillow's own limit.
-                said = f"{self.header.width} × {self.header.height}"
-                raise ImageError(
-                    self.where, f"the {name} file has two sizes, {said} and {image.width} × {image.height}"
-                )
-            return _decoded(image, self.where, name)
+            return torch.from_numpy(decoded(self.data, self.where, header.format))
+        height, width, pixels = decoder(self.data, self.where, header.format, header.width, header.height)
+        return torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(height, width, 3)
 
 
 def read_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str = "image") -> Tensor:
@@ -102,7 +75,7 @@ def open_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str 
         ImageError: not such a source, or over a limit.
         UnavailableError: Pillow is not installed.
     """
-    if isinstance(source, _pillow().Image):
+    if isinstance(source, pillow().Image):
         given = Header("given", source.width, source.height)
         _check(given, where, limits)
         return ImageFile(where, given, source)
@@ -120,16 +93,6 @@ def open_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str 
     return ImageFile(where, header, data)
 
 
-def _pillow() -> Any:
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise UnavailableError(
-            "images need Pillow, which is not installed: pip install 'inference-pio[vision]'"
-        ) from error
-    return Image
-
-
 def _check(header: Header, where: str, limits: ImageLimits) -> None:
     width, height = header.width, header.height
     shown = f"{width:,} × {height:,}"
@@ -142,21 +105,3 @@ def _check(header: Header, where: str, limits: ImageLimits) -> None:
             where,
             f"{shown} = {width * height:,} pixels, more than {limits.max_pixels:,}: scale it down",
         )
-
-
-def _decoded(image: Image, where: str, name: str) -> Tensor:
-    from PIL import ImageOps
-
-    try:
-        upright = ImageOps.exif_transpose(image)
-        if upright.mode == "P":
-            upright.info.pop("transparency", None)  # dropped by the conversion all the same, with a warning
-        pixels = np.array(upright.convert("RGB"))
-    except _DECODER_ERRORS as error:
-        raise _broken(name, where, error) from error
-    return torch.from_numpy(pixels)
-
-
-def _broken(name: str, where: str, error: BaseException) -> ImageError:
-    # Pillow's own words may hold the address of a file object: the kind of error says as much.
-    return ImageError(where, f"the {name} image is broken or cut off ({type(error).__name__}): save it anew")

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor
 
 from inference_pio.errors import ContextLengthError, ImageError, PluginError, UsageError
-from inference_pio.multimodal.image import ImageFile, open_image
+from inference_pio.multimodal.decoding import rgb
+from inference_pio.multimodal.image import Decoder, ImageFile, open_image
 from inference_pio.multimodal.limits import DEFAULT_LIMITS, ImageLimits
 from inference_pio.plugin.media import Grid, ImageSource, MediaItem, MediaProcessor, PromptMedia
 
@@ -30,11 +31,13 @@ def fill_placeholders(
     *,
     max_tokens: int,
     limits: ImageLimits = DEFAULT_LIMITS,
+    decoder: Decoder = rgb,
 ) -> tuple[list[int], PromptMedia | None]:
     """The prompt with its placeholders filled, and its images; None where it has none.
 
     Args:
         token_ids: with one placeholder for each image, in the images' order.
+        decoder: where files are decoded.
         max_tokens: what the context holds; more is refused before the next image is decoded.
 
     Raises:
@@ -54,7 +57,7 @@ def fill_placeholders(
     items: list[MediaItem] = []
     done, left = 0, len(token_ids)
     for place, file in zip(places, _opened(images, limits), strict=True):
-        image = _prepared(file, processor)
+        image = _prepared(file, processor, decoder)
         filled += token_ids[done:place]
         done, left = place + 1, len(token_ids) - place - 1
         items.append(MediaItem(len(filled), image.num_tokens, image.digest, image.pixels, image.grid))
@@ -96,15 +99,15 @@ def _opened(images: Sequence[ImageSource], limits: ImageLimits) -> list[ImageFil
     return files
 
 
-def _prepared(file: ImageFile, processor: MediaProcessor) -> _Prepared:
-    rgb = file.decode()
+def _prepared(file: ImageFile, processor: MediaProcessor, decoder: Decoder) -> _Prepared:
+    given = file.decode(decoder)
     try:
-        pixels, grid = processor.prepare(rgb)
+        pixels, grid = processor.prepare(given)
     except UsageError as error:
         raise ImageError(file.where, str(error)) from error
     # The pixels that were given and how they were cut say what the encoder sees: sizes first, so that no two images
     # with the same bytes in rows of different length are one.
-    sizes = f"{tuple(rgb.shape)} {tuple(pixels.shape)} {grid}".encode()
+    sizes = f"{tuple(given.shape)} {tuple(pixels.shape)} {grid}".encode()
     digest = hashlib.blake2b(sizes, digest_size=32)
-    digest.update(rgb.contiguous().numpy().data)
+    digest.update(given.contiguous().numpy().data)
     return _Prepared(pixels, grid, digest.digest(), processor.tokens(grid))

@@ -214,6 +214,10 @@ class Runtime(Protocol):
     @property
     def tokenizer(self) -> TextTokenizer: ...
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the checkpoint says how conversations are written."""
+
     def prepare(
         self,
         plugin: ModelPlugin,

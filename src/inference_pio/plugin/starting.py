@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 from inference_pio.plugin.runtime import Progress, Runtime
 
 if TYPE_CHECKING:
-    from inference_pio.config import Profile
+    from inference_pio.config import BaseModelConfig, Profile
     from inference_pio.plugin.base import ModelPlugin
+    from inference_pio.runtime.settle import Settled
     from inference_pio.security import ResourceLimits, SecurityLevel
 
 
@@ -20,6 +21,7 @@ class StartRequest:
     options, config  fields of `RuntimeOptions` and of the model's configuration that the caller named
     tuned            use a stored result of `inference-pio tune`
     level            how far the plugin is trusted
+    enforcement      "strict" or "best_effort", where limits cannot be held here; None: as the level has it
     """
 
     model: str
@@ -29,6 +31,7 @@ class StartRequest:
     profile: str | Profile | None
     tuned: bool
     level: SecurityLevel
+    enforcement: str | None
     limits: ResourceLimits | None
     progress: Progress | None
 
@@ -36,13 +39,16 @@ class StartRequest:
 @dataclass(frozen=True)
 class Running:
     """
-    plugin    where it is in this process; None where it is in a worker
+    config    of the model; the standard's fields at least
+    plugin    and `settled` where they are in this process; None where they are in a worker
     warnings  and notes, a line each: what to tell whoever asked
     """
 
     name: str
     runtime: Runtime
-    plugin: ModelPlugin | None
+    config: BaseModelConfig
+    plugin: ModelPlugin | None = None
+    settled: Settled | None = None
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -6,7 +6,6 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from functools import partial
 from time import perf_counter
 from typing import Any
 
@@ -20,10 +19,10 @@ from inference_pio.engine.media import MediaSide
 from inference_pio.engine.script import Script
 from inference_pio.engine.sequence import Known
 from inference_pio.errors import PluginError, TokenizerError, UsageError
+from inference_pio.helper.process import HELPER
 from inference_pio.loader.prefix_store import PrefixStore
 from inference_pio.metrics import PerformanceMetrics
 from inference_pio.metrics.memory import process_bytes
-from inference_pio.multimodal.prompt import fill_placeholders
 from inference_pio.optimizations.choice import Chosen
 from inference_pio.optimizations.quality import Grants
 from inference_pio.optimizations.report import families
@@ -33,7 +32,6 @@ from inference_pio.plugin.facts import TechniqueFact
 from inference_pio.plugin.runtime import (
     EncodedPrompt,
     FormattedPrompt,
-    ImagePrompt,
     Progress,
     Reading,
     RuntimeOptions,
@@ -48,7 +46,7 @@ from inference_pio.runtime.performance import CacheSize, engine_performance, met
 from inference_pio.runtime.plan import MemoryPlan
 from inference_pio.runtime.prefix_tier import open_prefix_tier
 from inference_pio.runtime.prepared import Prepared, prepare_model
-from inference_pio.runtime.prompts import TextSide
+from inference_pio.runtime.prompts import TextSide, encoded
 from inference_pio.runtime.receipts import receipt_grants
 from inference_pio.runtime.requests import Answers
 from inference_pio.runtime.threads import threads_to_use
@@ -131,7 +129,9 @@ class LocalRuntime:
             text = (
                 None
                 if ready.options.skip_tokenizer_init
-                else pool.submit(TextSide.of, ready.files, chat_format, ready.images is not None)
+                else pool.submit(
+                    TextSide.of, ready.files, chat_format, ready.images is not None, HELPER.render
+                )
             )
             self._model = pool.submit(load_model, ready, self._store).result()
             self._text = text.result() if text else None
@@ -197,6 +197,10 @@ class LocalRuntime:
         return self.text.tokenizer
 
     @property
+    def has_chat_template(self) -> bool:
+        return self._text is not None and self._text.tokenizer.chat_template is not None
+
+    @property
     def techniques(self) -> tuple[Chosen, ...]:
         return self._ready().techniques
 
@@ -231,23 +235,9 @@ class LocalRuntime:
         return self.text.render(messages, add_generation_prompt, tools, options)
 
     def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
-        if isinstance(prompt, EncodedPrompt):
-            if prompt.media is not None and self._ready().images is None:
-                raise UsageError("this model takes text only, and the prompt has images")
-            return prompt
-        images = prompt.images if isinstance(prompt, (FormattedPrompt, ImagePrompt)) else ()
-        written = prompt.prompt if isinstance(prompt, ImagePrompt) else prompt
-        text, ids = self.text.encode(written) if isinstance(written, str) else (None, list(written))
         ready = self._ready()
-        if ready.images is None:
-            if images:
-                raise UsageError(f"{images[0].where}: {ready.config.model_name} takes text only, not images")
-            return EncodedPrompt(text, ids)
-        fill = partial(fill_placeholders, ids, images, ready.images, max_tokens=ready.plan.max_model_len)
-        if not images:
-            return EncodedPrompt(text, *fill())
-        with ThreadPoolExecutor(1) as pool:  # as in `load`: the caller's thread must not keep OpenMP workers
-            return EncodedPrompt(text, *pool.submit(fill).result())
+        name, most = ready.config.model_name, ready.plan.max_model_len
+        return encoded(prompt, self._ids_of, ready.images, name, most, HELPER.rgb)
 
     def generate(
         self,
@@ -307,6 +297,9 @@ class LocalRuntime:
             "process_bytes_before": before,
             "process_bytes_after": process_bytes(),
         }
+
+    def _ids_of(self, text: str) -> tuple[str | None, list[int]]:
+        return self.text.encode(text)
 
     def _reader(self, reading: Reading | None) -> AnswerReader | None:
         return self.text.reader(reading.tools) if reading else None

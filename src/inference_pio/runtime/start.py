@@ -31,7 +31,7 @@ class Started:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (f"{self.name}: {self.settled.note}",) if self.settled.note else ()
+        return (self.settled.note,) if self.settled.note else ()
 
 
 def run_here(asked: StartRequest) -> Running:
@@ -41,7 +41,16 @@ def run_here(asked: StartRequest) -> Running:
         undo.callback(started.plugin.cleanup)
         started.plugin.load_model()
         undo.pop_all()
-    return Running(started.name, started.runtime, started.plugin, started.warnings, started.notes)
+    plugin = started.plugin
+    return Running(
+        started.name,
+        started.runtime,
+        plugin.config,
+        plugin,
+        started.settled,
+        started.warnings,
+        started.notes,
+    )
 
 
 def start(asked: StartRequest) -> Started:

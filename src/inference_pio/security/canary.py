@@ -6,38 +6,48 @@ Its parent believes this and no worker: a plugin could say anything of itself.
 from __future__ import annotations
 
 import errno
+import hashlib
 import mmap
 import os
 import socket
 import sys
 import tempfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
 
 from inference_pio.security.confine import Confinement, Lock, confine
+from inference_pio.security.levels import SecurityLevel
 
 _OVER = 64 << 20
+_BURN_SECONDS = 0.5
 
 
 class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """
     locks     what was set, as the child saw it
     attempts  what came of each: the name of an error, or "done"
+    cores     processors' worth of time that its threads got; None: it did not try
     """
 
     locks: tuple[Lock, ...]
     attempts: dict[str, str]
+    cores: float | None
 
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`secret` is a file that exists and that nothing grants; `outside` a folder likewise."""
+    """`secret` is a file that exists and that nothing grants; `outside` a folder likewise. So many `threads` compute for
+    a while; 0: none.
+    """
 
     confinement: Confinement
     parent: int
     secret: str
     outside: str
+    threads: int
 
 
 def main() -> None:
@@ -45,7 +55,26 @@ def main() -> None:
     trial = msgspec.json.decode(sys.stdin.buffer.read(), type=Trial)
     locks = confine(trial.confinement, trial.parent)
     attempts = {name: _tried(attempt) for name, attempt in _attempts(trial).items()}
-    sys.stdout.buffer.write(msgspec.json.encode(Told(locks, attempts)))
+    cores = _cores(trial.threads) if trial.threads else None
+    sys.stdout.buffer.write(msgspec.json.encode(Told(locks, attempts, cores)))
+
+
+def _cores(threads: int) -> float:
+    """What is got, by the processor's clock and the wall's; hashing lets other threads run."""
+    end = time.monotonic() + _BURN_SECONDS
+    block = bytes(1 << 20)
+
+    def burn() -> None:
+        while time.monotonic() < end:
+            hashlib.sha256(block).digest()
+
+    began, used = time.monotonic(), time.process_time()
+    burning = [threading.Thread(target=burn) for _ in range(threads)]
+    for thread in burning:
+        thread.start()
+    for thread in burning:
+        thread.join()
+    return (time.process_time() - used) / (time.monotonic() - began)
 
 
 def _attempts(trial: Trial) -> dict[str, Callable[[], object]]:
@@ -68,6 +97,8 @@ def _attempts(trial: Trial) -> dict[str, Callable[[], object]]:
         "graphics": lambda: os.close(os.open("/dev/nvidiactl", os.O_RDWR)),
         "temporary file": lambda: tempfile.TemporaryFile().close(),
     }
+    if trial.confinement.level is SecurityLevel.MAXIMUM_TRUST:
+        del found["execute"]  # nothing would stop it, and it would be the end of this
     if most is not None:
         found["memory"] = lambda: bytearray(most + _OVER)
     return found

@@ -12,13 +12,17 @@ from inference_pio.security.report import Enforcement, EnforcementReport, State
 ENFORCEMENTS = ("strict", "best_effort")
 _NEEDS_LANDLOCK = "a kernel from 5.13 on with Landlock among its security modules"
 _NEEDS_FILTERS = "a kernel with seccomp filters, on x86_64 or aarch64"
+_NEEDS_GROUPS = "control groups that this process may make: systemd-run --user --scope -p Delegate=yes …"
+_CPU_TOLERANCE = 1.1
 _WATCH = "a watch every 20 ms"
 _FRACTION = "pauses every 10 ms"
 
 
-def worker_report(level: SecurityLevel, limits: ResourceLimits | None, proof: Proof) -> EnforcementReport:
-    """Limits first, then walls."""
-    entries = [] if limits is None else _limits(level, limits, proof)
+def worker_report(
+    level: SecurityLevel, limits: ResourceLimits | None, proof: Proof, by_group: Sequence[str]
+) -> EnforcementReport:
+    """Limits first, then walls. `by_group` is what a control group holds, of "memory" and "cpu"."""
+    entries = [] if limits is None else _limits(level, limits, proof, by_group)
     if level is not SecurityLevel.MAXIMUM_TRUST:
         entries += _walls(level, proof)
     return EnforcementReport(level, tuple(entries))
@@ -50,42 +54,49 @@ def is_strict(level: SecurityLevel, enforcement: str | None) -> bool:
     return enforcement == "strict"
 
 
-def _limits(level: SecurityLevel, limits: ResourceLimits, proof: Proof) -> list[Enforcement]:
+def _limits(
+    level: SecurityLevel, limits: ResourceLimits, proof: Proof, by_group: Sequence[str]
+) -> list[Enforcement]:
     return [
-        _cpu(limits.cpu_percent, proof),
-        _memory(level, limits.memory_gb, proof),
+        _cpu(limits.cpu_percent, proof, by_group),
+        _memory(limits.memory_gb, proof, by_group),
         _graphics(limits.gpu_memory_gb, proof),
         _disk(level, limits.disk_space_gb, proof),
         _network(limits.network_bandwidth_mbps, proof),
     ]
 
 
-def _cpu(percent: float, proof: Proof) -> Enforcement:
-    whole = percent % 100 == 0
-    pinned = proof.refused("more processors")
-    how = f"its processors and no more{'' if whole else f', and {_FRACTION}'}"
-    if pinned:
-        return Enforcement("cpu_percent", percent, "VERIFIED" if whole else "SET", how)
-    gap = "a plugin of this level may widen its own set of processors: pauses hold the sum"
-    return Enforcement("cpu_percent", percent, "SET", f"{_FRACTION}, and a set of processors", (gap,))
+def _cpu(percent: float, proof: Proof, by_group: Sequence[str]) -> Enforcement:
+    ways = ["a control group"] if "cpu" in by_group else []
+    if proof.refused("more processors"):
+        ways.append("its processors and no more")
+    if not by_group and percent % 100:
+        ways.append(_FRACTION)
+    how = ", ".join(ways) or f"{_FRACTION}, and a set of processors"
+    got = proof.cores
+    if got is None:
+        return Enforcement("cpu_percent", percent, "SET", how, (proof.why,) if proof.why else ())
+    words = f"{how}: a child with more threads got {100 * got:.0f} %"
+    if 100 * got <= percent * _CPU_TOLERANCE:
+        return Enforcement("cpu_percent", percent, "VERIFIED", words)
+    return Enforcement("cpu_percent", percent, "NOT ENFORCED", words, remedy=_NEEDS_GROUPS)
 
 
-def _memory(level: SecurityLevel, gigabytes: float, proof: Proof) -> Enforcement:
+def _memory(gigabytes: float, proof: Proof, by_group: Sequence[str]) -> Enforcement:
+    group = "a control group, " if "memory" in by_group else ""
     if not proof.refused("memory"):
+        state: State = "SET" if group else "PARTIAL"
+        gap = f"what is allocated within 20 ms{'; ' + proof.why if proof.why else ''}"
+        return Enforcement("memory_gb", gigabytes, state, f"{group}{_WATCH}", () if group else (gap,))
+    how = f"{group}RLIMIT_DATA, and {_WATCH}"
+    if proof.refused("memory without a name", "shared memory", "fork"):
+        return Enforcement("memory_gb", gigabytes, "VERIFIED", f"{how}; no shared memory, no children")
+    if group:
         return Enforcement(
-            "memory_gb",
-            gigabytes,
-            "PARTIAL",
-            _WATCH,
-            (f"what is allocated within 20 ms; {proof.why}".rstrip("; "),),
+            "memory_gb", gigabytes, "VERIFIED", f"{how}; the group counts shared memory and children"
         )
-    how = f"RLIMIT_DATA, and {_WATCH}"
-    if level is SecurityLevel.HIGH_TRUST or not proof.refused(
-        "memory without a name", "shared memory", "fork"
-    ):
-        gaps = ("shared memory and children are only watched",)
-        return Enforcement("memory_gb", gigabytes, "PARTIAL", how, gaps)
-    return Enforcement("memory_gb", gigabytes, "VERIFIED", f"{how}; no shared memory, no children")
+    gaps = ("shared memory and children are only watched",)
+    return Enforcement("memory_gb", gigabytes, "PARTIAL", how, gaps)
 
 
 def _graphics(gigabytes: float, proof: Proof) -> Enforcement:
@@ -114,8 +125,14 @@ def _disk(level: SecurityLevel, gigabytes: float, proof: Proof) -> Enforcement:
 
 def _network(mbps: float, proof: Proof) -> Enforcement:
     if proof.refused("tcp", "udp", "unix socket"):
-        how = "it has no socket; what is downloaded, its parent downloads"
-        return Enforcement("network_bandwidth_mbps", mbps, "VERIFIED", how)
+        if not mbps:
+            return Enforcement(
+                "network_bandwidth_mbps", mbps, "VERIFIED", "it has no socket; nothing is downloaded for it"
+            )
+        how = "it has no socket; what is downloaded for it, its parent downloads"
+        return Enforcement(
+            "network_bandwidth_mbps", mbps, "PARTIAL", how, ("its parent does not slow downloads down",)
+        )
     how = _why(proof, "system calls")
     return Enforcement("network_bandwidth_mbps", mbps, "NOT ENFORCED", how, remedy=_NEEDS_FILTERS)
 

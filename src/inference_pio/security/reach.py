@@ -36,12 +36,12 @@ class Places:
     model    files and folders of the model
     read     what else its operator grants
     scratch  the one folder it may write to; None: none
-    cache    the model cache
+    cache    the model cache; None: it has no business there
     """
 
     imports: Sequence[str]
     model: Sequence[Path]
-    cache: Path
+    cache: Path | None
     scratch: Path | None = None
     read: Sequence[Path] = ()
     gpu: bool = False
@@ -61,12 +61,14 @@ def reach_of(level: SecurityLevel, places: Places) -> Reach:
         read += [*map(str, places.model), "/proc/self", "/sys/fs/cgroup"]
     if level is SecurityLevel.HIGH_TRUST:
         read += ["/proc", "/sys"]
-        write.append(str(places.cache))
+        write += [] if places.cache is None else [str(places.cache)]
     return Reach(_once(read), _once([*_SYSTEM_EXECUTE, *interpreter, *places.imports]), _once(write))
 
 
-def _settings(cache: Path) -> list[Path]:
+def _settings(cache: Path | None) -> list[Path]:
     """Of the model cache what says how models run, and no model."""
+    if cache is None:
+        return []
     return [cache / name for name in ("hardware.json", "receipts", "tuned")]
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from inference_pio.children.beginning import import_paths
 from inference_pio.loader.store import ModelStore
 from inference_pio.security.confine import Confinement
 from inference_pio.security.enforcement import worker_report
@@ -14,13 +16,13 @@ from inference_pio.security.levels import ResourceLimits, SecurityLevel
 from inference_pio.security.proof import prove
 from inference_pio.security.reach import Places, reach_of
 from inference_pio.security.report import EnforcementReport, threads_for
+from inference_pio.worker.holding import Holding
 from inference_pio.worker.messages import Boot
-from inference_pio.worker.process import import_paths
-from inference_pio.worker.watch import Share
 
 # What a model's folder has for others to read: weights, configurations, templates, vocabularies.
 _ENDINGS = (".safetensors", ".gguf", ".json", ".jinja")
 _MOST_FILES = 2048
+_PLANNING_BYTES = 700_000_000
 _NO_NETWORK = {"HF_HUB_OFFLINE": "1"}
 
 
@@ -42,20 +44,20 @@ class Cell:
         return None if self.limits is None else int(self.limits.memory_gb * 1e9)
 
     @property
-    def share(self) -> Share | None:
-        """Pauses, where whole processors are not what the limit says."""
-        if self.limits is None:
-            return None
-        free_to_widen = self.level in (SecurityLevel.HIGH_TRUST, SecurityLevel.MAXIMUM_TRUST)
-        percent = self.limits.cpu_percent
-        return Share(percent) if percent % 100 or free_to_widen else None
+    def planning_bytes(self) -> int | None:
+        """The same while it plans: what runs models has to be imported for that, and what follows may be refused."""
+        return None if self.most_bytes is None else max(self.most_bytes, _PLANNING_BYTES)
+
+    def hold(self, pid: int, kill: Callable[[str], None]) -> Holding:
+        """A process that has done nothing so far, from now on."""
+        return Holding(pid, self.limits, self.planning_bytes, free_to_widen=self._free_to_widen, kill=kill)
 
     def confinement(self) -> Confinement:
         gpu = self.limits is not None and self.limits.gpu_memory_gb > 0
         places = Places(import_paths(), _places_of(self.model), self.store.home, gpu=gpu)
         return Confinement(
             self.level,
-            data_bytes=self.most_bytes,
+            data_bytes=self.planning_bytes,
             processors=self._processors(),
             reach=reach_of(self.level, places),
         )
@@ -67,8 +69,20 @@ class Cell:
         return Boot(self.confinement(), files, os.getpid())
 
     def report(self) -> EnforcementReport:
-        """What of level and limits holds here, by a canary."""
-        return worker_report(self.level, self.limits, prove(self.confinement(), import_paths()))
+        """What of level and limits holds here, by a canary that is held as the worker will be."""
+        groups: list[tuple[str, ...]] = []
+
+        @contextmanager
+        def held(pid: int) -> Iterator[Callable[[], None]]:
+            holding = self.hold(pid, lambda _: None)
+            groups.append(holding.by_group)
+            try:
+                yield holding.watch.look
+            finally:
+                holding.close()
+
+        proof = prove(self.confinement(), import_paths(), held, self._threads_to_try())
+        return worker_report(self.level, self.limits, proof, groups[0] if groups else ())
 
     def environment(self) -> dict[str, str]:
         """Of variables, beside the few that every worker has."""
@@ -76,6 +90,17 @@ class Cell:
         if self.limits is not None and self.limits.gpu_memory_gb == 0:
             shown["CUDA_VISIBLE_DEVICES"] = ""
         return shown
+
+    def _threads_to_try(self) -> int:
+        """More than the limit allows; none where it allows all that there is."""
+        there = len(os.sched_getaffinity(0))
+        if self.limits is None or self.limits.cpu_percent >= 100 * there:
+            return 0
+        return threads_for(self.limits.cpu_percent) + 1
+
+    @property
+    def _free_to_widen(self) -> bool:
+        return self.level in (SecurityLevel.HIGH_TRUST, SecurityLevel.MAXIMUM_TRUST)
 
     def _processors(self) -> tuple[int, ...]:
         if self.limits is None:

@@ -10,11 +10,11 @@ import os
 import socket
 from collections.abc import Callable
 
+from inference_pio.children.line import Line
 from inference_pio.given import give, keep
 from inference_pio.imports import import_object
 from inference_pio.metrics.memory import STATUS
 from inference_pio.security.confine import confine
-from inference_pio.worker.line import Line
 from inference_pio.worker.messages import Boot, FromParent, FromWorker, Hello
 
 _SERVE = "inference_pio.worker.serving:serve"

@@ -8,9 +8,9 @@ from typing import Protocol
 
 import msgspec
 
+from inference_pio.children.frames import ProtocolError
 from inference_pio.errors import InferencePIOError
 from inference_pio.outputs import RequestMetrics
-from inference_pio.worker.frames import ProtocolError
 from inference_pio.worker.messages import Generate, Piece
 
 

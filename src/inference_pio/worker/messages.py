@@ -65,7 +65,7 @@ class Generate(_Message, frozen=True):
     """One request. `done` are tokens of each answer that the caller has already (None: all of it): the worker goes on
     behind them.
 
-    formatted  `text` came from Ask "render": special tokens are in it
+    formatted  `text` is what a chat template made of Ask "write": special tokens are in it
     whole      nothing has to come before all answers have ended
     chat       the answer is read as a chat's, with `tools` where there are any
     """
@@ -93,7 +93,7 @@ class Ask(_Message, frozen=True):
     about: Literal[
         "tokenize",
         "detokenize",
-        "render",
+        "write",
         "encode",
         "memory",
         "compute",
@@ -142,6 +142,7 @@ class Planned(_Message, frozen=True):
 class Loaded(_Message, frozen=True):
     vocab_size: int
     max_model_len: int
+    has_chat_template: bool
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):

@@ -16,6 +16,7 @@ from inference_pio.errors import InferencePIOError
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Receiver
+from inference_pio.worker.holding import Holding
 from inference_pio.worker.messages import (
     Ask,
     Close,
@@ -30,11 +31,9 @@ from inference_pio.worker.messages import (
 )
 from inference_pio.worker.process import Process
 from inference_pio.worker.supervisor import State, Supervisor
-from inference_pio.worker.watch import Watch
 
 _log = logging.getLogger("inference_pio")
 _TICK_SECONDS = 1.0
-_LOOK_SECONDS, _PACE_SECONDS = 0.02, 0.01
 _PATIENCE_AT_CLOSE = 5.0
 
 
@@ -65,7 +64,7 @@ class WorkerModel:
         self._numbers = itertools.count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
-        self._watch: Watch | None = None
+        self._holding: Holding | None = None
         self.hello_said: Hello | None = None
         self.restarts = 0
 
@@ -74,8 +73,14 @@ class WorkerModel:
         return self._supervisor.state
 
     @property
+    def holding(self) -> Holding | None:
+        """What holds it to its limits; None while there is no process."""
+        return self._holding
+
+    @property
     def pid(self) -> int | None:
-        return self._process.pid if self._process is not None else None
+        """None while there is no process."""
+        return (self._process.pid or None) if self._process is not None else None
 
     async def plan(self) -> Planned:
         """Start the worker and let it plan.
@@ -140,7 +145,7 @@ class WorkerModel:
     def spawn(self) -> None:
         task = self._loop.create_task(self._start())
         self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(self._begun)
 
     def say(self, message: FromParent) -> None:
         if self._process is not None:
@@ -149,6 +154,13 @@ class WorkerModel:
     def kill(self, verdict: str) -> None:
         if self._process is not None:
             self._process.kill(verdict)
+
+    def tighten(self) -> None:
+        most = self._cell.most_bytes
+        if self._process is not None and most is not None:
+            self._process.limit_data(most)
+        if self._holding is not None:
+            self._holding.tighten(most)
 
     def start_in(self, seconds: float) -> None:
         self._loop.call_later(seconds, self._supervisor.start)
@@ -190,40 +202,46 @@ class WorkerModel:
 
     # -------------------------------------------------------------------------------------------------------------
 
+    def _begun(self, task: asyncio.Task[None]) -> None:
+        """A start that failed otherwise than a system refuses is a defect: whoever waits is told, and not left."""
+        self._tasks.discard(task)
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._died(Death(-1, f"no process can be started: {type(error).__name__}: {error}"))
+
     async def _start(self) -> None:
+        if self.state is State.CLOSED:
+            return
         self._gone.clear()
         boot = self._cell.boot()
         self._process = process = Process(self._heard, self._died)
         try:
-            await process.start(boot, self._cell.environment())
-            self._look_after(process)
-        except OSError as error:
-            self._died(Death(-1, f"no process can be started: {error.strerror}"))
+            await process.start(boot, self._cell.environment(), self._hold)
         finally:
             for descriptor in boot.files.values():
                 os.close(descriptor)
+
+    def _hold(self, pid: int) -> None:
+        process = self._process
+        assert process is not None
+        self._holding = self._cell.hold(pid, process.kill)
+        self._look(self._holding)
+
+    def _look(self, holding: Holding) -> None:
+        if self._holding is holding:
+            holding.watch.look()
+            self._loop.call_later(holding.interval, self._look, holding)
 
     def _heard(self, message: FromWorker) -> None:
         self._supervisor.hear(message, monotonic())
 
     def _died(self, death: Death) -> None:
         self._process = None
-        if self._watch is not None:
-            self._watch.close()
-            self._watch = None
+        if self._holding is not None:
+            death = self._holding.explained(death)
+            self._holding.close()
+            self._holding = None
         self._gone.set()
         self._supervisor.lost(death, monotonic())
-
-    def _look_after(self, process: Process) -> None:
-        most, share = self._cell.most_bytes, self._cell.share
-        if most is not None or share is not None:
-            self._watch = watch = Watch(process.pid, most, share, process.kill)
-            self._look(watch)
-
-    def _look(self, watch: Watch) -> None:
-        if self._watch is watch:
-            watch.look()
-            self._loop.call_later(_LOOK_SECONDS if watch.share is None else _PACE_SECONDS, self._look, watch)
 
     def _tick(self) -> None:
         self._supervisor.tick(monotonic())

@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import socket
 import subprocess
-import sys
 from collections import deque
 from collections.abc import Callable, Mapping
-from pathlib import Path
+from contextlib import suppress
 
-import inference_pio
+from inference_pio.children.beginning import command, environment
+from inference_pio.children.frames import FrameReader, ProtocolError, frame
 from inference_pio.worker.death import Death
-from inference_pio.worker.frames import FrameReader, ProtocolError, frame
 from inference_pio.worker.messages import Boot, FromParent, FromWorker
 
 _MOST_LOG_BYTES = 256 << 10
-_ENVIRONMENT = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "TZ")
 _AT_ONCE = 1 << 16
-_BOOT = (
-    "import sys; sys.path[:0] = {paths!r}; from inference_pio.worker.child import main; main({descriptor})"
-)
+_CHILD = "inference_pio.worker.child:main"
 
 
 class Process(asyncio.Protocol):
-    """One child. `heard` is called for each message, `died` once, after the last of them.
-
-    `python -I -S`: no environment variable, user folder, `sitecustomize` or `.pth` file has a say in what it imports.
-    """
+    """One child. `heard` is called for each message, `died` once, after the last of them."""
 
     def __init__(self, heard: Callable[[FromWorker], None], died: Callable[[Death], None]) -> None:
         self._heard, self._died = heard, died
@@ -44,11 +38,15 @@ class Process(asyncio.Protocol):
 
     @property
     def pid(self) -> int:
-        assert self._child is not None
-        return self._child.pid
+        """0 before there is one."""
+        return 0 if self._child is None else self._child.pid
 
-    async def start(self, boot: Boot, environment: Mapping[str, str]) -> None:
+    async def start(self, boot: Boot, more: Mapping[str, str], place: Callable[[int], None]) -> None:
         """
+        Args:
+            more: variables that it is shown.
+            place: called with its number before it may do anything.
+
         Raises:
             OSError: no process can be started.
         """
@@ -57,22 +55,13 @@ class Process(asyncio.Protocol):
         errors, said = os.pipe()
         try:
             self._child = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-I",
-                    "-S",
-                    "-c",
-                    _BOOT.format(paths=import_paths(), descriptor=theirs.fileno()),
-                ],
+                command(_CHILD, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
                 close_fds=True,
                 pass_fds=(theirs.fileno(), *boot.files.values()),
-                env={
-                    **{name: os.environ[name] for name in _ENVIRONMENT if name in os.environ},
-                    **environment,
-                },
+                env=environment(more),
                 cwd="/",
                 start_new_session=True,
             )
@@ -88,6 +77,7 @@ class Process(asyncio.Protocol):
         loop.add_reader(errors, self._read_log, errors)
         self._exit = os.pidfd_open(self.pid)
         loop.add_reader(self._exit, self._exited)
+        place(self.pid)
         await loop.connect_accepted_socket(lambda: self, ours)
         self.say(boot)
 
@@ -100,6 +90,11 @@ class Process(asyncio.Protocol):
         if self._child is not None and self._child.returncode is None:
             self._verdict = self._verdict or verdict
             os.killpg(self.pid, signal.SIGKILL)
+
+    def limit_data(self, most_bytes: int) -> None:
+        """Of memory of its own (RLIMIT_DATA), for good."""
+        with suppress(ProcessLookupError):
+            resource.prlimit(self.pid, resource.RLIMIT_DATA, (most_bytes, most_bytes))
 
     # What the loop calls -----------------------------------------------------------------------------------------
 
@@ -151,9 +146,3 @@ class Process(asyncio.Protocol):
         self._logged += len(data)
         while self._logged > _MOST_LOG_BYTES:
             self._logged -= len(self._log.popleft())
-
-
-def import_paths() -> list[str]:
-    """Where the parent imports from: the project first, and no relative folder."""
-    own = str(Path(inference_pio.__file__).parent.parent)
-    return [own, *(path for path in sys.path if os.path.isabs(path) and path != own)]

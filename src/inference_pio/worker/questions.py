@@ -20,14 +20,13 @@ def _detokenize(started: Started, given: Mapping[str, Any]) -> Any:
     return started.runtime.detokenize(given["token_ids"], skip_special_tokens=given["skip_special_tokens"])
 
 
-def _render(started: Started, given: Mapping[str, Any]) -> Any:
-    prompt = started.runtime.render_chat(
-        given["messages"],
-        add_generation_prompt=given["add_generation_prompt"],
-        tools=given["tools"],
-        options=given["options"],
+def _write(started: Started, given: Mapping[str, Any]) -> Any:
+    """A conversation up to its chat template, which is the parent's to have run: this process cannot be interrupted."""
+    written = started.runtime.text.write(
+        given["messages"], given["add_generation_prompt"], given["tools"], given["options"]
     )
-    return {"text": str(prompt), "images": len(prompt.images)}
+    path = str(started.runtime.prepared.opened.source.path)
+    return {"source": written.source, "values": written.values, "path": path}
 
 
 def _encode(started: Started, given: Mapping[str, Any]) -> Any:
@@ -43,7 +42,7 @@ def _techniques(started: Started, _: Mapping[str, Any]) -> Any:
 QUESTIONS: Mapping[str, Question] = {
     "tokenize": _tokenize,
     "detokenize": _detokenize,
-    "render": _render,
+    "write": _write,
     "encode": _encode,
     "memory": lambda started, _: started.runtime.memory_stats(),
     "compute": lambda started, _: started.runtime.compute_stats(),

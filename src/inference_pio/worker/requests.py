@@ -8,6 +8,7 @@ import traceback
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from inference_pio.children.crossing import words_of
 from inference_pio.engine.updates import SequenceUpdate
 from inference_pio.outputs import ChatChunk, StreamChunk
 from inference_pio.plugin.media import ImageSource
@@ -152,6 +153,5 @@ def _piece(request: int, position: int, chunk: StreamChunk) -> Piece:
 
 def _end(request: int, running: _Running) -> FromWorker:
     if running.answers.errors:
-        error = running.answers.errors[0]
-        return Failed(type(error).__name__, str(error)[:2000], request)
+        return Failed(*words_of(running.answers.errors[0]), request)
     return Ended(request, running.answers.metrics())

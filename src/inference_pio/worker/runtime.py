@@ -7,6 +7,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from inference_pio.errors import PluginError, UsageError
+from inference_pio.helper.process import HELPER
 from inference_pio.imports import import_object
 from inference_pio.loader.resolve import resolve
 from inference_pio.loader.store import ModelStore
@@ -78,7 +79,7 @@ class WorkerRuntime:
             asked.model,
             store=store,
             progress=progress,
-            download=options.download,
+            download=options.download and self._may_download,
             accept_licence=options.accept_licence,
         )
         cell = Cell(self._level, self._limits, source.path, store)
@@ -150,6 +151,10 @@ class WorkerRuntime:
         return self._text
 
     @property
+    def has_chat_template(self) -> bool:
+        return self._running().has_chat_template
+
+    @property
     def model(self) -> WorkerModel:
         """What it is behind the methods here, for who watches it."""
         return self._ready()
@@ -180,13 +185,13 @@ class WorkerRuntime:
         options: Mapping[str, Any] | None = None,
     ) -> FormattedPrompt:
         told = self.ask(
-            "render",
+            "write",
             messages=[dict(message) for message in messages],
             add_generation_prompt=add_generation_prompt,
             tools=None if tools is None else [dict(tool) for tool in tools],
             options=None if options is None else dict(options),
         )
-        return FormattedPrompt(told["text"])
+        return FormattedPrompt(HELPER.render(told["source"], told["values"], told["path"]))
 
     def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
         if isinstance(prompt, EncodedPrompt):
@@ -302,6 +307,10 @@ class WorkerRuntime:
     def _figures(self, about: str) -> dict[str, float]:
         told: dict[str, float] = self.ask(about)
         return told
+
+    @property
+    def _may_download(self) -> bool:
+        return self._limits is None or self._limits.network_bandwidth_mbps > 0
 
     def _disk_bytes(self) -> int | None:
         return None if self._limits is None else int(self._limits.disk_space_gb * 1e9)

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from inference_pio.children.crossing import words_of
+from inference_pio.children.line import Line
 from inference_pio.errors import InferencePIOError, PluginError
 from inference_pio.plugin.starting import StartRequest
 from inference_pio.runtime.start import Started, start
 from inference_pio.security import ResourceLimits, SecurityLevel
-from inference_pio.worker.line import Line
 from inference_pio.worker.messages import (
     Abort,
     Answered,
@@ -80,6 +81,7 @@ class Worker:
                     asked.profile,
                     asked.tuned,
                     SecurityLevel.MAXIMUM_TRUST,
+                    None,
                     limits,
                     self._progress,
                 )
@@ -100,7 +102,10 @@ class Worker:
             self._line.say(_failed(error))
             return
         self._requests = Requests(started.runtime, self._line.say)
-        self._line.say(Loaded(started.runtime.prepared.config.vocab_size, started.runtime.plan.max_model_len))
+        runtime = started.runtime
+        self._line.say(
+            Loaded(runtime.prepared.config.vocab_size, runtime.max_model_len, runtime.has_chat_template)
+        )
 
     def _generate(self, asked: Generate) -> None:
         assert self._requests is not None
@@ -137,7 +142,7 @@ class Worker:
 
 
 def _failed(error: InferencePIOError, request: int | None = None, number: int | None = None) -> Failed:
-    return Failed(type(error).__name__, str(error)[:2000], request, number)
+    return Failed(*words_of(error), request, number)
 
 
 def _plain(config: Any) -> dict[str, Any]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from inference_pio.config.profiles import Profile
+from inference_pio.config import BaseModelConfig, Profile
 from inference_pio.errors import UsageError
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.starting import Running, StartRequest
+from inference_pio.worker.as_data import with_figures
 from inference_pio.worker.messages import Load
 from inference_pio.worker.runtime import WorkerRuntime
 
@@ -30,14 +31,15 @@ def run_in_a_worker(asked: StartRequest) -> Running:
         None,
         None,
     )
-    runtime = WorkerRuntime(asked.level, asked.limits)
+    runtime = WorkerRuntime(asked.level, asked.limits, asked.enforcement)
     try:
         planned = runtime.start(load, options, asked.progress)
         runtime.launch()
     except BaseException:
         runtime.close()
         raise
-    return Running(asked.model, runtime, None, planned.warnings, planned.notes)
+    config = with_figures(BaseModelConfig(), planned.config)
+    return Running(asked.model, runtime, config, warnings=planned.warnings, notes=planned.notes)
 
 
 def _plain(value: object) -> object:

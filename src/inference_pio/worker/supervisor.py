@@ -10,11 +10,11 @@ from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, Protocol
 
+from inference_pio.children.crossing import error_of
+from inference_pio.children.frames import ProtocolError
 from inference_pio.errors import GenerationError, InferencePIOError, PluginError
-from inference_pio.worker.crossing import error_of
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Flights
-from inference_pio.worker.frames import ProtocolError
 from inference_pio.worker.messages import (
     Abort,
     Answered,
@@ -56,6 +56,9 @@ class Hands(Protocol):
     def say(self, message: FromParent) -> None: ...
 
     def kill(self, verdict: str) -> None: ...
+
+    def tighten(self) -> None:
+        """From now on its limits hold: what it has planned fits them."""
 
     def start_in(self, seconds: float) -> None:
         """Call `Supervisor.start` then."""
@@ -113,7 +116,7 @@ class Supervisor:
         """Load what was planned, now and after every crash."""
         self._wanted = True
         if self.state is State.PLANNED:
-            self._hands.say(Go())
+            self._let_it_load()
 
     def submit(self, flight: Flight) -> None:
         """A request; it waits while there is no worker.
@@ -212,7 +215,11 @@ class Supervisor:
         self.state = State.PLANNED
         self._owner.planned(message)
         if self._wanted:
-            self._hands.say(Go())
+            self._let_it_load()
+
+    def _let_it_load(self) -> None:
+        self._hands.tighten()
+        self._hands.say(Go())
 
     def _answered(self, message: Answered) -> None:
         self._answer(message.number)
@@ -244,7 +251,7 @@ class Supervisor:
         return flight
 
     def _failed(self, message: Failed) -> None:
-        error = error_of(message)
+        error = error_of(message.error, message.text)
         if message.request is not None:
             flight = self.flights.remove(message.request)
             if flight is not None:

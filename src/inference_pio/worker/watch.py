@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import CLOCK_MONOTONIC, clock_gettime
@@ -48,12 +48,14 @@ class Watch:
     Args:
         pid: of a child that has not been waited for, so that the number is nobody else's.
         most_bytes: of memory of its own, files that it only maps left out; None: no limit.
+        most_threads: that it may have.
         share: of processor time; None: none that needs pauses.
         kill: called with the reason.
     """
 
     pid: int
     most_bytes: int | None
+    most_threads: int
     share: Share | None
     kill: Callable[[str], None]
     peak_bytes: int = 0
@@ -69,12 +71,13 @@ class Watch:
         with suppress(ProcessLookupError):  # it ended since
             if self.share is not None:
                 self._pace(self.share)
-            if self.most_bytes is None:
-                return
-            used = self.own_bytes()
+            figures = self._figures()
+            used = _own(figures)
             self.peak_bytes = max(self.peak_bytes, used)
-            if used > self.most_bytes:
+            if self.most_bytes is not None and used > self.most_bytes:
                 self.kill(f"memory_gb {self.most_bytes / 1e9:g} exceeded: it has {used / 1e9:.2f} GB")
+            if (threads := figures.get("Threads", 0)) > self.most_threads:
+                self.kill(f"{threads} threads: {self.most_threads} are allowed")
 
     def own_bytes(self) -> int:
         """Memory that is the process's own, what is swapped out included.
@@ -82,7 +85,7 @@ class Watch:
         Raises:
             ProcessLookupError: it has ended.
         """
-        return sum(self._figures().get(name, 0) for name in ("RssAnon", "RssShmem", "VmSwap"))
+        return _own(self._figures())
 
     def resident_bytes(self) -> int:
         """All that is in memory."""
@@ -108,10 +111,16 @@ class Watch:
             os.kill(self.pid, signal.SIGSTOP if due else signal.SIGCONT)
 
     def _figures(self) -> dict[str, int]:
-        """Fields of its status in bytes."""
+        """Fields of its status, those of memory in bytes."""
         found = {}
         for line in os.pread(self._status, 1 << 14, 0).decode().splitlines():
             name, _, value = line.partition(":")
             if value.endswith(" kB"):
                 found[name] = int(value[:-3]) * 1024
+            elif name == "Threads":
+                found[name] = int(value)
         return found
+
+
+def _own(figures: Mapping[str, int]) -> int:
+    return sum(figures.get(name, 0) for name in ("RssAnon", "RssShmem", "VmSwap"))

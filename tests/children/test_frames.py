@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from inference_pio.worker.frames import MOST_BYTES, FrameReader, ProtocolError, frame
+from inference_pio.children.frames import MOST_BYTES, FrameReader, ProtocolError, frame
 
 
 class _Said(msgspec.Struct, tag="said", forbid_unknown_fields=True):

@@ -26,15 +26,15 @@ class ProtocolError(PluginError):
     """The other side said what is no message."""
 
 
-def frame(message: msgspec.Struct) -> bytes:
+def frame(message: msgspec.Struct, most: int = MOST_BYTES) -> bytes:
     """One message as it is sent.
 
     Raises:
         ProtocolError: it is longer than a frame may be.
     """
     body = _ENCODER.encode(message)
-    if len(body) > MOST_BYTES:
-        raise ProtocolError(f"a message of {len(body):,} bytes: a frame takes {MOST_BYTES:,}")
+    if len(body) > most:
+        raise ProtocolError(f"a message of {len(body):,} bytes: a frame takes {most:,}")
     return _LENGTH.pack(len(body)) + body
 
 
@@ -43,9 +43,11 @@ class FrameReader(Generic[Message]):
 
     Args:
         messages: the union of the types that may come, each a tagged `msgspec.Struct`.
+        most: bytes of a frame.
     """
 
-    def __init__(self, messages: type[Message] | UnionType) -> None:
+    def __init__(self, messages: type[Message] | UnionType, most: int = MOST_BYTES) -> None:
+        self.most = most
         self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(messages)
         self._held = bytearray()
 
@@ -58,8 +60,8 @@ class FrameReader(Generic[Message]):
         self._held += data
         while len(self._held) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._held)
-            if length > MOST_BYTES:
-                raise ProtocolError(f"a frame of {length:,} bytes: it takes {MOST_BYTES:,}")
+            if length > self.most:
+                raise ProtocolError(f"a frame of {length:,} bytes: it takes {self.most:,}")
             end = _LENGTH.size + length
             if len(self._held) < end:
                 return

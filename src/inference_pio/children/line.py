@@ -1,4 +1,4 @@
-"""A worker's end of the line: messages in and out, each call until it is done."""
+"""A child's end of the line: messages in and out, each call until it is done."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Generic, TypeVar
 
 import msgspec
 
-from inference_pio.worker.frames import FrameReader, frame
+from inference_pio.children.frames import MOST_BYTES, FrameReader, frame
 
 _AT_ONCE = 1 << 18
 
@@ -21,9 +21,12 @@ Said = TypeVar("Said", bound=msgspec.Struct)
 class Line(Generic[Heard, Said]):
     """`hear` is for one thread, `say` for any."""
 
-    def __init__(self, connected: socket.socket, heard: type[Heard] | UnionType) -> None:
-        self._socket = connected
-        self._reader: FrameReader[Heard] = FrameReader(heard)
+    def __init__(
+        self, connected: socket.socket, heard: type[Heard] | UnionType, most: int = MOST_BYTES
+    ) -> None:
+        """`most` are bytes of one message."""
+        self._socket, self._most = connected, most
+        self._reader: FrameReader[Heard] = FrameReader(heard, most)
         self._ready: Iterator[Heard] = iter(())
         self._saying = threading.Lock()
 
@@ -46,7 +49,7 @@ class Line(Generic[Heard, Said]):
         Raises:
             OSError: the other side hung up.
         """
-        written = frame(message)
+        written = frame(message, self._most)
         with self._saying:
             self._socket.sendall(written)
 

@@ -1,0 +1,101 @@
+"""What strangers' templates and images may do in the helper, and what they may not."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import pytest
+
+from inference_pio.errors import ChatTemplateError, ImageError, UsageError
+from inference_pio.helper import process
+from inference_pio.helper.process import Helper
+from inference_pio.multimodal.decoding import rgb
+from inference_pio.multimodal.image import open_image
+from inference_pio.text.rendering import render
+
+HI = {"messages": [{"role": "user", "content": "hi"}], "bos_token": "<s>"}
+SLOW = (
+    "{% for a in range(1000) %}{% for b in range(990) %}{{ (a * b)|string|length }}{% endfor %}{% endfor %}"
+)
+LARGE = (
+    "{% set all = namespace(x=[]) %}"
+    "{% for i in range(300) %}{% set all.x = all.x + ['a' * 7900000 ~ i] %}{% endfor %}"
+)
+
+
+@pytest.fixture
+def helper() -> Iterator[Helper]:
+    made = Helper()
+    yield made
+    made.close()
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["{{ bos_token }}{{ messages[0].content }}", "{% for m in messages %}{{ m.role|upper }}{% endfor %}", ""],
+)
+def test_it_renders_what_this_process_would(helper: Helper, source: str) -> None:
+    assert helper.render(source, HI, "m") == render(source, HI, "m")
+
+
+@pytest.mark.parametrize(
+    ("source", "error"),
+    [
+        ("{{ raise_exception('no system role') }}", UsageError),
+        ("{% for %}", ChatTemplateError),
+        ("{{ ''.__class__.__mro__ }}", ChatTemplateError),
+        ("{{ messages[5].x.y }}", ChatTemplateError),
+        ("{% for i in range(2000000) %}{% endfor %}", ChatTemplateError),
+    ],
+)
+def test_errors_are_the_same(helper: Helper, source: str, error: type[Exception]) -> None:
+    with pytest.raises(error) as here:
+        render(source, HI, "m")
+    with pytest.raises(error) as there:
+        helper.render(source, HI, "m")
+    assert str(there.value) == str(here.value)
+
+
+def test_time_is_bounded_by_the_kernel(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no limit inside the process would interrupt."""
+    monkeypatch.setattr(process, "CPU_SECONDS", 1)
+    with pytest.raises(ChatTemplateError, match="takes more than 1 s of processor time"):
+        helper.render(SLOW, HI, "m")
+    assert helper.render("{{ bos_token }}", HI, "m") == "<s>"
+
+
+def test_memory_is_bounded(helper: Helper) -> None:
+    with pytest.raises(ChatTemplateError, match="needs too much: MemoryError"):
+        helper.render(LARGE, HI, "m")
+    assert helper.render("{{ bos_token }}", HI, "m") == "<s>"
+
+
+def test_one_that_was_ended_is_started_again(helper: Helper) -> None:
+    assert helper.render("a", HI, "m") == "a"
+    child: Any = helper._child
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    assert helper.render("b", HI, "m") == "b"
+
+
+def test_many_threads_share_it(helper: Helper) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        texts = pool.map(lambda number: helper.render("{{ n }}", {"n": number}, "m"), range(40))
+    assert list(texts) == [str(number) for number in range(40)]
+
+
+def test_an_image_is_decoded_there(helper: Helper) -> None:
+    pytest.importorskip("PIL")
+    from support.images import FILES
+
+    for name in ("PNG", "JPEG", "WEBP"):
+        file = open_image(FILES[name])
+        assert isinstance(file.data, bytes)
+        asked = (file.data, "image", name, file.header.width, file.header.height)
+        assert helper.rgb(*asked) == rgb(*asked)
+    with pytest.raises(ImageError, match="broken"):
+        helper.rgb(FILES["PNG"][:60], "image", "PNG", 2, 1)
