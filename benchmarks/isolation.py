@@ -1,10 +1,10 @@
 """What a process of its own costs a model: decode in a worker by decode in this process, in turns.
 
-    python benchmarks/isolation.py [--model smollm2-135m-instruct] [--level low_trust] [--rounds 7] [--tokens 256] [--json]
+    python benchmarks/isolation.py [--model NAME] [--level low_trust] [--rounds 7] [--tokens 256] [--json]
 
-One stream and 16 requests at once; greedy, without guesses, so that every token is a step. The ratio is that of one round
-(A B, B A, …); beside it the longer time between two tokens of a stream, in microseconds. Answers have to be equal.
-Afterwards the worker is killed under a stream: seconds until the next token, by those that loading takes.
+One stream and 16 requests at once; greedy, without guesses, so that every token is a step. The ratio is that of one
+round (A B, B A, …); beside it the longer time between two tokens of a stream, in microseconds. Answers have to be
+equal. Afterwards the worker is killed under a stream: seconds until the next token, by those that loading takes.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from statistics import median
 from time import perf_counter
 
@@ -96,7 +97,7 @@ def _stream(llm: LLM, params: SamplingParams) -> tuple[list[list[int]], float, f
     for chunk in llm.stream(_PROMPT, params):
         ids += chunk.token_ids
         times.append(perf_counter())
-    gaps = [later - sooner for sooner, later in zip(times, times[1:], strict=False)]
+    gaps = [later - sooner for sooner, later in pairwise(times)]
     return [ids], (len(ids) - 1) / (times[-1] - times[0]), median(gaps)
 
 

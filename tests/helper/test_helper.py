@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -18,9 +19,7 @@ from inference_pio.multimodal.image import open_image
 from inference_pio.text.rendering import render
 
 HI = {"messages": [{"role": "user", "content": "hi"}], "bos_token": "<s>"}
-SLOW = (
-    "{% for a in range(1000) %}{% for b in range(990) %}{{ (a * b)|string|length }}{% endfor %}{% endfor %}"
-)
+SLOW = "{% for i in range(60) %}{{ ('ab' * 3500000)|sort|length }}{% endfor %}"
 LARGE = (
     "{% set all = namespace(x=[]) %}"
     "{% for i in range(300) %}{% set all.x = all.x + ['a' * 7900000 ~ i] %}{% endfor %}"
@@ -82,6 +81,15 @@ def test_one_that_was_ended_is_started_again(helper: Helper) -> None:
     assert helper.render("b", HI, "m") == "b"
 
 
+def test_it_outlives_the_thread_that_started_it(helper: Helper) -> None:
+    thread = threading.Thread(target=helper.start)
+    thread.start()
+    thread.join()
+    child: Any = helper._child
+    assert helper.render("a", HI, "m") == "a"
+    assert helper._child is child
+
+
 def test_many_threads_share_it(helper: Helper) -> None:
     with ThreadPoolExecutor(8) as pool:
         texts = pool.map(lambda number: helper.render("{{ n }}", {"n": number}, "m"), range(40))
@@ -98,4 +106,4 @@ def test_an_image_is_decoded_there(helper: Helper) -> None:
         asked = (file.data, "image", name, file.header.width, file.header.height)
         assert helper.rgb(*asked) == rgb(*asked)
     with pytest.raises(ImageError, match="broken"):
-        helper.rgb(FILES["PNG"][:60], "image", "PNG", 2, 1)
+        helper.rgb(FILES["PNG"][:60], "image", "PNG", file.header.width, file.header.height)

@@ -22,7 +22,7 @@ pytestmark = pytest.mark.skipif(not landlock.version(), reason="this kernel has 
 
 PROMPTS = ["the cat", "a b c d e f", "one", "two words"] * 2
 SEEDED = SamplingParams(temperature=1.0, seed=5, max_tokens=60, ignore_eos=True)
-LIMITS = ResourceLimits(memory_gb=2.0, cpu_percent=200, gpu_memory_gb=0)
+LIMITS = ResourceLimits(memory_gb=2.0, cpu_percent=100, gpu_memory_gb=0, network_bandwidth_mbps=0)
 
 
 @pytest.fixture(scope="module")

@@ -91,9 +91,9 @@ class Helper:
                 line.say(job)
                 said = line.hear()
             except (OSError, ProtocolError) as error:
-                self._give_up(str(error))
+                raise self._given_up(str(error)) from error
             if said is None:
-                self._give_up("it hung up")
+                raise self._given_up("it hung up")
         if isinstance(said, Refused):
             raise _refusal(said)
         return said
@@ -123,22 +123,19 @@ class Helper:
         atexit.register(self.close)
         self._line.say(Begin(_confinement(), os.getpid(), CPU_SECONDS))
         if not isinstance(self._line.hear(), Ready):
-            self._give_up("it did not start")
+            raise self._given_up("it did not start")
         return self._line
 
-    def _give_up(self, why: str) -> None:
-        """
-        Raises:
-            HelperEnded: always, with what it died of.
-        """
+    def _given_up(self, why: str) -> HelperEnded:
+        """What it died of; it has ended then."""
         child = self._child
         assert child is not None
         self._end()
         if child.returncode == -signal.SIGXCPU:
-            raise HelperEnded(f"takes more than {CPU_SECONDS} s of processor time")
+            return HelperEnded(f"takes more than {CPU_SECONDS} s of processor time")
         if "timed out" in why:
-            raise HelperEnded(f"takes more than {_PATIENCE:g} s")
-        raise HelperEnded(f"ended the process that it ran in ({child.returncode}: {why})")
+            return HelperEnded(f"takes more than {_PATIENCE:g} s")
+        return HelperEnded(f"ended the process that it ran in ({child.returncode}: {why})")
 
     def _end(self) -> None:
         child, line, self._child, self._line = self._child, self._line, None, None
@@ -155,7 +152,8 @@ class Helper:
 
 def _confinement() -> Confinement:
     reach = reach_of(SecurityLevel.LOW_TRUST, Places(import_paths(), (), None))
-    return Confinement(SecurityLevel.LOW_TRUST, data_bytes=_MEMORY_BYTES, reach=reach)
+    # Any thread may be the one that starts it; it ends by itself when the line does, or its processor time.
+    return Confinement(SecurityLevel.LOW_TRUST, data_bytes=_MEMORY_BYTES, reach=reach, dies_with_parent=False)
 
 
 def _refusal(said: Refused) -> InferencePIOError:

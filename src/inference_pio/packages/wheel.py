@@ -27,7 +27,7 @@ _FILE_NAME = re.compile(
 _PLUGIN = re.compile(r"[a-z0-9][a-z0-9_]{0,63}")
 _TARGET = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_]\w*")
 # Python runs these by themselves when it starts, wherever it finds them.
-_RUN_AT_START = re.compile(r"(.*/)?((site|user)customize(\..*)?|[^/]*\.pth)")
+_RUN_AT_START = re.compile(r"(.*/)?((site|user)customize([./].*)?|[^/]*\.pth)")
 _SCRIPTS = ("console_scripts", "gui_scripts")
 
 

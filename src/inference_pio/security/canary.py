@@ -39,8 +39,8 @@ class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """`secret` is a file that exists and that nothing grants; `outside` a folder likewise. So many `threads` compute for
-    a while; 0: none.
+    """`secret` is a file that exists and that nothing grants; `outside` a folder likewise. So many `threads` compute
+    for a while; 0: none.
     """
 
     confinement: Confinement

@@ -33,6 +33,7 @@ class Confinement:
     processors           on which it may run; empty: all
     user                 (uid, gid) it becomes where it is root; None: it stays who it is, without privileges
     reach                files that stay reachable
+    dies_with_parent     at once. The kernel means the thread that started it: not for a child that outlives that
     """
 
     level: SecurityLevel
@@ -42,6 +43,7 @@ class Confinement:
     processors: tuple[int, ...] = ()
     user: tuple[int, int] | None = None
     reach: landlock.Reach = _NOTHING
+    dies_with_parent: bool = True
 
 
 @dataclass(frozen=True)
@@ -75,10 +77,11 @@ def confine(wanted: Confinement, parent: int) -> tuple[Lock, ...]:
         steps.append(("files", lambda: landlock.enter(wanted.reach).gaps))
     steps += [
         ("privileges", lambda: give_up_privileges(wanted.user)),
-        # A change of user takes both of these back.
-        ("dies with its parent", lambda: _die_with(parent)),
+        # A change of user takes this and what follows back.
         ("hidden from its equals", lambda: _prctl(_SET_DUMPABLE, 0)),
     ]
+    if wanted.dies_with_parent:
+        steps.append(("dies with its parent", lambda: _die_with(parent)))
     if locked:
         steps.append(("system calls", lambda: _refuse_calls(wanted.level)))
     return tuple(_tried(name, step) for name, step in steps)

@@ -15,10 +15,10 @@ _SHARED_ANONYMOUS = 0x01 | 0x20
 # Other processes' memory, the kernel itself, file systems, clocks, keys: nothing that runs a model has a use for them.
 _NEVER = (
     "acct add_key adjtimex bpf chroot clock_adjtime clock_settime delete_module fanotify_init finit_module fsconfig "
-    "fsmount fsopen fspick init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp kexec_file_load "
-    "kexec_load keyctl mount mount_setattr move_mount move_pages name_to_handle_at open_by_handle_at open_tree "
-    "perf_event_open personality pidfd_getfd pivot_root process_madvise process_vm_readv process_vm_writev ptrace "
-    "quotactl reboot request_key setns settimeofday swapoff swapon syslog umount2 unshare userfaultfd"
+    "fsmount fsopen fspick init_module io_uring_enter io_uring_register io_uring_setup ioperm iopl kcmp "
+    "kexec_file_load kexec_load keyctl mount mount_setattr move_mount move_pages name_to_handle_at open_by_handle_at "
+    "open_tree perf_event_open personality pidfd_getfd pivot_root process_madvise process_vm_readv process_vm_writev "
+    "ptrace quotactl reboot request_key setns settimeofday swapoff swapon syslog umount2 unshare userfaultfd"
 )
 # Memory that neither a limit on data nor the resident size counts.
 _UNCOUNTED = "memfd_create memfd_secret shmget shmat msgget semget mq_open"

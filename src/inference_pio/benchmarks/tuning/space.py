@@ -67,7 +67,7 @@ def space_of(
     ladder = [work for work in WORK[profile] if work.longest <= positions]
     if not ladder:
         raise UsageError(f"{ready.config.model_name} has {positions} positions: too few to tune it")
-    trials = Trials(ready, llm.plugin.load_model(), llm.get_tokenizer(), ready.options, ladder[-1])
+    trials = Trials(ready, llm.plugin.load_model(), runtime.tokenizer, ready.options, ladder[-1])
     options = {name: getattr(ready.options, name) for name in ENGINE_OPTIONS}
     start = {"threads": torch.get_num_threads(), **options}
     trials.take(_fitting(trials, ladder, start, most_seconds))
