@@ -130,6 +130,13 @@ def usable_threads(root: Path = cgroup.ROOT) -> int:
     return _usable(_affinity(), told({}, "quota", lambda: cgroup.cpu_quota(root)))
 
 
+def compute_threads(root: Path = cgroup.ROOT) -> int:
+    """As many as torch takes by itself where it sees the whole machine: one for each core, as far as they can be kept
+    busy.
+    """
+    return min(usable_threads(root), _cores(root) or usable_threads(root))
+
+
 def cpu_name(root: Path = cgroup.ROOT) -> str:
     return _cpuinfo(root)[1] or platform.processor() or platform.machine()
 

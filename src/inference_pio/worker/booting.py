@@ -10,6 +10,7 @@ from pathlib import Path
 
 from inference_pio.children.beginning import import_paths
 from inference_pio.loader.store import ModelStore
+from inference_pio.metrics.hardware import compute_threads
 from inference_pio.security.confine import Confinement
 from inference_pio.security.enforcement import worker_report
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
@@ -22,6 +23,7 @@ from inference_pio.worker.messages import Boot
 # What a model's folder has for others to read: weights, configurations, templates, vocabularies.
 _ENDINGS = (".safetensors", ".gguf", ".json", ".jinja")
 _MOST_FILES = 2048
+THREADS_VARIABLE = "OMP_NUM_THREADS"
 _PLANNING_BYTES = 700_000_000
 _NO_NETWORK = {"HF_HUB_OFFLINE": "1"}
 
@@ -87,9 +89,14 @@ class Cell:
     def environment(self) -> dict[str, str]:
         """Of variables, beside the few that every worker has."""
         shown = {"INFERENCE_PIO_HOME": str(self.store.home), **_NO_NETWORK}
+        shown[THREADS_VARIABLE] = os.environ.get(THREADS_VARIABLE, str(self._threads()))
         if self.limits is not None and self.limits.gpu_memory_gb == 0:
             shown["CUDA_VISIBLE_DEVICES"] = ""
         return shown
+
+    def _threads(self) -> int:
+        there = compute_threads()
+        return there if self.limits is None else min(there, threads_for(self.limits.cpu_percent))
 
     def _threads_to_try(self) -> int:
         """More than the limit allows; none where it allows all that there is."""
