@@ -237,7 +237,7 @@ class LocalRuntime:
     def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
         ready = self._ready()
         name, most = ready.config.model_name, ready.plan.max_model_len
-        return encoded(prompt, self._ids_of, ready.images, name, most, HELPER.rgb)
+        return encoded(prompt, self._text, ready.images, name, most, HELPER.rgb)
 
     def generate(
         self,
@@ -297,9 +297,6 @@ class LocalRuntime:
             "process_bytes_before": before,
             "process_bytes_after": process_bytes(),
         }
-
-    def _ids_of(self, text: str) -> tuple[str | None, list[int]]:
-        return self.text.encode(text)
 
     def _reader(self, reading: Reading | None) -> AnswerReader | None:
         return self.text.reader(reading.tools) if reading else None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any
@@ -107,7 +107,7 @@ class TextSide:
 
 def encoded(
     prompt: RuntimePrompt,
-    encode: Callable[[str], tuple[str | None, list[int]]],
+    side: TextSide | None,
     processor: MediaProcessor | None,
     name: str,
     max_tokens: int,
@@ -121,7 +121,7 @@ def encoded(
         return prompt
     images = prompt.images if isinstance(prompt, (FormattedPrompt, ImagePrompt)) else ()
     written = prompt.prompt if isinstance(prompt, ImagePrompt) else prompt
-    text, ids = encode(written) if isinstance(written, str) else (None, list(written))
+    text, ids = _encoded_text(written, side) if isinstance(written, str) else (None, list(written))
     if processor is None:
         if images:
             raise UsageError(f"{images[0].where}: {name} takes text only, not images")
@@ -131,3 +131,9 @@ def encoded(
         return EncodedPrompt(text, *fill())
     with ThreadPoolExecutor(1) as pool:  # a caller's thread that computed would keep OpenMP workers
         return EncodedPrompt(text, *pool.submit(fill).result())
+
+
+def _encoded_text(text: str, side: TextSide | None) -> tuple[str | None, list[int]]:
+    if side is None:
+        raise UsageError("this model was loaded without a tokenizer: give prompt_token_ids, take token_ids")
+    return side.encode(text)
