@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from inference_pio.errors import PluginError, SamplingError, UsageError
+from inference_pio.errors import EngineClosed, PluginError, SamplingError, UsageError
 from inference_pio.imports import import_object
 from inference_pio.outputs import ChatChunk, RequestOutput, StreamChunk
 from inference_pio.plugin.prompts import Prompt, plain_prompt
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from inference_pio.config import BaseModelConfig, Profile
     from inference_pio.plugin.base import ModelPlugin
-    from inference_pio.plugin.runtime import TextTokenizer
+    from inference_pio.plugin.runtime import Runtime, TextTokenizer
     from inference_pio.runtime.settle import Settled
 
 T = TypeVar("T")
@@ -111,7 +111,7 @@ class LLM:
                 progress,
             )
         )
-        self._running, self._runtime = running, running.runtime
+        self._running, self._closed = running, False
         for warning in running.warnings:
             _log.warning("%s", warning)
         for note in running.notes:
@@ -286,7 +286,14 @@ class LLM:
 
     def close(self) -> None:
         """Stop the engine and release the model."""
-        self._runtime.close()
+        self._closed = True
+        self._running.runtime.close()
+
+    @property
+    def _runtime(self) -> Runtime:
+        if self._closed:
+            raise EngineClosed("the model is closed: make a new one")
+        return self._running.runtime
 
     @staticmethod
     def _here(found: T | None, name: str) -> T:
