@@ -52,8 +52,8 @@ class LLM:
         skip_tokenizer_init: take token ids and give token ids.
         enable_prefix_caching: reuse keys and values of equal beginnings; None: unless the profile says otherwise.
         seed: for requests that name none; None draws one per request.
-        security_level: how far the model's plugin is trusted; None: as what comes with this package, in this process.
-            Below MAXIMUM_TRUST it runs in a locked process of its own.
+        security_level: how far the model's plugin is trusted; None: one that comes with this package to the most, in
+            this process, and one of others least. Below MAXIMUM_TRUST it runs in a locked process of its own.
         enforcement: "strict" refuses a model whose limits nothing holds on this machine, "best_effort" runs it and says
             so; None: strict below HIGH_TRUST.
         resource_limits: what the model may use, which is then held in a process of its own.
@@ -94,9 +94,8 @@ class LLM:
         options |= {"skip_tokenizer_init": skip_tokenizer_init} | _named(max_model_len=max_model_len)
         config = _named(torch_dtype=dtype, use_prefix_caching=enable_prefix_caching) | {"device": device}
         self._seed = seed
-        level = SecurityLevel.MAXIMUM_TRUST if security_level is None else security_level
-        apart = level is not SecurityLevel.MAXIMUM_TRUST or resource_limits is not None
-        starter: Starter = import_object(_IN_A_WORKER if apart else _HERE)
+        here = security_level in (None, SecurityLevel.MAXIMUM_TRUST) and resource_limits is None
+        starter: Starter = import_object(_HERE if here else _IN_A_WORKER)
         running = starter(
             StartRequest(
                 model,
@@ -105,7 +104,7 @@ class LLM:
                 config,
                 profile,
                 tuned,
-                level,
+                security_level,
                 enforcement,
                 resource_limits,
                 progress,

@@ -183,18 +183,17 @@ def test_plugins_and_their_techniques(cli: Any) -> None:
 def test_a_plugin_that_does_not_load_is_shown_beside_the_others(
     cli: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from importlib.metadata import EntryPoint
-
     from inference_pio.cli import plugins
-    from inference_pio.plugin.registry import Registry
+    from inference_pio.plugin.registry import External, Registry
 
-    broken = EntryPoint("broken", "no_such_package:MANIFEST", "inference_pio.models")
+    broken = External("broken", "no_such_package:MANIFEST", "somebody")
     registry = Registry(external=(broken,))
     monkeypatch.setattr(plugins, "default_registry", lambda: registry)
     listed = cli("plugins")
     assert listed.code == 0
     assert "llama" in listed.out
-    assert "broken does not load: no_such_package:MANIFEST: No module named 'no_such_package'" in listed.out
+    assert "broken does not load: no_such_package:MANIFEST of somebody does not load" in listed.out
+    assert "No module named 'no_such_package'" in listed.out
     examined = cli("doctor")
     assert examined.code == 0
     assert "does not load" in examined.out

@@ -13,7 +13,7 @@ import pytest
 from inference_pio.conformance import checks
 from inference_pio.conformance.checks import Check
 from inference_pio.conformance.subject import Subject, load_case
-from inference_pio.plugin.registry import default_registry
+from inference_pio.plugin.registry import forget_registry
 from support.installed import metadata_of
 
 _MANIFEST = """
@@ -39,10 +39,10 @@ def bring(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
             f'[project.entry-points."inference_pio.models"]\n{name} = "brought_{name}:MANIFEST"\n'
         )
         monkeypatch.syspath_prepend(str(metadata_of(folder)))
-        default_registry.cache_clear()
+        forget_registry()
 
     yield make
-    default_registry.cache_clear()
+    forget_registry()
     load_case.cache_clear()
     for module in [name for name in sys.modules if name.startswith("brought_")]:
         del sys.modules[module]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from importlib.metadata import entry_points
 
 import pytest
 
@@ -11,7 +10,8 @@ from inference_pio.conformance.case import Raw
 from inference_pio.conformance.checks import CHECKS, Check
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import UnsupportedArchitecture
-from inference_pio.plugin.registry import ENTRY_POINT_GROUP, Registry, claims_checkpoint, default_registry
+from inference_pio.packages.external import external_plugins
+from inference_pio.plugin.registry import Registry, claims_checkpoint, default_registry
 
 PLUGINS = default_registry().names()
 
@@ -29,7 +29,7 @@ def test_every_number_is_checked() -> None:
 def test_unclaimed_configurations_are_refused_with_the_list_of_supported_ones(
     collected: dict[str, Raw],
 ) -> None:
-    registry = Registry(external=tuple(entry_points(group=ENTRY_POINT_GROUP)))  # without the bridge
+    registry = Registry(external=external_plugins())  # without the bridge
     supported = [name for found in registry.all() for name in found.manifest.architectures]
     unclaimed = {
         name: raw

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from importlib.metadata import EntryPoint
 from types import ModuleType
 from typing import Any
 
 import pytest
 
 from inference_pio.errors import PluginError, UnsupportedArchitecture
+from inference_pio.imports import import_object
 from inference_pio.plugin.manifest import API_VERSION, Manifest
-from inference_pio.plugin.registry import BUILT_IN, ENTRY_POINT_GROUP, Registry, create_plugin
+from inference_pio.plugin.registry import BUILT_IN, External, Registry, create_plugin
 
 
 def manifest(name: str, **changes: Any) -> Manifest:
@@ -27,21 +27,30 @@ def manifest(name: str, **changes: Any) -> Manifest:
 
 @pytest.fixture
 def brought(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Makes an importable package with a manifest, and the entry point that names it."""
+    """Makes an importable package with a manifest, and what names it."""
 
-    def make(entry_name: str, value: Any) -> EntryPoint:
+    def make(entry_name: str, value: Any) -> External:
         module = ModuleType(f"brought_{entry_name}")
         module.MANIFEST = value  # type: ignore[attr-defined]
         monkeypatch.setitem(sys.modules, module.__name__, module)
-        return EntryPoint(entry_name, f"{module.__name__}:MANIFEST", ENTRY_POINT_GROUP)
+        return External(entry_name, f"{module.__name__}:MANIFEST", "somebody")
 
     return make
 
 
+def imported(external: External) -> Manifest:
+    """Instead of a locked child."""
+    found: Manifest = import_object(external.target)
+    return found
+
+
 def test_built_in_and_external_plugins_are_listed_without_reading_manifests() -> None:
-    registry = Registry(external=(EntryPoint("broken", "no_such_package:MANIFEST", ENTRY_POINT_GROUP),))
+    registry = Registry(external=(External("broken", "no_such_package:MANIFEST", "somebody"),))
     assert registry.names() == tuple(sorted(("broken", *BUILT_IN)))
-    with pytest.raises(PluginError, match=r"no_such_package:MANIFEST: No module named 'no_such_package'"):
+    with pytest.raises(
+        PluginError,
+        match=r"no_such_package:MANIFEST of somebody does not load: .*No module named 'no_such_package'",
+    ):
         registry.get("broken")
 
 
@@ -53,7 +62,7 @@ def test_unknown_names_get_the_nearest() -> None:
 
 
 def test_external_plugin_is_found_by_its_architecture(brought: Any) -> None:
-    registry = Registry(external=(brought("ninth", manifest("ninth")),))
+    registry = Registry(external=(brought("ninth", manifest("ninth")),), ask=imported)
     assert registry.for_checkpoint({"architectures": ["NinthForCausalLM"]}, "x").name == "ninth"
     assert registry.for_checkpoint({"model_type": "ninth"}, "x").name == "ninth"
     assert registry.for_checkpoint({"general.architecture": "llama"}, "x").name == "llama"
@@ -63,7 +72,7 @@ def test_collisions_are_errors(brought: Any) -> None:
     with pytest.raises(PluginError, match="two plugins are called 'llama'"):
         Registry(external=(brought("llama", manifest("llama")),))
     thief = manifest("thief", architectures=("LlamaForCausalLM",))
-    registry = Registry(external=(brought("thief", thief),))
+    registry = Registry(external=(brought("thief", thief),), ask=imported)
     with pytest.raises(PluginError, match=r"two plugins claim LlamaForCausalLM: llama .* and thief"):
         registry.for_checkpoint({"architectures": ["LlamaForCausalLM"]}, "x")
 
@@ -85,8 +94,8 @@ def test_versions_names_and_types_are_checked(brought: Any) -> None:
     with pytest.raises(PluginError, match="not of the form"):
         manifest("odd", plugin="os.system")
     with pytest.raises(PluginError, match="is not a Manifest but str"):
-        Registry(external=(brought("text", "nothing"),)).get("text")
+        Registry(external=(brought("text", "nothing"),), ask=imported).get("text")
     with pytest.raises(PluginError, match="registered as 'alias' but calls itself 'other'"):
-        Registry(external=(brought("alias", manifest("other")),)).get("alias")
+        Registry(external=(brought("alias", manifest("other")),), ask=imported).get("alias")
     with pytest.raises(PluginError, match="plugin name 'Ünï'"):
-        Registry(external=(EntryPoint("Ünï", "x:MANIFEST", ENTRY_POINT_GROUP),))
+        Registry(external=(External("Ünï", "x:MANIFEST", "somebody"),))

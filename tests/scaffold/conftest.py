@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from inference_pio.conformance.subject import load_case
-from inference_pio.plugin.registry import default_registry
+from inference_pio.plugin.registry import default_registry, forget_registry
 from inference_pio.scaffold.package import new_package
 from support.installed import metadata_of
 
@@ -32,7 +32,7 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Make]:
 
 
 def _forget() -> None:
-    default_registry.cache_clear()
+    forget_registry()
     load_case.cache_clear()
     for module in [name for name in sys.modules if name.startswith("inference_pio_")]:
         del sys.modules[module]

@@ -102,6 +102,9 @@ def bridge_line() -> str:
 
 def _one(name: str, as_json: bool) -> None:
     plugin = default_registry().get(name)
+    if default_registry().is_elsewhere(name):
+        _one_elsewhere(plugin, as_json)
+        return
     with importing():
         from inference_pio.optimizations.registry import families
 
@@ -111,20 +114,7 @@ def _one(name: str, as_json: bool) -> None:
         stated = [{**asdict(fact), "names": ways.pop(fact.name, [])} for fact in techniques]
         print_json({**_facts(plugin), "chat": chat, "techniques": stated, "of_every_plugin": ways})
         return
-    manifest = plugin.manifest
-    print_facts(
-        [
-            (manifest.name, manifest.description),
-            ("origin", f"{plugin.origin}, contract version {manifest.api_version}"),
-            ("architectures", ", ".join(manifest.architectures) or "those without a plugin"),
-            ("GGUF", ", ".join(manifest.gguf_architectures) or "–"),
-            ("reads", ", ".join(manifest.modalities)),
-            *([("costs", manifest.fallback)] if manifest.fallback else []),
-            ("capabilities", ", ".join(_capabilities(plugin)) or "–"),
-            ("default model", str(model.config.model_path) or "–"),
-            ("chat", chat),
-        ]
-    )
+    print_facts([*_stated(plugin), ("default model", str(model.config.model_path) or "–"), ("chat", chat)])
     print()
     print_table(
         ["technique", "kind", "status", "results", "why"],
@@ -138,6 +128,29 @@ def _one(name: str, as_json: bool) -> None:
         ["what the engine does of it", "by name"], [(one, ", ".join(names)) for one, names in ways.items()]
     )
     print("\nwhich are at work for a checkpoint on this machine: inference-pio plan MODEL")
+
+
+def _one_elsewhere(plugin: Registered, as_json: bool) -> None:
+    """What its manifest says: the rest of a plugin of others is imported in its worker only."""
+    if as_json:
+        print_json({**_facts(plugin), "runs": "in a worker"})
+        return
+    print_facts(
+        [*_stated(plugin), ("runs", "in a worker, at low_trust unless --security-level says otherwise")]
+    )
+
+
+def _stated(plugin: Registered) -> list[tuple[str, str]]:
+    manifest = plugin.manifest
+    return [
+        (manifest.name, manifest.description),
+        ("origin", f"{plugin.origin}, contract version {manifest.api_version}"),
+        ("architectures", ", ".join(manifest.architectures) or "those without a plugin"),
+        ("GGUF", ", ".join(manifest.gguf_architectures) or "–"),
+        ("reads", ", ".join(manifest.modalities)),
+        *([("costs", manifest.fallback)] if manifest.fallback else []),
+        ("capabilities", ", ".join(_capabilities(plugin)) or "–"),
+    ]
 
 
 def _chat(stated: ChatFormat) -> str:

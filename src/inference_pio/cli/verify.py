@@ -46,7 +46,8 @@ def verify(
 ) -> None:
     """Run the contract's checks over a plugin, built-in or of a package.
 
-    Exit code 6 where one fails, 4 where something to check with is not installed.
+    The plugin is imported into this process: it is for its author, not for a stranger's. Exit code 6 where a check
+    fails, 4 where something to check with is not installed.
     """
     registered = default_registry().get(plugin)
     collected = {} if configs is None else _collected(configs)

@@ -7,14 +7,15 @@ import signal
 import subprocess
 import sys
 from dataclasses import asdict
-from functools import lru_cache
 
 import msgspec
 
 from inference_pio.children.beginning import environment, import_paths
 from inference_pio.errors import InferencePIOError, PluginError
 from inference_pio.imports import import_object
+from inference_pio.packages.external import check_unchanged
 from inference_pio.plugin.manifest import Manifest
+from inference_pio.plugin.registry import External
 from inference_pio.security.confine import Confinement, confine
 from inference_pio.security.levels import SecurityLevel
 from inference_pio.security.reach import Places, reach_of
@@ -31,18 +32,14 @@ class _Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: str
 
 
-@lru_cache(256)
-def manifest_of(target: str, origin: str, folders: tuple[str, ...] = ()) -> Manifest:
+def manifest_of(external: External) -> Manifest:
     """
-    Args:
-        target: "package.module:MANIFEST".
-        origin: what brings it, named in errors.
-        folders: where it is imported from, beside where this process imports from.
-
     Raises:
-        PluginError: it cannot be imported, is no manifest, or takes too long.
+        PluginError: its package was changed, it cannot be imported, is no manifest, or takes too long.
     """
-    paths = [*import_paths(), *folders]
+    check_unchanged(external)
+    target, origin = external.target, external.origin
+    paths = [*import_paths(), *external.folders]
     reach = reach_of(SecurityLevel.LOW_TRUST, Places(paths, (), None))
     lock = Confinement(SecurityLevel.LOW_TRUST, data_bytes=_MEMORY_BYTES, reach=reach)
     try:

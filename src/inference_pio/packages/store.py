@@ -37,6 +37,14 @@ class Package:
     folder: Path
     receipt: Receipt
 
+    @classmethod
+    def at(cls, folder: Path) -> Package:
+        """
+        Raises:
+            PluginError: there is no receipt that can be read.
+        """
+        return cls(folder, _receipt(folder / _RECEIPT))
+
     def check(self) -> None:
         """
         Raises:
@@ -68,10 +76,12 @@ class PackageStore:
         Raises:
             PluginError: a receipt cannot be read.
         """
-        folders = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
-        return tuple(
-            Package(folder, _receipt(folder / _RECEIPT)) for folder in folders if (folder / _RECEIPT).exists()
-        )
+        return tuple(Package.at(folder) for folder in self.folders())
+
+    def folders(self) -> tuple[Path, ...]:
+        """Of what is installed, sorted."""
+        there = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+        return tuple(folder for folder in there if (folder / _RECEIPT).exists())
 
     def plugins(self) -> Mapping[str, Package]:
         """Plugin name -> what brings it."""

@@ -20,7 +20,7 @@ class StartRequest:
     """
     options, config  fields of `RuntimeOptions` and of the model's configuration that the caller named
     tuned            use a stored result of `inference-pio tune`
-    level            how far the plugin is trusted
+    level            how far the plugin is trusted; None: built-in ones to the most, others' least
     enforcement      "strict" or "best_effort", where limits cannot be held here; None: as the level has it
     """
 
@@ -30,7 +30,7 @@ class StartRequest:
     config: Mapping[str, Any]
     profile: str | Profile | None
     tuned: bool
-    level: SecurityLevel
+    level: SecurityLevel | None
     enforcement: str | None
     limits: ResourceLimits | None
     progress: Progress | None

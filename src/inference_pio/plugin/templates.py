@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from inference_pio.config.dynamic import DynamicConfigManager
-from inference_pio.imports import import_object
 from inference_pio.plugin.registry import Registry, default_registry
 
 if TYPE_CHECKING:
@@ -26,6 +25,4 @@ def default_config_manager(registry: Registry | None = None) -> DynamicConfigMan
 
 
 def _config_class(plugins: Registry, name: str) -> type[BaseModelConfig]:
-    plugin = import_object(plugins.get(name).manifest.plugin)
-    config_class: type[BaseModelConfig] = plugin.config_class
-    return config_class
+    return plugins.plugin_class(name).config_class

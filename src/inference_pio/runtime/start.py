@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from inference_pio.errors import PluginError
+from inference_pio.imports import import_object
+from inference_pio.loader.resolve import resolve
+from inference_pio.packages.choice import external_for
 from inference_pio.plugin.base import ModelPlugin
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import RuntimeOptions
-from inference_pio.plugin.starting import Running, StartRequest
+from inference_pio.plugin.starting import Running, Starter, StartRequest
 from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.opened import model_store, open_model
 from inference_pio.runtime.settle import Settled, settle
+from inference_pio.security import SecurityLevel
+
+_IN_A_WORKER = "inference_pio.worker.start:run_in_a_worker"
 
 
 @dataclass(frozen=True)
@@ -35,7 +41,12 @@ class Started:
 
 
 def run_here(asked: StartRequest) -> Running:
-    """A `Starter`: the model is loaded, in this process."""
+    """A `Starter`: the model is loaded, in this process; by a plugin of others in a worker, unless the operator trusts
+    it to the most.
+    """
+    if asked.level is None and _is_of_others(asked):
+        apart: Starter = import_object(_IN_A_WORKER)
+        return apart(replace(asked, level=SecurityLevel.LOW_TRUST))
     started = start(asked)
     with ExitStack() as undo:
         undo.callback(started.plugin.cleanup)
@@ -53,6 +64,23 @@ def run_here(asked: StartRequest) -> Running:
     )
 
 
+def _is_of_others(asked: StartRequest) -> bool:
+    registry = default_registry()
+    if asked.plugin is not None:
+        return registry.is_elsewhere(asked.plugin)
+    if not registry.has_external:
+        return False
+    options = RuntimeOptions(**asked.options)
+    source = resolve(
+        asked.model,
+        store=model_store(asked.limits),
+        progress=asked.progress,
+        download=options.download,
+        accept_licence=options.accept_licence,
+    )
+    return external_for(source.path, None) is not None
+
+
 def start(asked: StartRequest) -> Started:
     """Find the model, choose its plugin and its options, plan its memory.
 
@@ -65,9 +93,12 @@ def start(asked: StartRequest) -> Started:
         opened = open_model(asked.model, RuntimeOptions(**asked.options), asked.progress, store)
         undo.callback(opened.checkpoint.close)
         name, path = opened.source.name, str(opened.source.path)
-        manifest = default_registry().choose(opened.raw, path, asked.plugin)
+        registry = default_registry()
+        manifest = registry.choose(opened.raw, path, asked.plugin)
+        if asked.level is SecurityLevel.MAXIMUM_TRUST:
+            registry.trust(manifest.name)
         runtime = LocalRuntime(opened)
-        made = default_registry().create(manifest.name, runtime=runtime)
+        made = registry.create(manifest.name, runtime=runtime)
         undo.callback(made.cleanup)
         settled = settle(
             opened,

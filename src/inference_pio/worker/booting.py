@@ -11,6 +11,8 @@ from pathlib import Path
 from inference_pio.children.beginning import import_paths
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.hardware import compute_threads
+from inference_pio.packages.external import check_unchanged
+from inference_pio.plugin.registry import External
 from inference_pio.security.confine import Confinement
 from inference_pio.security.enforcement import worker_report
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
@@ -32,13 +34,15 @@ _NO_NETWORK = {"HF_HUB_OFFLINE": "1"}
 class Cell:
     """Where one worker lives.
 
-    model  the file or folder that is loaded; None: there is none so far
+    model     the file or folder that is loaded; None: there is none so far
+    external  the plugin of others that runs it; None: a built-in one
     """
 
     level: SecurityLevel
     limits: ResourceLimits | None
     model: Path | None
     store: ModelStore
+    external: External | None = None
 
     @property
     def most_bytes(self) -> int | None:
@@ -56,7 +60,8 @@ class Cell:
 
     def confinement(self) -> Confinement:
         gpu = self.limits is not None and self.limits.gpu_memory_gb > 0
-        places = Places(import_paths(), _places_of(self.model), self.store.home, gpu=gpu)
+        folders = () if self.external is None else self.external.folders
+        places = Places([*import_paths(), *folders], _places_of(self.model), self.store.home, gpu=gpu)
         return Confinement(
             self.level,
             data_bytes=self.planning_bytes,
@@ -65,7 +70,13 @@ class Cell:
         )
 
     def boot(self) -> Boot:
-        """A first message; its files are open, and whoever sends it closes them here."""
+        """A first message; its files are open, and whoever sends it closes them here.
+
+        Raises:
+            PluginError: the plugin's package was changed.
+        """
+        if self.external is not None:
+            check_unchanged(self.external)
         low = self.level is SecurityLevel.LOW_TRUST
         files = {str(file): os.open(file, os.O_RDONLY) for file in _files(self.model)} if low else {}
         return Boot(self.confinement(), files, os.getpid())

@@ -16,6 +16,7 @@ from inference_pio.outputs import (
     RequestMetrics,
     TokenLogprobs,
 )
+from inference_pio.plugin.registry import External
 from inference_pio.security.confine import Confinement, Lock
 
 
@@ -38,6 +39,7 @@ class Load(_Message, frozen=True):
     """Which model, how; `config` and `options` are what a caller named. The worker plans, and waits for Go.
 
     memory_gb, cpu_percent  limits to plan within
+    external                the plugin of others that runs it; None: a built-in one
     """
 
     model: str
@@ -48,6 +50,7 @@ class Load(_Message, frozen=True):
     tuned: bool
     memory_gb: float | None
     cpu_percent: float | None
+    external: External | None
 
 
 class Go(_Message, frozen=True):

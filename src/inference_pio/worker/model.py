@@ -206,7 +206,8 @@ class WorkerModel:
         """A start that failed otherwise than a system refuses is a defect: whoever waits is told, and not left."""
         self._tasks.discard(task)
         if not task.cancelled() and (error := task.exception()) is not None:
-            self._died(Death(-1, f"no process can be started: {type(error).__name__}: {error}"))
+            why = str(error) if isinstance(error, InferencePIOError) else f"{type(error).__name__}: {error}"
+            self._died(Death(-1, f"no process can be started: {why}"))
 
     async def _start(self) -> None:
         if self.state is State.CLOSED:

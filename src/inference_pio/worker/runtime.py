@@ -13,6 +13,7 @@ from inference_pio.loader.resolve import resolve
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.performance import PerformanceMetrics
 from inference_pio.outputs import RequestOutput, StreamChunk
+from inference_pio.packages.choice import external_for
 from inference_pio.plugin.runtime import (
     EncodedPrompt,
     FormattedPrompt,
@@ -49,17 +50,19 @@ class WorkerRuntime:
     """All methods may be called from any thread; they wait for the worker.
 
     Args:
-        level: how far what runs there is trusted.
+        level: how far what runs there is trusted; None: a built-in plugin to the most, one of others least.
         limits: what it may use; None: no limits of its own.
         enforcement: "strict" refuses a model whose limits nothing holds here, "best_effort" loads it; None: strict
             below HIGH_TRUST.
     """
 
     def __init__(
-        self, level: SecurityLevel, limits: ResourceLimits | None, enforcement: str | None = None
+        self, level: SecurityLevel | None, limits: ResourceLimits | None, enforcement: str | None = None
     ) -> None:
-        self._level, self._limits = level, limits
-        self._strict = is_strict(level, enforcement)
+        is_strict(
+            SecurityLevel.MAXIMUM_TRUST, enforcement
+        )  # a word that is none is told before anything starts
+        self._level, self._limits, self._enforcement = level, limits, enforcement
         self._report: EnforcementReport | None = None
         self._model: WorkerModel | None = None
         self._loaded: Loaded | None = None
@@ -82,19 +85,22 @@ class WorkerRuntime:
             download=options.download and self._may_download,
             accept_licence=options.accept_licence,
         )
-        cell = Cell(self._level, self._limits, source.path, store)
+        external = external_for(source.path, asked.plugin)
+        level = self._level or (SecurityLevel.MAXIMUM_TRUST if external is None else SecurityLevel.LOW_TRUST)
+        cell = Cell(level, self._limits, source.path, store, external)
         self._report = cell.report()
-        if self._strict:
+        if is_strict(level, self._enforcement):
             require(self._report, source.name)
         load = Load(
             str(source.path),
-            asked.plugin,
+            asked.plugin if external is None else external.name,
             {"model_name": source.name, **asked.config},
             asked.options,
             asked.profile,
             asked.tuned,
             self._limits.memory_gb if self._limits else None,
             self._limits.cpu_percent if self._limits else None,
+            external,
         )
 
         async def started() -> Planned:
@@ -119,6 +125,7 @@ class WorkerRuntime:
             {each.name: getattr(options, each.name) for each in fields(options)},
             None,
             False,
+            None,
             None,
             None,
         )
@@ -160,7 +167,7 @@ class WorkerRuntime:
         return self._ready()
 
     def security_report(self, level: SecurityLevel, limits: ResourceLimits | None) -> EnforcementReport:
-        if self._report is None or (level, limits) != (self._level, self._limits):
+        if self._report is None or (level, limits) != (self._report.security_level, self._limits):
             return Cell(level, limits, None, ModelStore()).report()
         return self._report
 

@@ -12,6 +12,7 @@ import torch
 from inference_pio.children.crossing import words_of
 from inference_pio.children.line import Line
 from inference_pio.errors import InferencePIOError, PluginError
+from inference_pio.plugin.registry import choose_external
 from inference_pio.plugin.starting import StartRequest
 from inference_pio.runtime.start import Started, start
 from inference_pio.security import ResourceLimits, SecurityLevel
@@ -77,6 +78,7 @@ class Worker:
         limits = None
         if asked.memory_gb is not None:
             limits = ResourceLimits(memory_gb=asked.memory_gb, cpu_percent=asked.cpu_percent or 100)
+        choose_external(asked.external)
         try:
             self._started = started = start(
                 StartRequest(
