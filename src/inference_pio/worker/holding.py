@@ -12,7 +12,6 @@ from inference_pio.worker.death import Death
 from inference_pio.worker.leaf import Leaf, make_leaf
 from inference_pio.worker.watch import Share, Watch
 
-LOOK_SECONDS, PACE_SECONDS = 0.02, 0.01
 MOST_THREADS = 1024
 
 
@@ -40,11 +39,6 @@ class Holding:
             counted = limits.cpu_percent % 100 or free_to_widen
             share = Share(limits.cpu_percent) if counted else None
         self.watch = Watch(pid, most_bytes, MOST_THREADS, share, kill)
-
-    @property
-    def interval(self) -> float:
-        """Seconds between two looks."""
-        return LOOK_SECONDS if self.watch.share is None else PACE_SECONDS
 
     @property
     def by_group(self) -> tuple[str, ...]:

@@ -50,7 +50,7 @@ class Load(_Message, frozen=True):
     tuned: bool
     memory_gb: float | None
     cpu_percent: float | None
-    external: External | None
+    external: External | None = None
 
 
 class Go(_Message, frozen=True):

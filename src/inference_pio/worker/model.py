@@ -230,7 +230,7 @@ class WorkerModel:
     def _look(self, holding: Holding) -> None:
         if self._holding is holding:
             holding.watch.look()
-            self._loop.call_later(holding.interval, self._look, holding)
+            self._loop.call_later(holding.watch.interval, self._look, holding)
 
     def _heard(self, message: FromWorker) -> None:
         self._supervisor.hear(message, monotonic())

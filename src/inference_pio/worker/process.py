@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 16
 _CHILD = "inference_pio.worker.child:main"
 
 
-class Process(asyncio.Protocol):
+class Process(asyncio.BufferedProtocol):
     """One child. `heard` is called for each message, `died` once, after the last of them."""
 
     def __init__(self, heard: Callable[[FromWorker], None], died: Callable[[Death], None]) -> None:
@@ -35,6 +35,7 @@ class Process(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._exit = -1
         self._open = 0
+        self._came = bytearray(_AT_ONCE)
 
     @property
     def pid(self) -> int:
@@ -102,11 +103,14 @@ class Process(asyncio.Protocol):
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - one size for all
+        return self._came
+
+    def buffer_updated(self, nbytes: int) -> None:
         if self._verdict:  # what it still says counts no more
             return
         try:
-            for message in self._reader.feed(data):
+            for message in self._reader.feed(memoryview(self._came)[:nbytes]):
                 self._heard(message)
         except ProtocolError as error:
             self.kill(f"it broke the protocol: {error}")

@@ -127,7 +127,6 @@ class WorkerRuntime:
             False,
             None,
             None,
-            None,
         )
         return with_figures(config, self.start(asked, options, progress).config)
 

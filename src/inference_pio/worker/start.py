@@ -30,7 +30,6 @@ def run_in_a_worker(asked: StartRequest) -> Running:
         asked.tuned,
         None,
         None,
-        None,
     )
     runtime = WorkerRuntime(asked.level, asked.limits, asked.enforcement)
     try:

@@ -10,6 +10,9 @@ from dataclasses import dataclass, field
 from time import CLOCK_MONOTONIC, clock_gettime
 
 _PERCENT = 100.0
+_PACE_SECONDS = 0.01
+_SOONEST_SECONDS, _LATEST_SECONDS = 0.02, 0.25
+_FASTEST_BYTES = 20e9  # a second: no process touches memory for the first time any faster
 _BURST_SECONDS = 0.05  # of processor time that may be saved up
 _OF_A_PROCESS = 2  # what clock ids of the kernel say of a process's processor time
 
@@ -59,6 +62,8 @@ class Watch:
     share: Share | None
     kill: Callable[[str], None]
     peak_bytes: int = 0
+    _own_bytes: int = 0
+    _memory_due: float = 0.0
     _status: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -66,18 +71,35 @@ class Watch:
         if self.share is not None:
             self.share.start(clock_gettime(CLOCK_MONOTONIC), self.seconds())
 
+    @property
+    def interval(self) -> float:
+        """Seconds until the next look."""
+        return self._memory_seconds() if self.share is None else _PACE_SECONDS
+
     def look(self) -> None:
-        """Once; as often as every 20 ms."""
+        """Once."""
         with suppress(ProcessLookupError):  # it ended since
             if self.share is not None:
                 self._pace(self.share)
-            figures = self._figures()
-            used = _own(figures)
-            self.peak_bytes = max(self.peak_bytes, used)
-            if self.most_bytes is not None and used > self.most_bytes:
-                self.kill(f"memory_gb {self.most_bytes / 1e9:g} exceeded: it has {used / 1e9:.2f} GB")
-            if (threads := figures.get("Threads", 0)) > self.most_threads:
-                self.kill(f"{threads} threads: {self.most_threads} are allowed")
+            if (now := clock_gettime(CLOCK_MONOTONIC)) >= self._memory_due:
+                self._look_at_memory()
+                self._memory_due = now + self._memory_seconds()
+
+    def _memory_seconds(self) -> float:
+        """The less it has left, the sooner: what a look finds costs time that the model has not."""
+        if self.most_bytes is None:
+            return _LATEST_SECONDS
+        left = (self.most_bytes - self._own_bytes) / _FASTEST_BYTES
+        return min(max(left, _SOONEST_SECONDS), _LATEST_SECONDS)
+
+    def _look_at_memory(self) -> None:
+        figures = self._figures()
+        used = self._own_bytes = _own(figures)
+        self.peak_bytes = max(self.peak_bytes, used)
+        if self.most_bytes is not None and used > self.most_bytes:
+            self.kill(f"memory_gb {self.most_bytes / 1e9:g} exceeded: it has {used / 1e9:.2f} GB")
+        if (threads := figures.get("Threads", 0)) > self.most_threads:
+            self.kill(f"{threads} threads: {self.most_threads} are allowed")
 
     def own_bytes(self) -> int:
         """Memory that is the process's own, what is swapped out included.
