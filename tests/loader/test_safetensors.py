@@ -18,6 +18,7 @@ from safetensors.torch import save_file
 from inference_pio.errors import ModelFileError
 from inference_pio.loader.checkpoint import open_checkpoint
 from inference_pio.loader.safetensors import DTYPES, SafetensorsFile
+from inference_pio.loader.safetensors_header import ITEM_BYTES
 from support.packed_gguf import decode
 
 GOOD: dict[str, Any] = {
@@ -61,6 +62,10 @@ def same_bits(left: torch.Tensor, right: torch.Tensor) -> bool:
 
 def bytes_of(tensor: torch.Tensor) -> bytes:
     return tensor.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
+
+
+def test_sizes_are_those_of_the_types() -> None:
+    assert {name: dtype.itemsize for name, dtype in DTYPES.items()} == ITEM_BYTES
 
 
 def test_round_trip_of_every_type(tmp_path: Path) -> None:

@@ -7,6 +7,23 @@ from pathlib import Path
 from typing import Any
 
 from inference_pio.errors import ModelFileError
+from inference_pio.given import is_there
+from inference_pio.loader.regular_file import read_whole
+
+_MAX_BYTES = 4 * 2**20
+
+
+def read_json_object(file: Path) -> dict[str, Any]:
+    """One JSON object out of a small file, strictly.
+
+    Raises:
+        ModelFileError: there is no such file, it is too large, or is anything else.
+    """
+    if not is_there(file):
+        raise ModelFileError(
+            file, "no such file", hint="a model directory has config.json beside its weights"
+        )
+    return strict_object(read_whole(file, _MAX_BYTES, "a configuration"), file, "")
 
 
 def strict_object(data: bytes, path: Path, where: str) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inference_pio.errors import PluginError, UsageError
 from inference_pio.helper.process import HELPER
 from inference_pio.imports import import_object
+from inference_pio.loader.headers import check_headers
 from inference_pio.loader.resolve import resolve
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.performance import PerformanceMetrics
@@ -82,6 +83,7 @@ class WorkerRuntime:
             download=options.download and self._may_download,
             accept_licence=options.accept_licence,
         )
+        check_headers(source.path)
         cell = Cell(self._level, self._limits, source.path, store)
         self._report = cell.report()
         if self._strict:
