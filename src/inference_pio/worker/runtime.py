@@ -84,12 +84,13 @@ class WorkerRuntime:
             accept_licence=options.accept_licence,
         )
         check_headers(source.path)
-        cell = Cell(self._level, self._limits, source.path, store)
+        path = source.path.absolute()  # a worker stands in another folder
+        cell = Cell(self._level, self._limits, path, store)
         self._report = cell.report()
         if self._strict:
             require(self._report, source.name)
         load = Load(
-            str(source.path),
+            str(path),
             asked.plugin,
             {"model_name": source.name, **asked.config},
             asked.options,
