@@ -60,7 +60,7 @@ class ImageError(UsageError):
 
 
 class ModelFileError(InferencePIOError):
-    """`path: where (byte N): what (hint)`."""
+    """`path: where (byte N): what (hint)`, each of them shortened in the middle where a file makes it long."""
 
     exit_code = 3
 
@@ -68,8 +68,8 @@ class ModelFileError(InferencePIOError):
         self, path: str | Path, what: str, *, where: str = "", byte: int | None = None, hint: str = ""
     ) -> None:
         self.path, self.what, self.where, self.byte, self.hint = str(path), what, where, byte, hint
-        place = where + (f" (byte {byte})" if byte is not None else "")
-        message = ": ".join(part for part in (str(path), place.strip(), what) if part)
+        place = _short(where, 200) + (f" (byte {byte})" if byte is not None else "")
+        message = ": ".join(part for part in (str(path), place.strip(), _short(what, 1200)) if part)
         super().__init__(_one_line(f"{message} ({hint})" if hint else message))
 
 
@@ -143,6 +143,13 @@ class NonFiniteLogits(GenerationError):
 
 class EngineClosed(GenerationError):
     pass
+
+
+def _short(text: str, most: int) -> str:
+    text = _one_line(text)
+    if len(text) <= most:
+        return text
+    return f"{text[: most * 2 // 3]} … {text[-most // 3 :]}"
 
 
 def _one_line(text: str) -> str:
