@@ -28,6 +28,7 @@ MAX_HEADER_BYTES = 100_000_000
 MAX_TENSORS = 65_536
 BLOCKS = "blocks:"  # in front of a tensor's name in the metadata: its kind of blocks
 _MAX_ELEMENTS = 2**63 - 1
+_MAX_DIMENSIONS = 64  # torch's
 
 ITEM_BYTES: dict[str, int] = {
     "F64": 8,
@@ -126,6 +127,10 @@ def _tensor_info(path: Path, name: str, entry: _Entry) -> TensorInfo:
     if entry.dtype not in ITEM_BYTES:
         raise ModelFileError(
             path, f"has type {entry.dtype!a}, which is unknown; known: {', '.join(ITEM_BYTES)}", where=where
+        )
+    if len(entry.shape) > _MAX_DIMENSIONS:  # their product alone could take seconds
+        raise ModelFileError(
+            path, f"has {len(entry.shape)} dimensions, more than {_MAX_DIMENSIONS}", where=where
         )
     if any(size < 0 for size in entry.shape) or math.prod(entry.shape) > _MAX_ELEMENTS:
         raise ModelFileError(path, f"has the impossible shape {entry.shape}", where=where)
