@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -42,10 +43,16 @@ def strict_object(data: bytes, path: Path, where: str) -> dict[str, Any]:
         return found
 
     def refuse(constant: str) -> float:
-        raise ModelFileError(path, f"{constant} is not JSON", where=where)
+        raise ModelFileError(path, f"{constant:.40} is not JSON, or no finite number", where=where)
+
+    def finite(number: str) -> float:
+        value = float(number)
+        return value if math.isfinite(value) else refuse(number)
 
     try:
-        value = json.loads(data.decode(), object_pairs_hook=distinct, parse_constant=refuse)
+        value = json.loads(
+            data.decode(), object_pairs_hook=distinct, parse_constant=refuse, parse_float=finite
+        )
     except RecursionError as error:
         raise ModelFileError(path, "is nested too deep", where=where) from error
     except ValueError as error:  # of JSON, of UTF-8, or a number of thousands of digits
