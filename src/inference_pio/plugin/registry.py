@@ -172,7 +172,7 @@ def _names(raw: Mapping[str, Any]) -> set[str]:
     """What the checkpoint calls its architecture; `model_type` counts where `architectures` is missing."""
     if "general.architecture" in raw:
         return {str(raw["general.architecture"])}
-    stated = raw.get("architectures") or [raw.get("model_type", "(not stated)")]
+    stated = raw.get("architectures") or [raw.get("model_type") or "(not stated)"]
     return {str(name) for name in stated} if isinstance(stated, list) else {str(stated)}
 
 
