@@ -57,24 +57,36 @@ def standard(path: Path) -> None:
 
 
 def run(path: Path) -> Refusal | None:
-    return _typed("run", path, "hello", "--max-tokens", "1", "--dtype", "float32")
+    return typed("run", path, "hello", "--max-tokens", "1", "--dtype", "float32")
 
 
 def plan(path: Path) -> Refusal | None:
-    return _typed("plan", path)
+    return typed("plan", path)
 
 
-def _typed(*arguments: object) -> Refusal | None:
+def typed(*arguments: object) -> Refusal | None:
     """What a command line says on stderr, and nothing on stdout."""
+    code, out, err = _executed(*arguments)
+    if not code:
+        return None
+    assert out == ""
+    assert err.startswith("error: "), err
+    assert err.endswith("\n")
+    return Refusal(code, err.removeprefix("error: ")[:-1])
+
+
+def printed(*arguments: object) -> str:
+    """What a command line that does what it is told says on stdout."""
+    code, out, err = _executed(*arguments)
+    assert (code, err) == (0, "")
+    return out
+
+
+def _executed(*arguments: object) -> tuple[int, str, str]:
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = guarded(lambda: execute([str(argument) for argument in arguments]))
-    if not code:
-        return None
-    assert out.getvalue() == ""
-    assert err.getvalue().startswith("error: "), err.getvalue()
-    assert err.getvalue().endswith("\n")
-    return Refusal(code, err.getvalue().removeprefix("error: ")[:-1])
+    return code, out.getvalue(), err.getvalue()
 
 
 FRONT_ENDS: Mapping[str, Callable[[Path], Refusal | None]] = {
