@@ -27,7 +27,7 @@ from inference_pio.sampling_params import SamplingParams
 from inference_pio.security.enforcement import is_strict, require
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
 from inference_pio.security.report import EnforcementReport
-from inference_pio.worker.as_data import options_as_data, params_as_data, with_figures
+from inference_pio.worker.as_data import exact, options_as_data, params_as_data, with_figures
 from inference_pio.worker.background import BACKGROUND
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.collecting import Collected, Countdown, Streamed
@@ -189,7 +189,7 @@ class WorkerRuntime:
     ) -> FormattedPrompt:
         told = self.ask(
             "write",
-            messages=[dict(message) for message in messages],
+            messages=[exact(message) for message in messages],
             add_generation_prompt=add_generation_prompt,
             tools=None if tools is None else [dict(tool) for tool in tools],
             options=None if options is None else dict(options),
@@ -202,7 +202,7 @@ class WorkerRuntime:
         if isinstance(prompt, ImagePrompt) or (isinstance(prompt, FormattedPrompt) and prompt.images):
             raise UsageError("images are not read in a worker so far: load the model without limits")
         if isinstance(prompt, str):
-            told = self.ask("encode", text=str(prompt), formatted=isinstance(prompt, FormattedPrompt))
+            told = self.ask("encode", text=exact(prompt), formatted=isinstance(prompt, FormattedPrompt))
             return EncodedPrompt(told["text"], told["token_ids"])
         return EncodedPrompt(None, list(prompt))
 
