@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from inference_pio.errors import PluginError, UsageError
+from inference_pio.errors import EngineClosed, PluginError, UsageError
 from inference_pio.helper.process import HELPER
 from inference_pio.imports import import_object
 from inference_pio.loader.headers import check_headers
@@ -63,6 +64,7 @@ class WorkerRuntime:
         self._strict = is_strict(level, enforcement)
         self._report: EnforcementReport | None = None
         self._model: WorkerModel | None = None
+        self._pid = os.getpid()
         self._loaded: Loaded | None = None
         self._text: WorkerTokenizer | None = None
 
@@ -75,6 +77,7 @@ class WorkerRuntime:
             InferencePIOError: the model cannot be found, read or run here, within its limits.
         """
         self.close()
+        self._pid = os.getpid()
         store = ModelStore(limit_bytes=self._disk_bytes())
         source = resolve(
             asked.model,
@@ -140,7 +143,7 @@ class WorkerRuntime:
     def close(self) -> None:
         """End the worker; twice is fine."""
         model, self._model, self._loaded, self._text = self._model, None, None, None
-        if model is not None:
+        if model is not None and self._pid == os.getpid():  # after a fork the worker is the parent's
             BACKGROUND.run(model.close())
 
     @property
@@ -279,7 +282,7 @@ class WorkerRuntime:
 
     def _abort(self, numbers: Iterable[int]) -> None:
         model = self._model
-        if model is not None:
+        if model is not None and self._pid == os.getpid():
             for number in numbers:
                 BACKGROUND.loop.call_soon_threadsafe(model.abort, number)
 
@@ -321,6 +324,8 @@ class WorkerRuntime:
     def _ready(self) -> WorkerModel:
         if self._model is None:
             raise PluginError("the model is not initialised: call initialize first")
+        if self._pid != os.getpid():
+            raise EngineClosed("the model's worker is of the process that started it: load it in this one")
         return self._model
 
     def _running(self) -> Loaded:
