@@ -10,7 +10,7 @@ from inference_pio.cli.text import one_line
 from inference_pio.errors import UnavailableError
 
 _PREFIX = "INFERENCE_PIO_"
-_VARIABLES = tuple(_PREFIX + name for name in ("HOME", "DEBUG", "OPS", "ISA", "PEERS"))
+_NAMES = ("HOME", "DEBUG", "OPS", "ISA", "PEERS")  # the last is of the benchmarks' scripts
 
 
 def check_folder() -> None:
@@ -29,7 +29,9 @@ def check_folder() -> None:
 def strangers(variables: Iterable[str]) -> Iterator[str]:
     """A line for each variable that looks like one of this program's and is none."""
     for name in sorted(variables):
-        if name.startswith(_PREFIX) and name not in _VARIABLES:
-            near = difflib.get_close_matches(name, _VARIABLES, n=1)
-            hint = f"did you mean {near[0]}?" if near else f"there are {', '.join(_VARIABLES[:-1])}"
+        own = name.removeprefix(_PREFIX)
+        if own != name and own not in _NAMES:
+            near = difflib.get_close_matches(own, _NAMES, n=1)
+            known = ", ".join(_PREFIX + each for each in _NAMES[:-1])
+            hint = f"did you mean {_PREFIX}{near[0]}?" if near else f"there are {known}"
             yield one_line(f"nothing reads the variable {name:.80}; {hint}")
