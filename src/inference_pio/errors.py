@@ -56,11 +56,11 @@ class ImageError(UsageError):
     """`where: what`."""
 
     def __init__(self, where: str, what: str) -> None:
-        super().__init__(_one_line(f"{where}: {what}"))
+        super().__init__(one_line(f"{where}: {what}"))
 
 
 class ModelFileError(InferencePIOError):
-    """`path: where (byte N): what (hint)`."""
+    """`path: where (byte N): what (hint)`, each of them shortened in the middle where a file makes it long."""
 
     exit_code = 3
 
@@ -68,9 +68,9 @@ class ModelFileError(InferencePIOError):
         self, path: str | Path, what: str, *, where: str = "", byte: int | None = None, hint: str = ""
     ) -> None:
         self.path, self.what, self.where, self.byte, self.hint = str(path), what, where, byte, hint
-        place = where + (f" (byte {byte})" if byte is not None else "")
-        message = ": ".join(part for part in (str(path), place.strip(), what) if part)
-        super().__init__(_one_line(f"{message} ({hint})" if hint else message))
+        place = _short(where, 200) + (f" (byte {byte})" if byte is not None else "")
+        message = ": ".join(part for part in (str(path), place.strip(), _short(what, 1200)) if part)
+        super().__init__(one_line(f"{message} ({hint})" if hint else message))
 
 
 class UnsafeWeightsError(ModelFileError):
@@ -145,6 +145,13 @@ class EngineClosed(GenerationError):
     pass
 
 
-def _one_line(text: str) -> str:
+def _short(text: str, most: int) -> str:
+    text = one_line(text)
+    if len(text) <= most:
+        return text
+    return f"{text[: most * 2 // 3]} … {text[-most // 3 :]}"
+
+
+def one_line(text: str) -> str:
     """Control characters of file names, and bytes in them that are not UTF-8, written as escapes."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from typing import Any
 
-from inference_pio.errors import PluginError
+from inference_pio.errors import ConfigError, PluginError
 
 
 def import_object(name: str) -> Any:
@@ -13,12 +13,15 @@ def import_object(name: str) -> Any:
 
     Raises:
         PluginError: the module does not import, whatever it raises, or lacks the attribute; says which and why.
+        ConfigError: a variable of the environment, which it reads, is wrong.
     """
     module_name, _, attribute = name.partition(":")
     try:
         module = importlib.import_module(module_name)
     except ImportError as error:
         raise PluginError(f"{name}: {error}") from error
+    except ConfigError:  # of a variable of the environment, not of the module
+        raise
     except Exception as error:
         raise PluginError(f"{name}: {type(error).__name__}: {error}") from error
     if not hasattr(module, attribute):

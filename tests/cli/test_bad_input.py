@@ -15,8 +15,6 @@ import pytest
 from safetensors.torch import load_file, save_file
 
 from inference_pio.ops import native
-from support import gguf_bytes
-from support.gguf_bytes import GGUFBytes
 from support.hub_server import LocalHub, serve
 from support.images import FILES
 
@@ -40,72 +38,10 @@ def test_names_that_mean_nothing(cli: Any, name: str, fragments: list[str]) -> N
         cli(*arguments).complains(UNAVAILABLE, *fragments)
 
 
-def test_truncated_gguf(cli: Any, tmp_path: Path) -> None:
-    file = tmp_path / "cut.gguf"
-    whole = GGUFBytes().build()
-    file.write_bytes(whole[:-100])
-    cli("run", file, "hello").complains(MODEL_FILE, str(file), str(len(whole) - 100))
-    file.write_bytes(whole[:20])
-    cli("run", file, "hello").complains(MODEL_FILE, str(file))
-
-
-def test_gguf_whose_header_claims_500_gb(cli: Any, tmp_path: Path) -> None:
-    file = tmp_path / "vast.gguf"
-    vast = gguf_bytes.tensor("token_embd.weight", (500_000, 250_000), 0, 0)
-    file.write_bytes(GGUFBytes(tensors=[vast]).build())
-    started = time.monotonic()
-    cli("run", file, "hello").complains(MODEL_FILE, str(file), "download incomplete", "500000000128 bytes")
-    assert time.monotonic() - started < 5
-
-
-def test_directory_without_tokenizer(cli: Any, make_model: Callable[..., Path]) -> None:
-    folder = make_model()
-    (folder / "tokenizer.json").unlink()
-    cli("run", folder, "hello").complains(MODEL_FILE, str(folder), "tokenizer.json")
-
-
-def test_pickle_weights_are_never_opened(cli: Any, make_model: Callable[..., Path]) -> None:
-    folder = make_model()
-    (folder / "model.safetensors").unlink()
-    bomb = folder / "pytorch_model.bin"
-    os.mkfifo(bomb)  # opening it would wait for ever
-    cli("run", folder, "hello").complains(MODEL_FILE, str(folder), "pytorch_model.bin", "safetensors")
-
-
-def test_unknown_architecture_lists_those_there_are(cli: Any, make_model: Callable[..., Path]) -> None:
-    folder = make_model(architectures=["NinthForCausalLM"], model_type="ninth")
-    cli("run", folder, "hello").complains(MODEL_FILE, "NinthForCausalLM", "LlamaForCausalLM", "supported")
-
-
 def test_what_the_bridge_cannot_run_is_refused_in_one_line(cli: Any, make_model: Callable[..., Path]) -> None:
     folder = make_model(architectures=["MambaForCausalLM"], model_type="mamba")
     for verb in (["run", folder, "hello"], ["plan", folder]):
         cli(*verb).complains(MODEL_FILE, "bridge to Transformers", "layer_types", "linear_attention")
-
-
-@pytest.mark.parametrize(
-    ("changes", "fragments"),
-    [
-        ({"rope_scaling": {"rope_type": "spiral", "factor": 2.0}}, ["rope_type", "'spiral'", "llama3"]),
-        ({"hidden_size": "64"}, ["hidden_size", "'64'"]),
-        ({"num_key_value_heads": 3}, ["num_key_value_heads", "4", "3"]),
-        ({"secret_sauce": 1}, ["secret_sauce"]),
-        ({"num_hidden_layers": 3}, ["missing", "model.layers.2"]),
-        ({"vocab_size": 100}, ["embed_tokens"]),
-    ],
-)
-def test_wrong_configuration(
-    cli: Any, make_model: Callable[..., Path], changes: dict[str, Any], fragments: list[str]
-) -> None:
-    folder = make_model(**changes)
-    cli("run", folder, "hello").complains(MODEL_FILE, str(folder), *fragments)
-
-
-def test_broken_config_json(cli: Any, make_model: Callable[..., Path]) -> None:
-    folder = make_model()
-    for text in ("{", "[]", '{"a": 1, "a": 2}', ""):
-        (folder / "config.json").write_text(text)
-        cli("run", folder, "hello").complains(MODEL_FILE, "config.json")
 
 
 @pytest.mark.parametrize(

@@ -132,6 +132,14 @@ def test_what_does_not_fit_is_refused_with_the_arithmetic(checkpoint: Path) -> N
         loaded(checkpoint, resource_limits=ResourceLimits(memory_gb=0.2, gpu_memory_gb=0))
 
 
+def test_a_path_from_here_is_one_from_there(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A worker stands in another folder."""
+    monkeypatch.chdir(checkpoint.parent)
+    for level in (SecurityLevel.LOW_TRUST, SecurityLevel.MEDIUM_TRUST):
+        with loaded(Path(checkpoint.name), security_level=level) as llm:
+            assert llm.generate("x", SEEDED)[0].outputs[0].finish_reason == "length"
+
+
 def test_a_worker_goes_with_its_model(checkpoint: Path) -> None:
     llm = loaded(checkpoint, security_level=SecurityLevel.MEDIUM_TRUST)
     pid = worker_of(llm).model.pid

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import site
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 
 import inference_pio
@@ -31,6 +33,20 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
 
 
 def import_paths() -> list[str]:
-    """Where this process imports from: the project first, and no relative folder."""
+    """Where a child imports from, as this process does: the project first, and no folder that is on the path only
+    because this process was started there. A worker may read all of them, and that one may be anybody's home.
+    """
     own = str(Path(inference_pio.__file__).parent.parent)
-    return [own, *(path for path in sys.path if os.path.isabs(path) and path != own)]
+    left_out = {own, *_started_from()}
+    return [own, *(path for path in sys.path if os.path.isabs(path) and path not in left_out)]
+
+
+def _started_from() -> set[str]:
+    """The folder of the script, and with `python -m` the current one; not where they are named as places of modules."""
+    found = set()
+    if script := getattr(sys.modules.get("__main__"), "__file__", None):
+        found.add(os.path.dirname(os.path.abspath(script)))
+    with suppress(OSError):  # it may be gone
+        found.add(os.getcwd())
+    named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return found - {*named, *site.getsitepackages(), site.getusersitepackages()}

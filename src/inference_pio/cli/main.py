@@ -63,6 +63,11 @@ def guarded(command: Callable[[], int]) -> int:
 
 
 def _run(arguments: Sequence[str]) -> int:
+    from inference_pio.cli.surroundings import check_folder, strangers
+
+    check_folder()
+    for warning in strangers(os.environ):
+        print(f"warning: {warning}", file=sys.stderr)
     from inference_pio.cli.app import execute
 
     return execute(arguments)

@@ -15,7 +15,7 @@ def visible(text: str) -> str:
 
 def one_line(text: str) -> str:
     """A message as one line, whatever a file name or a library put into it."""
-    return visible(" ".join(text.split()))
+    return visible(" ".join(line.strip() for line in text.splitlines()))
 
 
 def size(count: float) -> str:

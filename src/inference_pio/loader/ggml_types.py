@@ -42,6 +42,7 @@ GGML_TYPES: dict[int, GGMLType] = {
 }
 
 TYPES_BY_NAME: dict[str, GGMLType] = {kind.name: kind for kind in GGML_TYPES.values()}
+BLOCK_KINDS = tuple(kind.name for kind in GGML_TYPES.values() if kind.block_size > 1)
 
 # Types that exist (or existed) but are not decoded here: named in the refusal, so that the reader knows what it has.
 OTHER_TYPES: dict[int, str] = {

@@ -138,6 +138,7 @@ def _read_value(cursor: HeaderCursor, kind: int, key: str, depth: int) -> Any:
 def _read_array(cursor: HeaderCursor, key: str, depth: int) -> list[Any]:
     kind = cursor.scalar("I", f"key {key}")
     count = cursor.scalar("Q", f"key {key}")
+    cursor.count_values(count, f"key {key}")
     if kind in _SCALARS:
         return cursor.scalars(_SCALARS[kind], count, f"key {key}")
     if kind == _BOOL:

@@ -10,6 +10,8 @@ from inference_pio.loader.regular_file import RegularFile
 
 # Vocabularies of 300,000 tokens with their merges take about 20 MB.
 MAX_HEADER_BYTES = 128 * 2**20
+# A value is an object of Python's, many times what it is in the file; such a vocabulary has 1.5 million.
+MAX_VALUES = 2**22
 _FIRST_READ = 64 * 2**10
 _LENGTH = struct.Struct("<Q")
 
@@ -21,6 +23,7 @@ class HeaderCursor:
         self._file = file
         self._limit = min(file.size, MAX_HEADER_BYTES)
         self._data = b""
+        self._values = 0
         self.position = 0
 
     def error(self, what: str, where: str = "", *, hint: str = "") -> ModelFileError:
@@ -31,6 +34,12 @@ class HeaderCursor:
         left = self._limit - self.position
         if count * smallest > left:
             raise self.error(f"claims {count} {what}, which {left} bytes cannot hold", hint=self._cut_hint())
+
+    def count_values(self, count: int, where: str) -> None:
+        """Refuse arrays that have, all of them together, more values than memory should be given for."""
+        self._values += count
+        if self._values > MAX_VALUES:
+            raise self.error(f"has {count} values, more than the {MAX_VALUES} of a header", where)
 
     def take(self, count: int, where: str) -> bytes:
         end = self._reach(count, where)

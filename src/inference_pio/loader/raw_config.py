@@ -6,14 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inference_pio.errors import ModelFileError
 from inference_pio.given import is_there
 from inference_pio.loader.checkpoint import Checkpoint
 from inference_pio.loader.gguf import GGUFFile
-from inference_pio.loader.regular_file import read_whole
-from inference_pio.loader.strict_json import strict_object
-
-_MAX_BYTES = 4 * 2**20
+from inference_pio.loader.strict_json import read_json_object
 
 
 def raw_config(checkpoint: Checkpoint, path: Path) -> Mapping[str, Any]:
@@ -32,12 +28,3 @@ def raw_preprocessor_config(path: Path) -> tuple[Mapping[str, Any], Path]:
     """(what preprocessor_config.json beside a model says about its images, that file); nothing where there is none."""
     file = (path if path.is_dir() else path.parent) / "preprocessor_config.json"
     return (read_json_object(file) if is_there(file) else {}), file
-
-
-def read_json_object(file: Path) -> dict[str, Any]:
-    """One JSON object out of a small file, strictly."""
-    if not is_there(file):
-        raise ModelFileError(
-            file, "no such file", hint="a model directory has config.json beside its weights"
-        )
-    return strict_object(read_whole(file, _MAX_BYTES, "a configuration"), file, "")

@@ -1,21 +1,11 @@
-"""safetensors files, single and sharded, as checkpoints.
-
-Format: 8 bytes of header length, a JSON object {name: {dtype, shape, data_offsets}}, the data without holes
-(github.com/huggingface/safetensors, README). Sharded checkpoints add an index {weight_map: {name: file}}.
-
-Tensors that this package quantised lie as uint8 rows of ggml's blocks, and "__metadata__" has the kind of blocks of
-each under "blocks:<name>" (`loader/write_safetensors.py`).
-"""
+"""safetensors files, single (`safetensors_header.py`) and sharded (`safetensors_index.py`), as checkpoints."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import Any
 
-import msgspec
 import torch
 from torch import Tensor
 
@@ -24,16 +14,11 @@ from inference_pio.loader.closing import Closing
 from inference_pio.loader.dequantize import DECODERS
 from inference_pio.loader.ggml_types import TYPES_BY_NAME
 from inference_pio.loader.regular_file import RegularFile
-from inference_pio.loader.safetensors_index import read_index
+from inference_pio.loader.safetensors_header import read_header
+from inference_pio.loader.safetensors_index import check_listed, read_index
 from inference_pio.loader.stored_blocks import decode_blocks, read_rows
 from inference_pio.loader.stored_floats import read_floats
-from inference_pio.loader.strict_json import strict_object
-from inference_pio.loader.tensor_info import CheckpointFormat, TensorInfo, is_usable_name
-
-MAX_HEADER_BYTES = 100_000_000
-MAX_TENSORS = 65_536
-BLOCKS = "blocks:"  # in front of a tensor's name in the metadata: its kind of blocks
-_MAX_ELEMENTS = 2**63 - 1
+from inference_pio.loader.tensor_info import CheckpointFormat, TensorInfo
 
 DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
@@ -56,12 +41,6 @@ DTYPES: dict[str, torch.dtype] = {
 _CONVERTIBLE = frozenset({"F64", "F32", "F16", "BF16"})
 
 
-class _Entry(msgspec.Struct, forbid_unknown_fields=True):
-    dtype: str
-    shape: list[int]
-    data_offsets: tuple[int, int]
-
-
 class SafetensorsFile(Closing):
     """One file. Implements `Checkpoint`.
 
@@ -75,15 +54,12 @@ class SafetensorsFile(Closing):
         self.path = path
         self._file = RegularFile(path)
         try:
-            data_start, entries, kinds = _read_header(self._file)
-            infos = {name: _tensor_info(path, name, entry) for name, entry in entries.items()}
-            infos |= {name: _of_blocks(path, name, infos.get(name), kind) for name, kind in kinds.items()}
-            _check_layout(self._file, entries, data_start)
+            header = read_header(self._file)
         except BaseException:
             self._file.close()
             raise
-        self.tensors: Mapping[str, TensorInfo] = MappingProxyType(infos)
-        self._offsets = {name: data_start + entry.data_offsets[0] for name, entry in entries.items()}
+        self.tensors: Mapping[str, TensorInfo] = header.tensors
+        self._offsets = header.offsets
 
     def read(
         self, name: str, dtype: torch.dtype | None = None, part: tuple[int, int] | None = None
@@ -130,7 +106,7 @@ class ShardedSafetensors(Closing):
             for shard, listed in read_index(path).items():
                 file = SafetensorsFile(shard)
                 self._files.append(file)
-                _check_listed(path, file, listed)
+                check_listed(path, file.path.name, file.tensors.keys(), listed)
                 self._holder.update(dict.fromkeys(file.tensors, file))
         except BaseException:
             self.close()
@@ -153,109 +129,3 @@ class ShardedSafetensors(Closing):
     def close(self) -> None:
         for file in self._files:
             file.close()
-
-
-def _read_header(file: RegularFile) -> tuple[int, dict[str, _Entry], dict[str, str]]:
-    """Where the data starts, the entries in the order of their data, and the kinds of those that are blocks."""
-    if file.size < 8:
-        raise ModelFileError(file.path, f"is no safetensors file: it has {file.size} bytes")
-    length = int.from_bytes(file.read(0, 8), "little")
-    if length > MAX_HEADER_BYTES:
-        raise ModelFileError(
-            file.path,
-            f"claims a header of {length} bytes, more than {MAX_HEADER_BYTES}",
-            where="header",
-            byte=0,
-        )
-    if 8 + length > file.size:
-        raise ModelFileError(
-            file.path,
-            f"download incomplete: {file.size} of at least {8 + length} bytes",
-            where="header",
-            byte=0,
-        )
-    raw = strict_object(file.read(8, length), file.path, "header")
-    notes = _converted(raw.pop("__metadata__", {}), dict[str, str], file.path, "header: __metadata__")
-    kinds = {key.removeprefix(BLOCKS): kind for key, kind in notes.items() if key.startswith(BLOCKS)}
-    if not raw:
-        raise ModelFileError(file.path, "holds no tensor", where="header")
-    if len(raw) > MAX_TENSORS:
-        raise ModelFileError(file.path, f"lists {len(raw)} tensors, more than {MAX_TENSORS}", where="header")
-    entries: dict[str, _Entry] = {}
-    for name, value in raw.items():
-        if not is_usable_name(name):
-            raise ModelFileError(file.path, f"{name!a} is not a usable tensor name", where="header")
-        entries[name] = _converted(value, _Entry, file.path, f"tensor {name}")
-    ordered = sorted(entries, key=lambda name: entries[name].data_offsets)
-    return 8 + length, {name: entries[name] for name in ordered}, kinds
-
-
-def _converted(value: Any, kind: Any, path: Path, where: str) -> Any:
-    try:
-        return msgspec.convert(value, kind)
-    except msgspec.ValidationError as error:
-        raise ModelFileError(path, str(error), where=where) from error
-
-
-def _tensor_info(path: Path, name: str, entry: _Entry) -> TensorInfo:
-    where = f"tensor {name}"
-    if entry.dtype not in DTYPES:
-        raise ModelFileError(
-            path, f"has type {entry.dtype!a}, which is unknown; known: {', '.join(DTYPES)}", where=where
-        )
-    if any(size < 0 for size in entry.shape) or math.prod(entry.shape) > _MAX_ELEMENTS:
-        raise ModelFileError(path, f"has the impossible shape {entry.shape}", where=where)
-    begin, end = entry.data_offsets
-    needed = math.prod(entry.shape) * DTYPES[entry.dtype].itemsize
-    if begin < 0 or end - begin != needed:
-        raise ModelFileError(
-            path,
-            f"lies at {begin} to {end}, but shape {entry.shape} of {entry.dtype} needs {needed} bytes",
-            where=where,
-        )
-    return TensorInfo(name, tuple(entry.shape), entry.dtype, needed)
-
-
-def _of_blocks(path: Path, name: str, info: TensorInfo | None, kind: str) -> TensorInfo:
-    """The tensor as what its rows of bytes stand for."""
-    where = f"tensor {name}"
-    if info is None:
-        raise ModelFileError(path, f"is said to be {kind} and is not there", where=where)
-    if kind not in DECODERS:
-        raise ModelFileError(path, f"is blocks of {kind!a}; known: {', '.join(DECODERS)}", where=where)
-    block = TYPES_BY_NAME[kind]
-    if info.dtype != "U8" or len(info.shape) < 2 or info.shape[-1] % block.block_bytes:
-        found = f"{info.dtype} {list(info.shape)}"
-        raise ModelFileError(path, f"is {found}, no rows of {kind}'s {block.block_bytes} bytes", where=where)
-    columns = info.shape[-1] // block.block_bytes * block.block_size
-    return TensorInfo(name, (*info.shape[:-1], columns), kind, info.nbytes)
-
-
-def _check_layout(file: RegularFile, entries: dict[str, _Entry], data_start: int) -> None:
-    """Tensors lie side by side without holes, and the file ends with the last."""
-    expected, previous = 0, "the header"
-    for name, entry in entries.items():
-        begin, end = entry.data_offsets
-        if begin != expected:
-            relation = "overlaps" if begin < expected else "leaves a hole after"
-            raise ModelFileError(
-                file.path,
-                f"begins at {begin}, expected {expected}: it {relation} {previous}",
-                where=f"tensor {name}",
-            )
-        expected, previous = end, name
-    size = data_start + expected
-    if file.size < size:
-        raise ModelFileError(file.path, f"download incomplete: {file.size} of {size} bytes")
-    if file.size > size:
-        raise ModelFileError(file.path, f"has {file.size - size} bytes after its last tensor", byte=size)
-
-
-def _check_listed(index: Path, file: SafetensorsFile, listed: frozenset[str]) -> None:
-    for names, what in (
-        (listed - file.tensors.keys(), "lacks"),
-        (file.tensors.keys() - listed, "holds, against the index,"),
-    ):
-        if names:
-            shown = ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
-            raise ModelFileError(index, f"{file.path.name} {what} {len(names)} tensors: {shown}")

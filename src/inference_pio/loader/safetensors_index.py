@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Set
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from inference_pio.errors import ModelFileError
@@ -33,6 +34,17 @@ def read_index(path: Path) -> dict[Path, frozenset[str]]:
             raise ModelFileError(path, f"names no file for {tensor}", where="weight_map")
         names[shard].add(tensor)
     return {_shard_path(path, shard): frozenset(names[shard]) for shard in sorted(names)}
+
+
+def check_listed(index: Path, shard: str, held: Set[str], listed: Set[str]) -> None:
+    """
+    Raises:
+        ModelFileError: a file holds other tensors than the index says.
+    """
+    for names, what in ((listed - held, "lacks"), (held - listed, "holds, against the index,")):
+        if names:
+            shown = ", ".join(sorted(names)[:5]) + (" …" if len(names) > 5 else "")
+            raise ModelFileError(index, f"{shard} {what} {len(names)} tensors: {shown}")
 
 
 def _shard_path(index: Path, shard: str) -> Path:

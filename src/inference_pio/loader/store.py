@@ -168,7 +168,10 @@ class ModelStore:
 def default_home() -> Path:
     """`INFERENCE_PIO_HOME`, else `inference-pio` in the user's cache folder (XDG_CACHE_HOME is respected)."""
     if chosen := os.environ.get("INFERENCE_PIO_HOME"):
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            raise UnavailableError(f"INFERENCE_PIO_HOME {chosen!r}: {error}") from error
     cache = os.environ.get("LOCALAPPDATA" if sys.platform == "win32" else "XDG_CACHE_HOME", "")
     if os.path.isabs(cache):  # the XDG specification: a relative path is to be ignored
         return Path(cache) / "inference-pio"

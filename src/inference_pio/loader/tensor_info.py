@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 CheckpointFormat = Literal["safetensors", "gguf"]
+_MOST_NAME = 1024
 
 
 @dataclass(frozen=True)
@@ -118,5 +119,5 @@ class HoldsBlocks(Protocol):
 
 
 def is_usable_name(name: str) -> bool:
-    """Names end up in error messages and in paths of parameters: no empty ones, no control characters."""
-    return bool(name) and name.isprintable()
+    """Names end up in error messages and in paths of parameters: no empty or long ones, no control characters."""
+    return 0 < len(name) <= _MOST_NAME and name.isprintable()

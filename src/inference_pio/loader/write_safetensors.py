@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_pio.loader.draft import Layout
-from inference_pio.loader.safetensors import BLOCKS, DTYPES
+from inference_pio.loader.safetensors_header import BLOCKS, ITEM_BYTES
 from inference_pio.loader.tensor_info import TensorInfo
 from inference_pio.loader.weight_files import is_weights
 
@@ -25,7 +25,7 @@ def safetensors_layout(tensors: Mapping[str, TensorInfo], facts: Mapping[str, in
     end = 0
     for name, info in tensors.items():
         dtype, shape = info.dtype, list(info.shape)
-        if dtype not in DTYPES:
+        if dtype not in ITEM_BYTES:
             notes[BLOCKS + name] = dtype
             dtype, shape = "U8", [*shape[:-1], info.nbytes * shape[-1] // info.num_elements]
         entries[name] = {"dtype": dtype, "shape": shape, "data_offsets": [end, end + info.nbytes]}

@@ -6,8 +6,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from inference_pio.loader.checkpoint import open_checkpoint
-from inference_pio.loader.raw_config import raw_config, read_json_object
+from inference_pio.loader.gguf_header import read_header
+from inference_pio.loader.regular_file import RegularFile
+from inference_pio.loader.strict_json import read_json_object
+from inference_pio.loader.weight_files import find_weights
 from inference_pio.plugin.registry import External, default_registry
 
 
@@ -28,10 +30,9 @@ def external_for(model: Path, asked: str | None) -> External | None:
 
 
 def _raw(model: Path) -> Mapping[str, Any]:
-    if model.is_dir() and (model / "config.json").is_file():  # nothing of weights has to be opened
-        return read_json_object(model / "config.json")
-    checkpoint = open_checkpoint(model)
-    try:
-        return raw_config(checkpoint, model)
-    finally:
-        checkpoint.close()
+    """What `raw_config` reads, without torch."""
+    file, kind = find_weights(model)
+    if kind != "gguf":
+        return read_json_object((model if model.is_dir() else model.parent) / "config.json")
+    with RegularFile(file) as opened:
+        return read_header(opened).metadata

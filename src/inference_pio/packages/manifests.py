@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
 import sys
 from dataclasses import asdict
 
 import msgspec
 
+from inference_pio.children.asking import Told, ask
 from inference_pio.children.beginning import environment, import_paths
-from inference_pio.errors import InferencePIOError, PluginError
+from inference_pio.errors import InferencePIOError, PluginError, one_line
 from inference_pio.imports import import_object
 from inference_pio.packages.external import check_unchanged
 from inference_pio.plugin.manifest import Manifest
@@ -32,37 +32,40 @@ class _Question(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     target: str
 
 
+def checked_manifest_of(external: External) -> Manifest:
+    """`manifest_of`, of a package that is still what was installed.
+
+    Raises:
+        PluginError: it is not, or as there.
+    """
+    check_unchanged(external)
+    return manifest_of(external)
+
+
 def manifest_of(external: External) -> Manifest:
     """
     Raises:
-        PluginError: its package was changed, it cannot be imported, is no manifest, or takes too long.
+        PluginError: it cannot be imported, is no manifest, or takes too long.
     """
-    check_unchanged(external)
     target, origin = external.target, external.origin
     paths = [*import_paths(), *external.folders]
     reach = reach_of(SecurityLevel.LOW_TRUST, Places(paths, (), None))
     lock = Confinement(SecurityLevel.LOW_TRUST, data_bytes=_MEMORY_BYTES, reach=reach)
+    command = [sys.executable, "-I", "-S", "-c", _RUN.format(paths=paths)]
+    question = msgspec.json.encode(_Question(lock, os.getpid(), target))
     try:
-        done = subprocess.run(
-            [sys.executable, "-I", "-S", "-c", _RUN.format(paths=paths)],
-            input=msgspec.json.encode(_Question(lock, os.getpid(), target)),
-            capture_output=True,
-            timeout=_PATIENCE,
-            env=environment({}),
-            cwd="/",
-            check=False,
-        )
-    except subprocess.TimeoutExpired as error:
-        raise PluginError(f"{target} of {origin} does not load: no word in {_PATIENCE:g} s") from error
+        told = ask(command, question, environment({}), _PATIENCE)
+    except TimeoutError as error:
+        raise PluginError(f"{target} of {origin} does not load: {error}") from error
     except OSError as error:
         raise PluginError(f"no process can be started to ask {origin}: {error.strerror}") from error
     try:
-        stated = msgspec.json.decode(done.stdout.rpartition(b"\n")[2])
+        stated = msgspec.json.decode(told.said.rpartition(b"\n")[2])
         if not isinstance(stated, dict) or "manifest" not in stated:
-            raise PluginError(f"{target} of {origin} does not load: {_complaint(done, stated)}")
+            raise PluginError(f"{target} of {origin} does not load: {_complaint(told, stated)}")
         return msgspec.convert(stated["manifest"], Manifest)
     except msgspec.MsgspecError as error:
-        raise PluginError(f"{target} of {origin} does not load: {_complaint(done, None)}") from error
+        raise PluginError(f"{target} of {origin} does not load: {_complaint(told, None)}") from error
 
 
 def tell() -> None:
@@ -80,11 +83,11 @@ def tell() -> None:
     sys.stdout.buffer.write(b"\n" + msgspec.json.encode(answer))
 
 
-def _complaint(done: subprocess.CompletedProcess[bytes], stated: object) -> str:
+def _complaint(told: Told, stated: object) -> str:
     if isinstance(stated, dict) and isinstance(stated.get("error"), str):
-        return str(stated["error"])[:_MOST_WORDS]
-    if done.returncode < 0:
-        return f"it ended by {signal.Signals(-done.returncode).name}"
-    said = done.stderr.decode(errors="replace").strip().splitlines()
-    words = "".join(char if char.isprintable() else " " for char in (said[-1] if said else "it said nothing"))
-    return f"it exited with {done.returncode}: {words[:_MOST_WORDS]}"
+        return one_line(stated["error"])[:_MOST_WORDS]
+    if told.code < 0:
+        return f"it ended by {signal.Signals(-told.code).name}"
+    said = told.complained.decode(errors="replace").strip().splitlines()
+    words = one_line(said[-1] if said else "it said nothing")[:_MOST_WORDS]
+    return f"it exited with {told.code}: {words}"

@@ -25,7 +25,7 @@ _log = logging.getLogger("inference_pio")
 ENTRY_POINT_GROUP = "inference_pio.models"
 # Which plugins of others there are, and what one says about itself, asked where it can do no harm.
 _EXTERNAL = "inference_pio.packages.external:external_plugins"
-_ASK = "inference_pio.packages.manifests:manifest_of"
+_ASK = "inference_pio.packages.manifests:checked_manifest_of"
 # Stands in this process for a plugin that runs in another.
 _REMOTE = "inference_pio.worker.remote:remote_plugin"
 # What runs architectures without a plugin of their own, and what says whether it can be tried.
@@ -246,7 +246,7 @@ def _names(raw: Mapping[str, Any]) -> set[str]:
     """What the checkpoint calls its architecture; `model_type` counts where `architectures` is missing."""
     if "general.architecture" in raw:
         return {str(raw["general.architecture"])}
-    stated = raw.get("architectures") or [raw.get("model_type", "(not stated)")]
+    stated = raw.get("architectures") or [raw.get("model_type") or "(not stated)"]
     return {str(name) for name in stated} if isinstance(stated, list) else {str(stated)}
 
 

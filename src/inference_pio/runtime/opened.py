@@ -12,9 +12,10 @@ from inference_pio.loader import catalogue
 from inference_pio.loader.checkpoint import Checkpoint, CheckpointHeader, open_checkpoint
 from inference_pio.loader.described import STORED
 from inference_pio.loader.known import find_known
-from inference_pio.loader.raw_config import raw_config, read_json_object
+from inference_pio.loader.raw_config import raw_config
 from inference_pio.loader.resolve import ModelSource, configuration_alone, resolve
 from inference_pio.loader.store import ModelStore
+from inference_pio.loader.strict_json import read_json_object
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.security import ResourceLimits
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -83,13 +84,15 @@ def _bytes(path: Path) -> bytes | None:
         if not is_there(path):
             return None
         with open(open_to_read(path, _NO_WAIT), "rb") as file:
-            size = os.fstat(file.fileno()).st_size
-            if size > MAX_FILE_BYTES:
+            found = os.fstat(file.fileno())
+            if not stat.S_ISREG(found.st_mode):  # a device could be read for ever
+                raise TokenizerError(path, "is no file: a pipe, a socket, a device or a folder")
+            if found.st_size > MAX_FILE_BYTES:
                 raise TokenizerError(
-                    path, f"has {size} bytes, more than the {MAX_FILE_BYTES} a tokenizer may have"
+                    path, f"has {found.st_size} bytes, more than the {MAX_FILE_BYTES} a tokenizer may have"
                 )
             file.seek(0)
-            return file.read()
+            return file.read(found.st_size)
     except OSError as error:
         raise TokenizerError(path, f"cannot be read: {error.strerror}") from error
 

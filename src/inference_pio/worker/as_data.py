@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -41,9 +42,23 @@ def params_as_data(params: SamplingParams) -> dict[str, Any]:
     """As `SamplingParams` takes it."""
     plain = {each.name: getattr(params, each.name) for each in fields(params) if each.init}
     bias = plain["logit_bias"]
-    return {
+    data = {
         **plain,
         "stop": list(params.stop_strings),
         "stop_token_ids": list(params.stop_token_ids),
         "logit_bias": None if bias is None else dict(bias),
     }
+    return {name: exact(value) for name, value in data.items()}
+
+
+def exact(value: Any) -> Any:
+    """The same in Python's own types, which alone can be sent, whatever a class derived from them does."""
+    if isinstance(value, Mapping):
+        return {exact(key): exact(each) for key, each in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [exact(each) for each in value]
+    if isinstance(value, str):
+        return str.__str__(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return int.__pos__(value)
+    return float.__pos__(value) if isinstance(value, float) else value

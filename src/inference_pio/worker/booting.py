@@ -100,7 +100,7 @@ class Cell:
     def environment(self) -> dict[str, str]:
         """Of variables, beside the few that every worker has."""
         shown = {"INFERENCE_PIO_HOME": str(self.store.home), **_NO_NETWORK}
-        shown[THREADS_VARIABLE] = os.environ.get(THREADS_VARIABLE, str(self._threads()))
+        shown[THREADS_VARIABLE] = str(_asked_threads() or self._threads())
         if self.limits is not None and self.limits.gpu_memory_gb == 0:
             shown["CUDA_VISIBLE_DEVICES"] = ""
         return shown
@@ -125,6 +125,12 @@ class Cell:
             return ()
         allowed = sorted(os.sched_getaffinity(0))
         return tuple(allowed[: threads_for(self.limits.cpu_percent)])
+
+
+def _asked_threads() -> int:
+    """What the variable asks for, of a list the first; 0 where it says no such number."""
+    first = os.environ.get(THREADS_VARIABLE, "").partition(",")[0].strip()
+    return int(first) if first.isdecimal() and len(first) < 5 else 0
 
 
 def _files(model: Path | None) -> Sequence[Path]:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from inference_pio.errors import PluginError, UsageError
+from inference_pio.errors import EngineClosed, PluginError, UsageError
 from inference_pio.helper.process import HELPER
 from inference_pio.imports import import_object
+from inference_pio.loader.headers import check_headers
 from inference_pio.loader.resolve import resolve
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.performance import PerformanceMetrics
@@ -27,7 +29,7 @@ from inference_pio.sampling_params import SamplingParams
 from inference_pio.security.enforcement import is_strict, require
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
 from inference_pio.security.report import EnforcementReport
-from inference_pio.worker.as_data import options_as_data, params_as_data, with_figures
+from inference_pio.worker.as_data import exact, options_as_data, params_as_data, with_figures
 from inference_pio.worker.background import BACKGROUND
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.collecting import Collected, Countdown, Streamed
@@ -59,12 +61,11 @@ class WorkerRuntime:
     def __init__(
         self, level: SecurityLevel | None, limits: ResourceLimits | None, enforcement: str | None = None
     ) -> None:
-        is_strict(
-            SecurityLevel.MAXIMUM_TRUST, enforcement
-        )  # a word that is none is told before anything starts
+        is_strict(SecurityLevel.MAXIMUM_TRUST, enforcement)  # a wrong word is told before anything starts
         self._level, self._limits, self._enforcement = level, limits, enforcement
         self._report: EnforcementReport | None = None
         self._model: WorkerModel | None = None
+        self._pid = os.getpid()
         self._loaded: Loaded | None = None
         self._text: WorkerTokenizer | None = None
 
@@ -77,6 +78,7 @@ class WorkerRuntime:
             InferencePIOError: the model cannot be found, read or run here, within its limits.
         """
         self.close()
+        self._pid = os.getpid()
         store = ModelStore(limit_bytes=self._disk_bytes())
         source = resolve(
             asked.model,
@@ -85,14 +87,16 @@ class WorkerRuntime:
             download=options.download and self._may_download,
             accept_licence=options.accept_licence,
         )
+        check_headers(source.path)
         external = external_for(source.path, asked.plugin)
         level = self._level or (SecurityLevel.MAXIMUM_TRUST if external is None else SecurityLevel.LOW_TRUST)
-        cell = Cell(level, self._limits, source.path, store, external)
+        path = source.path.absolute()  # a worker stands in another folder
+        cell = Cell(level, self._limits, path, store, external)
         self._report = cell.report()
         if is_strict(level, self._enforcement):
             require(self._report, source.name)
         load = Load(
-            str(source.path),
+            str(path),
             asked.plugin if external is None else external.name,
             {"model_name": source.name, **asked.config},
             asked.options,
@@ -143,7 +147,7 @@ class WorkerRuntime:
     def close(self) -> None:
         """End the worker; twice is fine."""
         model, self._model, self._loaded, self._text = self._model, None, None, None
-        if model is not None:
+        if model is not None and self._pid == os.getpid():  # after a fork the worker is the parent's
             BACKGROUND.run(model.close())
 
     @property
@@ -192,7 +196,7 @@ class WorkerRuntime:
     ) -> FormattedPrompt:
         told = self.ask(
             "write",
-            messages=[dict(message) for message in messages],
+            messages=[exact(message) for message in messages],
             add_generation_prompt=add_generation_prompt,
             tools=None if tools is None else [dict(tool) for tool in tools],
             options=None if options is None else dict(options),
@@ -205,7 +209,7 @@ class WorkerRuntime:
         if isinstance(prompt, ImagePrompt) or (isinstance(prompt, FormattedPrompt) and prompt.images):
             raise UsageError("images are not read in a worker so far: load the model without limits")
         if isinstance(prompt, str):
-            told = self.ask("encode", text=str(prompt), formatted=isinstance(prompt, FormattedPrompt))
+            told = self.ask("encode", text=exact(prompt), formatted=isinstance(prompt, FormattedPrompt))
             return EncodedPrompt(told["text"], told["token_ids"])
         return EncodedPrompt(None, list(prompt))
 
@@ -282,7 +286,7 @@ class WorkerRuntime:
 
     def _abort(self, numbers: Iterable[int]) -> None:
         model = self._model
-        if model is not None:
+        if model is not None and self._pid == os.getpid():
             for number in numbers:
                 BACKGROUND.loop.call_soon_threadsafe(model.abort, number)
 
@@ -324,6 +328,8 @@ class WorkerRuntime:
     def _ready(self) -> WorkerModel:
         if self._model is None:
             raise PluginError("the model is not initialised: call initialize first")
+        if self._pid != os.getpid():
+            raise EngineClosed("the model's worker is of the process that started it: load it in this one")
         return self._model
 
     def _running(self) -> Loaded:

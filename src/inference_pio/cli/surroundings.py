@@ -1,0 +1,37 @@
+"""Where this program was started: what of its surroundings is wrong or stands for nothing."""
+
+from __future__ import annotations
+
+import difflib
+import os
+from collections.abc import Iterable, Iterator
+
+from inference_pio.cli.text import one_line
+from inference_pio.errors import UnavailableError
+
+_PREFIX = "INFERENCE_PIO_"
+_NAMES = ("HOME", "DEBUG", "OPS", "ISA", "PEERS")  # the last is of the benchmarks' scripts
+
+
+def check_folder() -> None:
+    """
+    Raises:
+        UnavailableError: the current folder is gone; libraries look for theirs from it, and end the process.
+    """
+    try:
+        os.getcwd()
+    except OSError as error:
+        raise UnavailableError(
+            f"the current folder cannot be used: {error.strerror}; start from another one"
+        ) from error
+
+
+def strangers(variables: Iterable[str]) -> Iterator[str]:
+    """A line for each variable that looks like one of this program's and is none."""
+    for name in sorted(variables):
+        own = name.removeprefix(_PREFIX)
+        if own != name and own not in _NAMES:
+            near = difflib.get_close_matches(own, _NAMES, n=1)
+            known = ", ".join(_PREFIX + each for each in _NAMES[:-1])
+            hint = f"did you mean {_PREFIX}{near[0]}?" if near else f"there are {known}"
+            yield one_line(f"nothing reads the variable {name:.80}; {hint}")
