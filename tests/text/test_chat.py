@@ -155,7 +155,7 @@ def test_what_the_model_wrote_keeps_its_markup(tokenizers: dict[str, Tokenizer])
             r"messages\[3\].role must be text such as 'user', got None",
         ),
         ([_says(5, "x")], r"messages\[0\].role"),
-        ([_says("user", 5)], r"messages\[0\].content must be text or a list of parts, got int"),
+        ([_says("user", 5)], r"messages\[0\].content must be text or a list of parts, got 5"),
         ([_says("user", ["x"])], r"messages\[0\].content\[0\] must be a part"),
         ([_says("user", [{"type": "image"}])], r"messages\[0\].content\[0\].type 'image' is not supported"),
         ([_says("user", [{"type": "text", "text": 5}])], r"messages\[0\].content\[0\].text must be text"),
