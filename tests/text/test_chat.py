@@ -145,7 +145,7 @@ def test_what_the_model_wrote_keeps_its_markup(tokenizers: dict[str, Tokenizer])
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ("Hi", "messages must be a list of messages, got str"),
+        ("Hi", "messages must be a list of messages, got 'Hi'"),
         ({"role": "user"}, "messages must be a list of messages, got dict"),
         ([], "1 to 2048 messages, got 0"),
         ([_says("user", "x")] * 2049, "got 2049"),
