@@ -29,6 +29,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+_MOST_BITS, _MOST_SHOWN = 128, 40
+
 
 class InferencePIOError(Exception):
     """Root of the tree; `exit_code` is what the command line exits with."""
@@ -150,6 +152,17 @@ def _short(text: str, most: int) -> str:
     if len(text) <= most:
         return text
     return f"{text[: most * 2 // 3]} … {text[-most // 3 :]}"
+
+
+def shown(value: object) -> str:
+    """A caller's value as an error names it: short, on one line, and of anything but plain values the type alone."""
+    if value is None or isinstance(value, (bool, float)):
+        return repr(value)
+    if isinstance(value, int):
+        return repr(value) if value.bit_length() <= _MOST_BITS else f"a number of {value.bit_length()} bits"
+    if isinstance(value, str):
+        return f"{value[:_MOST_SHOWN]!r}{' …' if len(value) > _MOST_SHOWN else ''}"
+    return type(value).__name__
 
 
 def one_line(text: str) -> str:

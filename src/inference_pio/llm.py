@@ -8,7 +8,7 @@ from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, cast
 
-from inference_pio.errors import EngineClosed, PluginError, SamplingError, UsageError
+from inference_pio.errors import EngineClosed, PluginError, SamplingError, UsageError, shown
 from inference_pio.imports import import_object
 from inference_pio.outputs import ChatChunk, RequestOutput, StreamChunk
 from inference_pio.plugin.prompts import Prompt, plain_prompt
@@ -211,8 +211,8 @@ class LLM:
         Returns:
             Outputs whose `text` is content only, with `reasoning` and `tool_calls` beside it.
         """
-        one = bool(messages) and isinstance(messages[0], Mapping)
-        conversations: Sequence[Any] = [messages] if one else messages
+        several = _is_list(messages) and bool(messages) and _is_list(messages[0])
+        conversations: Sequence[Any] = messages if several else [messages]
         prompts = [
             self.format_chat(
                 conversation,
@@ -303,11 +303,13 @@ class LLM:
     def _params(
         self, params: SamplingParams | Sequence[SamplingParams] | None, count: int
     ) -> list[SamplingParams]:
-        many = (
-            [params or SamplingParams()] * count
-            if params is None or isinstance(params, SamplingParams)
-            else [*params]
-        )
+        one = SamplingParams() if params is None else params
+        many = [one] * count if not isinstance(one, Sequence) else [*one]
+        for each in many:
+            if not isinstance(each, SamplingParams):
+                raise SamplingError(
+                    f"sampling_params are SamplingParams or a list of them, got {shown(each)}"
+                )
         if len(many) != count:
             raise SamplingError(
                 f"{count} prompts and {len(many)} sampling parameters: give one, or one per prompt"
@@ -323,6 +325,10 @@ class LLM:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _is_list(value: object) -> bool:
+    return isinstance(value, Sequence) and not isinstance(value, str)
 
 
 def _named(**values: Any) -> dict[str, Any]:

@@ -6,11 +6,12 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from inference_pio.errors import SamplingError
+from inference_pio.errors import SamplingError, shown
 
 MAX_N = 16
 MAX_STOP_STRINGS = 4
 MAX_STOP_LENGTH = 256
+MAX_STOP_TOKEN_IDS = 1024
 MAX_LOGIT_BIAS = 300
 MAX_LOGPROBS = 20
 
@@ -27,7 +28,7 @@ class SamplingParams:
         presence_penalty, frequency_penalty: additive, over the answer, −2 to 2 (the OpenAI definition).
         logit_bias: token id to a number in −100…100 added to its logit; −100 bans the token.
         stop: strings that end the answer and are cut off from it.
-        stop_token_ids: token ids that end the answer, beside the model's own.
+        stop_token_ids: token ids that end the answer, beside the model's own; at most 1024.
         ignore_eos: go on after the model's own end-of-text tokens.
         max_tokens: tokens to generate at most; None is what the context leaves.
         min_tokens: no end-of-text or stop token before that many tokens.
@@ -68,7 +69,7 @@ class SamplingParams:
             _number(name, getattr(self, name), low, high, open_low)
         for name in ("ignore_eos", "skip_special_tokens", "include_stop_str_in_output"):
             if not isinstance(getattr(self, name), bool):
-                raise SamplingError(f"{name} must be true or false, got {getattr(self, name)!r}")
+                raise SamplingError(f"{name} must be true or false, got {shown(getattr(self, name))}")
         if self.max_tokens is not None and self.min_tokens > self.max_tokens:
             raise SamplingError(f"min_tokens {self.min_tokens} is more than max_tokens {self.max_tokens}")
         object.__setattr__(self, "stop_strings", _stop_strings(self.stop))
@@ -115,17 +116,22 @@ def _integer(name: str, value: object, low: int, high: int) -> None:
     if value is None and name in _OPTIONAL:
         return
     if not isinstance(value, int) or isinstance(value, bool):
-        raise SamplingError(f"{name} must be a whole number, got {value!r}")
+        raise SamplingError(f"{name} must be a whole number, got {shown(value)}")
     if not low <= value <= high:
-        raise SamplingError(f"{name} must be from {low} to {high}, got {value}")
+        raise SamplingError(f"{name} must be from {low} to {high}, got {shown(value)}")
 
 
 def _number(name: str, value: object, low: float, high: float, open_low: bool) -> None:
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
-        raise SamplingError(f"{name} must be a number, got {value!r}")
+    if (
+        isinstance(value, bool)
+        or not isinstance(value, (int, float))
+        or abs(value) == math.inf
+        or value != value
+    ):
+        raise SamplingError(f"{name} must be a number, got {shown(value)}")
     if value > high or value < low or (open_low and value == low):
         bounds = f"above {low:g} and at most {high:g}" if open_low else f"from {low:g} to {high:g}"
-        raise SamplingError(f"{name} must be {bounds}, got {value:g}")
+        raise SamplingError(f"{name} must be {bounds}, got {shown(value)}")
 
 
 def _stop_strings(stop: object) -> tuple[str, ...]:
@@ -134,17 +140,27 @@ def _stop_strings(stop: object) -> tuple[str, ...]:
         raise SamplingError(f"stop takes at most {MAX_STOP_STRINGS} strings, got {len(strings)}")
     for text in strings:
         if not isinstance(text, str) or not 0 < len(text) <= MAX_STOP_LENGTH:
-            raise SamplingError(f"stop strings must have 1 to {MAX_STOP_LENGTH} characters, got {text!r:.40}")
+            raise SamplingError(
+                f"stop strings must have 1 to {MAX_STOP_LENGTH} characters, got {shown(text)}"
+            )
+        if any("\ud800" <= character <= "\udfff" for character in text):
+            raise SamplingError(f"stop strings: half of a surrogate pair is no text, got {shown(text)}")
     return strings
 
 
 def _token_ids(ids: object) -> tuple[int, ...]:
     if isinstance(ids, str) or not isinstance(ids, Sequence):
-        raise SamplingError(f"stop_token_ids must be a list of token ids, got {ids!r}")
+        raise SamplingError(f"stop_token_ids must be a list of token ids, got {shown(ids)}")
+    if len(ids) > MAX_STOP_TOKEN_IDS:
+        raise SamplingError(f"stop_token_ids takes at most {MAX_STOP_TOKEN_IDS} token ids, got {len(ids)}")
     for token_id in ids:
-        if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
-            raise SamplingError(f"stop_token_ids: {token_id!r} is not a token id")
+        _token_id("stop_token_ids", token_id)
     return tuple(ids)
+
+
+def _token_id(name: str, value: object) -> None:
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value < 2**31:
+        raise SamplingError(f"{name}: {shown(value)} is not a token id")
 
 
 def _logit_bias(bias: object) -> None:
@@ -153,6 +169,5 @@ def _logit_bias(bias: object) -> None:
     if not isinstance(bias, Mapping) or len(bias) > MAX_LOGIT_BIAS:
         raise SamplingError(f"logit_bias must be a mapping of at most {MAX_LOGIT_BIAS} token ids to numbers")
     for token_id, value in bias.items():
-        if not isinstance(token_id, int) or isinstance(token_id, bool) or token_id < 0:
-            raise SamplingError(f"logit_bias: {token_id!r} is not a token id")
+        _token_id("logit_bias", token_id)
         _number(f"logit_bias[{token_id}]", value, -100.0, 100.0, open_low=False)

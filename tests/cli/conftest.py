@@ -2,42 +2,17 @@
 
 from __future__ import annotations
 
-import io
 import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inference_pio.cli.app import execute
-from inference_pio.cli.main import guarded
+from support.command_line import Cli, Result, run_here
 from support.tiny_llama import write_model
-
-
-@dataclass(frozen=True)
-class Result:
-    """What one command line did."""
-
-    code: int
-    out: str
-    err: str
-
-    def complains(self, code: int, *fragments: str) -> None:
-        """One line on stderr with all of `fragments`, this exit code, nothing on stdout."""
-        assert self.code == code, self
-        assert self.err.startswith("error: "), self
-        assert self.err.count("\n") == 1, self
-        assert self.err.endswith("\n"), self
-        for fragment in fragments:
-            assert fragment in self.err, self
-        assert self.out == "", self
-
-
-Cli = Callable[..., Result]
 
 
 @pytest.fixture
@@ -59,11 +34,7 @@ def cli(home: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.Monk
     """Run a command line in this process, errors treated as `main` treats them."""
 
     def call(*arguments: object, stdin: bytes | None = b"") -> Result:
-        stream = None if stdin is None else io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8")
-        monkeypatch.setattr(sys, "stdin", stream)
-        capsys.readouterr()
-        code = guarded(lambda: execute([str(argument) for argument in arguments]))
-        return Result(code, *capsys.readouterr())
+        return run_here(arguments, stdin, capsys, monkeypatch)
 
     return call
 

@@ -200,14 +200,8 @@ def test_chat(llm: LLM) -> None:
         ((3,), UsageError, "got none"),
         (([3],), UsageError, "a prompt is a text"),
         (({"text": "x"},), UsageError, "a prompt is a text"),
-        (({"prompt_token_ids": "12"},), UsageError, "a prompt is a text"),
-        (({"prompt_token_ids": []},), UsageError, "no tokens"),
-        (({"prompt_token_ids": [1, 272]},), UsageError, "token id 272 is not in the vocabulary of 272"),
-        (({"prompt_token_ids": [1, -1]},), UsageError, "-1 is not in the vocabulary"),
-        (({"prompt_token_ids": [1.5]},), UsageError, "whole numbers"),
-        (("",), UsageError, "the prompt is empty"),
-        (({"prompt_token_ids": [1] * 256},), ContextLengthError, "256 tokens.*255"),
-        (("x", SamplingParams(logit_bias={272: 1.0})), SamplingError, "token id 272"),
+        (("x", {"n": 1}), SamplingError, "SamplingParams or a list of them, got dict"),
+        (("x", [1]), SamplingError, "SamplingParams or a list of them, got 1"),
     ],
 )
 def test_wrong_prompts(llm: LLM, arguments: tuple[Any, ...], error: type[Exception], words: str) -> None:

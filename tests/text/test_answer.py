@@ -20,7 +20,7 @@ from inference_pio.outputs import (
     ToolCallEnd,
     ToolCallStart,
 )
-from inference_pio.plugin.facts import ReasoningFormat
+from inference_pio.plugin.facts import CallSyntax, ReasoningFormat
 from inference_pio.text.answer import MAX_CALL, AnswerParser, joined
 from inference_pio.text.calls import SYNTAXES
 
@@ -411,6 +411,21 @@ def test_a_call_that_is_too_long_is_content() -> None:
         assert isinstance(events[0], ContentDelta)
         contents.append(events[0].text)
     assert contents == [text, text]
+
+
+@pytest.mark.parametrize("syntax", SYNTAXES)
+@pytest.mark.parametrize("text", ['{"a":', "[__import__('os').system('x')]", "f(a=__import__('os'))"])
+@pytest.mark.parametrize("begun", ["", '<tool_call>{"a": "'])
+def test_a_megabyte_that_is_no_call_is_text_at_once(syntax: CallSyntax, text: str, begun: str) -> None:
+    whole = (begun + text * (1_000_000 // len(text)))[:1_000_000]
+    took = []
+    for _ in range(3):
+        parser = AnswerParser(None, thinking=False, syntax=SYNTAXES[syntax], schemas={})
+        started = time.thread_time()
+        events = [*parser.feed(whole), *parser.finish()]
+        took.append(time.thread_time() - started)
+        assert "".join(event.text for event in events if isinstance(event, ContentDelta)) == whole
+    assert min(took) < 0.05
 
 
 @pytest.mark.parametrize(

@@ -145,7 +145,7 @@ def test_what_the_model_wrote_keeps_its_markup(tokenizers: dict[str, Tokenizer])
 @pytest.mark.parametrize(
     ("messages", "message"),
     [
-        ("Hi", "messages must be a list of messages, got str"),
+        ("Hi", "messages must be a list of messages, got 'Hi'"),
         ({"role": "user"}, "messages must be a list of messages, got dict"),
         ([], "1 to 2048 messages, got 0"),
         ([_says("user", "x")] * 2049, "got 2049"),
@@ -155,7 +155,7 @@ def test_what_the_model_wrote_keeps_its_markup(tokenizers: dict[str, Tokenizer])
             r"messages\[3\].role must be text such as 'user', got None",
         ),
         ([_says(5, "x")], r"messages\[0\].role"),
-        ([_says("user", 5)], r"messages\[0\].content must be text or a list of parts, got int"),
+        ([_says("user", 5)], r"messages\[0\].content must be text or a list of parts, got 5"),
         ([_says("user", ["x"])], r"messages\[0\].content\[0\] must be a part"),
         ([_says("user", [{"type": "image"}])], r"messages\[0\].content\[0\].type 'image' is not supported"),
         ([_says("user", [{"type": "text", "text": 5}])], r"messages\[0\].content\[0\].text must be text"),

@@ -290,7 +290,7 @@ def _calling(**changes: Any) -> Message:
         ([{"role": "assistant", "tool_calls": [{"id": 5, "name": "f"}]}], r"tool_calls\[0\].id must be text"),
         ([_calling(name="")], r"function.name must be text, got ''"),
         ([_calling(arguments="{")], r"messages\[0\].tool_calls\[0\].function.arguments is no JSON: "),
-        ([_calling(arguments="[1]")], r"arguments must be an object or the JSON text of one, got \[1\]"),
+        ([_calling(arguments="[1]")], r"arguments must be an object or the JSON text of one, got list"),
         (
             [_calling(arguments='{"a": ' * 5000 + "1" + "}" * 5000)],
             r"arguments is no JSON: nested too deeply",

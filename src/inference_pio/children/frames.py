@@ -15,7 +15,7 @@ import msgspec
 
 from inference_pio.errors import PluginError
 
-MOST_BYTES = 8 << 20
+MOST_BYTES = 40 << 20  # a text has eight million characters at most, of four bytes each
 _LENGTH = struct.Struct("<I")
 _MOST_SHOWN = 200
 

@@ -7,9 +7,10 @@ from collections.abc import Collection, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from inference_pio.errors import InferencePIOError, PluginError, ResourceError, UsageError
+from inference_pio.errors import InferencePIOError, PluginError, ResourceError, UsageError, shown
 from inference_pio.imports import import_object
 from inference_pio.plugin.interface import TextModelPluginInterface
+from inference_pio.plugin.prompts import plain_prompt
 from inference_pio.plugin.runtime import DEFAULT_RUNTIME, WORKER_RUNTIME, Progress, Runtime, RuntimeOptions
 from inference_pio.plugin.sampling import sampling_params_of
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
@@ -219,9 +220,10 @@ class ModelPlugin(TextModelPluginInterface):
     def infer(self, data: Any) -> Any:
         """A text gives its continuation; a list of texts or of token id lists gives a list of continuations."""
         prompts = [data] if isinstance(data, str) else data
-        if not isinstance(prompts, Sequence) or not prompts:
+        lists = isinstance(prompts, Sequence) and all(isinstance(one, Sequence) for one in prompts)
+        if not lists or not prompts:
             raise UsageError(
-                f"infer takes a text, a list of texts or a list of token id lists, got {data!r:.60}"
+                f"infer takes a text, a list of texts or a list of token id lists, got {shown(data)}"
             )
         self.load_model()
         params = sampling_params_of(self.config, self.config.max_new_tokens, {})
@@ -253,7 +255,7 @@ class ModelPlugin(TextModelPluginInterface):
         """The continuation of `prompt`; keywords are fields of `SamplingParams`, over the configuration's."""
         self.load_model()
         params = sampling_params_of(self.config, max_new_tokens, kwargs)
-        return self.runtime.generate([prompt], [params])[0].outputs[0].text
+        return self.runtime.generate([plain_prompt(prompt)], [params])[0].outputs[0].text
 
     def _format_chat_messages(self, messages: list[dict[str, str]]) -> str:
         self.load_model()

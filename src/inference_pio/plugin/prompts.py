@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inference_pio.errors import UsageError
+from inference_pio.errors import UsageError, shown
 from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.runtime import EncodedPrompt, ImagePrompt, RuntimePrompt
 
@@ -22,7 +22,7 @@ def plain_prompt(prompt: Prompt) -> RuntimePrompt:
         if isinstance(text := prompt.get("prompt"), str):
             return _with_images(text, prompt)
     raise UsageError(
-        f"a prompt is a text, {{'prompt': …}} or {{'prompt_token_ids': […]}}, got {prompt!r:.60}"
+        f"a prompt is a text, {{'prompt': …}} or {{'prompt_token_ids': […]}}, got {shown(prompt)}"
     )
 
 

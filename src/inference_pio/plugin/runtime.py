@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
-from inference_pio.errors import UsageError
+from inference_pio.errors import UsageError, shown
 from inference_pio.plugin.media import ImageSource, PromptMedia
 from inference_pio.plugin.quantization import Quantization
 
@@ -159,28 +159,30 @@ class RuntimeOptions:
         for name, low in lowest.items():
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise UsageError(f"{name} must be a whole number from {low} up, got {value!r}")
+                raise UsageError(f"{name} must be a whole number from {low} up, got {shown(value)}")
         for name in ("mtp", "allow_untested"):
             if not isinstance(getattr(self, name), bool):
-                raise UsageError(f"{name} must be True or False, got {getattr(self, name)!r}")
+                raise UsageError(f"{name} must be True or False, got {shown(getattr(self, name))}")
         for name in ("kv_cache_memory_gb", "resident_weights_gb"):
             gigabytes = getattr(self, name)
             if gigabytes is not None and not (_is_finite(gigabytes) and gigabytes > 0):
-                raise UsageError(f"{name} must be above 0 and finite, got {gigabytes!r}")
+                raise UsageError(f"{name} must be above 0 and finite, got {shown(gigabytes)}")
         gigabytes = self.prefix_cache_disk_gb
         if not (_is_finite(gigabytes) and gigabytes >= 0):
-            raise UsageError(f"prefix_cache_disk_gb must be at least 0 and finite, got {gigabytes!r}")
+            raise UsageError(f"prefix_cache_disk_gb must be at least 0 and finite, got {shown(gigabytes)}")
 
     def _check_words(self) -> None:
         words = {"kv_cache_dtype": KV_DTYPES, "experts": EXPERTS, "quality": QUALITIES}
         for name, allowed in words.items():
             if getattr(self, name) not in allowed:
-                raise UsageError(f"{name} must be one of {', '.join(allowed)}, got {getattr(self, name)!r}")
+                raise UsageError(
+                    f"{name} must be one of {', '.join(allowed)}, got {shown(getattr(self, name))}"
+                )
         for name in ("enable", "disable"):
             techniques = getattr(self, name)
             several = isinstance(techniques, Iterable) and not isinstance(techniques, str)
             if not several or not all(isinstance(one, str) for one in techniques):
-                raise UsageError(f"{name} takes a list of names of techniques, got {techniques!r:.60}")
+                raise UsageError(f"{name} takes a list of names of techniques, got {shown(techniques)}")
         if self.quantize is not None:
             Quantization.parse(self.quantize)
 

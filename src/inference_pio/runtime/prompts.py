@@ -16,10 +16,12 @@ from inference_pio.plugin.media import MediaProcessor
 from inference_pio.plugin.runtime import EncodedPrompt, FormattedPrompt, ImagePrompt, RuntimePrompt
 from inference_pio.runtime.opened import OpenedModel
 from inference_pio.text.chat import ChatTemplate, Renderer, Written
+from inference_pio.text.messages import check_switches
 from inference_pio.text.protect import unprotect
 from inference_pio.text.reading import AnswerReader, checked_options
 from inference_pio.text.rendering import render
 from inference_pio.text.tokenizer import Tokenizer
+from inference_pio.text.tools import checked_tools
 
 
 class TextSide:
@@ -87,6 +89,9 @@ class TextSide:
         """The template and its values: for who runs it elsewhere."""
         if self._template is None:
             self._template = ChatTemplate(self.tokenizer, self._path)
+        check_switches(add_generation_prompt, options)
+        if tools is not None:
+            checked_tools(tools)
         if tools is not None and "tools" not in self._template.reads:
             raise UsageError(
                 "this model's chat template shows the model no tools: leave them out, or describe them in a message"

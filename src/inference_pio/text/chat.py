@@ -68,7 +68,7 @@ class ChatTemplate:
         """The conversation as text for `tokenizer.encode(…, add_special_tokens=False)`.
 
         Args:
-            messages: objects with `role` (text) and `content` (text, None, or a list of parts), and
+            messages: objects with `role` (text), `content` (text or a list of parts; an assistant's may be None) and
                 whatever else the template reads (`tool_calls`, `reasoning_content`, …).
             add_generation_prompt: end with the opening of the assistant's turn.
             tools: functions the model may call, in OpenAI's shape or without its outer object.

@@ -18,7 +18,8 @@ _MAX_NAME = 256
 _SPACE = re.compile(r"\s*")
 _NAME = re.compile(r"[^<>\[\]{}\s]*")
 _IN_STRING = re.compile(r'[^"\\]*')
-_BETWEEN = re.compile(r"[\s0-9A-Za-z+\-.,:]*")
+# Whole strings too, where nothing in them is escaped: a character at a time they would cost 0.3 s a megabyte.
+_BETWEEN = re.compile(r'(?:[\s0-9A-Za-z+\-.,:]++|"[^"\\]*+")*+')
 _CLOSER = {"{": "}", "[": "]"}
 
 

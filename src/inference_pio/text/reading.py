@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from inference_pio.errors import UsageError
+from inference_pio.errors import UsageError, shown
 from inference_pio.outputs import (
     ChatChunk,
     ChatEvent,
@@ -125,15 +125,15 @@ def checked_options(
     """
     for name, value in options.items():
         if name in _RESERVED:
-            raise UsageError(f"chat_template_kwargs: {name!r} is not the caller's to set")
+            raise UsageError(f"chat_template_kwargs: {shown(name)} is not the caller's to set")
         if name in known and not isinstance(value, known[name]):
             raise UsageError(
-                f"chat_template_kwargs: {name} must be {known[name].__name__}, got {value!r:.40}"
+                f"chat_template_kwargs: {name} must be {known[name].__name__}, got {shown(value)}"
             )
         if name not in known and name not in read:
             options_there_are = ", ".join(sorted(known)) or "none"
             raise UsageError(
-                f"chat_template_kwargs: this model's chat template does not read {name!r:.60} "
+                f"chat_template_kwargs: this model's chat template does not read {shown(name)} "
                 f"(options: {options_there_are})"
             )
     check_size(options, "chat_template_kwargs")

@@ -8,11 +8,10 @@ from typing import Any
 
 from tokenizers import normalizers
 
-from inference_pio.errors import UsageError
 from inference_pio.text.backend import guarded
 from inference_pio.text.directory import read_directory
 from inference_pio.text.gguf_tokenizer import read_gguf
-from inference_pio.text.limits import MAX_TEXT
+from inference_pio.text.limits import check_ids, check_text
 from inference_pio.text.parts import TokenizerParts
 from inference_pio.text.pieces import piece_bytes
 from inference_pio.text.protect import MARK, Protector
@@ -98,7 +97,7 @@ class Tokenizer:
 
     def id_to_token(self, token_id: int) -> str | None:
         """The entry as the vocabulary spells it; None for an id that no entry has."""
-        _check_ids([token_id])
+        check_ids([token_id])
         return self._backend.id_to_token(token_id)
 
     def token_bytes(self, token_id: int) -> bytes:
@@ -128,7 +127,7 @@ class Tokenizer:
                 8,000,000 characters.
             TokenizerError: a regular expression of the vocabulary's own gives up on this text.
         """
-        _check_text(text)
+        check_text(text)
         own = add_special_tokens and self._parts.affixes is None
         ids: list[int] = guarded(
             self._parts.path,
@@ -161,28 +160,8 @@ class Tokenizer:
 
         No spaces are cleaned up before punctuation. Raises `UsageError` for what is not a token id.
         """
-        _check_ids(token_ids)
+        check_ids(token_ids)
         skipped = self._parts.special_ids if skip_special_tokens else frozenset()
         data = b"".join([self.token_bytes(token_id) for token_id in token_ids if token_id not in skipped])
         text = data.decode("utf-8", errors="replace")
         return text.removeprefix(" ") if self._parts.strip_space else text
-
-
-def _check_text(text: str) -> None:
-    if len(text) > MAX_TEXT:
-        raise UsageError(
-            f"text: {len(text)} characters, more than the {MAX_TEXT} that can be encoded at once"
-        )
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise UsageError(
-            f"text: character {error.start} is U+{ord(text[error.start]):04X}, half of a surrogate pair; "
-            "decode the input as UTF-8 with errors='replace'"
-        ) from error
-
-
-def _check_ids(token_ids: Sequence[int]) -> None:
-    for token_id in token_ids:
-        if not isinstance(token_id, int) or isinstance(token_id, bool) or not 0 <= token_id < 2**32:
-            raise UsageError(f"{token_id!r} is not a token id")

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from inference_pio.errors import UsageError
+from inference_pio.errors import UsageError, shown
 from inference_pio.text.call_values import loads
 
 MAX_TOOLS = 128
@@ -44,7 +44,7 @@ def _tool(tool: object, where: str) -> tuple[str, Mapping[str, Any]]:
         tool, where = tool["function"], f"{where}.function"
     name = tool.get("name") if isinstance(tool, Mapping) else None
     if not isinstance(tool, Mapping) or not isinstance(name, str) or not _NAME.fullmatch(name):
-        raise UsageError(f"{where}.name must be 1 to 64 letters, digits, _ or -, got {name!r:.40}")
+        raise UsageError(f"{where}.name must be 1 to 64 letters, digits, _ or -, got {shown(name)}")
     parameters = tool.get("parameters")
     if parameters is not None and not isinstance(parameters, Mapping):
         raise UsageError(f"{where}.parameters must be a JSON schema, got {type(parameters).__name__}")
@@ -96,7 +96,7 @@ def _with_object(call: object, where: str) -> dict[str, Any]:
 def _function(function: object, where: str) -> dict[str, Any]:
     name = function.get("name") if isinstance(function, Mapping) else None
     if not isinstance(function, Mapping) or not isinstance(name, str) or not 0 < len(name) <= _MAX_ID:
-        raise UsageError(f"{where}.name must be text, got {name!r:.40}")
+        raise UsageError(f"{where}.name must be text, got {shown(name)}")
     arguments = function.get("arguments", {})
     if isinstance(arguments, str):
         try:
@@ -105,7 +105,7 @@ def _function(function: object, where: str) -> dict[str, Any]:
             raise UsageError(f"{where}.arguments is no JSON: {error}") from error
     if not isinstance(arguments, Mapping):
         raise UsageError(
-            f"{where}.arguments must be an object or the JSON text of one, got {arguments!r:.40}"
+            f"{where}.arguments must be an object or the JSON text of one, got {shown(arguments)}"
         )
     return {**function, "arguments": arguments}
 
@@ -118,7 +118,7 @@ def check_results(messages: Sequence[Mapping[str, Any]]) -> None:
     """
     known: set[str] = set()
     for index, message in enumerate(messages):
-        for call in message.get("tool_calls") or ():
+        for call in (message.get("tool_calls") or ()) if message.get("role") == "assistant" else ():
             if isinstance(call.get("id"), str):
                 known.add(call["id"])
         if message.get("role") != "tool":
@@ -131,4 +131,4 @@ def check_results(messages: Sequence[Mapping[str, Any]]) -> None:
 
 def _check_id(given: object, where: str) -> None:
     if given is not None and not (isinstance(given, str) and 0 < len(given) <= _MAX_ID):
-        raise UsageError(f"{where} must be text of 1 to {_MAX_ID} characters, got {given!r:.40}")
+        raise UsageError(f"{where} must be text of 1 to {_MAX_ID} characters, got {shown(given)}")

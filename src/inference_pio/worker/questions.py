@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
 
+from inference_pio.engine.checks import check_length
 from inference_pio.plugin.runtime import FormattedPrompt
 from inference_pio.runtime.start import Started
 
@@ -32,6 +33,7 @@ def _write(started: Started, given: Mapping[str, Any]) -> Any:
 def _encode(started: Started, given: Mapping[str, Any]) -> Any:
     prompt = FormattedPrompt(given["text"]) if given["formatted"] else given["text"]
     encoded = started.runtime.encode(prompt)
+    check_length(len(encoded.token_ids), started.runtime.max_model_len)  # more would not fit a message either
     return {"text": encoded.text, "token_ids": encoded.token_ids}
 
 

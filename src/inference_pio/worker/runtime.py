@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from inference_pio.engine.checks import check_request
 from inference_pio.errors import EngineClosed, PluginError, UsageError
 from inference_pio.helper.process import HELPER
 from inference_pio.imports import import_object
@@ -16,6 +17,7 @@ from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.performance import PerformanceMetrics
 from inference_pio.outputs import RequestOutput, StreamChunk
 from inference_pio.packages.choice import external_for
+from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.runtime import (
     EncodedPrompt,
     FormattedPrompt,
@@ -29,6 +31,9 @@ from inference_pio.sampling_params import SamplingParams
 from inference_pio.security.enforcement import is_strict, require
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
 from inference_pio.security.report import EnforcementReport
+from inference_pio.text.limits import check_text
+from inference_pio.text.messages import check_conversation
+from inference_pio.text.tools import checked_tools
 from inference_pio.worker.as_data import exact, options_as_data, params_as_data, with_figures
 from inference_pio.worker.background import BACKGROUND
 from inference_pio.worker.booting import Cell
@@ -194,6 +199,8 @@ class WorkerRuntime:
         tools: Sequence[Mapping[str, Any]] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> FormattedPrompt:
+        if images := check_conversation(messages, add_generation_prompt, tools, options):
+            raise _unread(images)
         told = self.ask(
             "write",
             messages=[exact(message) for message in messages],
@@ -206,9 +213,13 @@ class WorkerRuntime:
     def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
         if isinstance(prompt, EncodedPrompt):
             return prompt
-        if isinstance(prompt, ImagePrompt) or (isinstance(prompt, FormattedPrompt) and prompt.images):
-            raise UsageError("images are not read in a worker so far: load the model without limits")
+        images = prompt.images if isinstance(prompt, (FormattedPrompt, ImagePrompt)) else ()
+        if images:
+            raise _unread(images)
+        if isinstance(prompt, ImagePrompt):
+            return self.encode(prompt.prompt)
         if isinstance(prompt, str):
+            check_text(prompt)
             told = self.ask("encode", text=exact(prompt), formatted=isinstance(prompt, FormattedPrompt))
             return EncodedPrompt(told["text"], told["token_ids"])
         return EncodedPrompt(None, list(prompt))
@@ -267,15 +278,20 @@ class WorkerRuntime:
         whole: bool,
     ) -> int:
         loaded = self._running()
-        tools = None if reading is None or reading.tools is None else [dict(tool) for tool in reading.tools]
+        tools = None if reading is None else reading.tools
+        if tools is not None:
+            checked_tools(tools)
+        token_ids = check_request(
+            prompt.token_ids, params, vocab_size=loaded.vocab_size, max_model_len=loaded.max_model_len
+        )
         asked = Generate(
             0,
             params_as_data(params),
             prompt.text,
-            prompt.token_ids,
+            token_ids,
             whole=whole,
             chat=reading is not None,
-            tools=tools,
+            tools=None if tools is None else [dict(tool) for tool in tools],
         )
         most = min(params.max_tokens or loaded.max_model_len, loaded.max_model_len)
 
@@ -336,3 +352,9 @@ class WorkerRuntime:
         if self._loaded is None:
             raise PluginError("the model is not loaded: call load_model first")
         return self._loaded
+
+
+def _unread(images: Sequence[ImageSource]) -> UsageError:
+    return UsageError(
+        f"{images[0].where}: images are not read in a worker so far: load the model without limits"
+    )

@@ -141,8 +141,8 @@ class Supervisor:
         """A question, which dies with the worker that it was put to."""
         if self.state not in (State.READY, State.PLANNED):
             raise PluginError(f"{self._name}: its worker is {self.state.value}")
+        say()  # a question that cannot be said was not put
         self._questions.add(number)
-        say()
 
     def close(self) -> None:
         self.state = State.CLOSED
