@@ -89,6 +89,7 @@ class WorkerModel:
             InferencePIOError: what the worker raised, or why there is none.
         """
         self._supervisor.start()
+        self._tick()
         return await self._planned
 
     async def load(self) -> Loaded:
@@ -97,9 +98,7 @@ class WorkerModel:
             InferencePIOError: as for `plan`.
         """
         self._supervisor.go()
-        loaded = await self._loaded
-        self._tick()
-        return loaded
+        return await self._loaded
 
     def submit(self, asked: Generate, receiver: Receiver, most_tokens: int) -> int:
         """A request; its number. One without a seed is given one, so that any worker draws the same numbers."""
@@ -107,7 +106,7 @@ class WorkerModel:
         seed = asked.params.get("seed")
         params = {**asked.params, "seed": secrets.randbits(63) if seed is None else seed}
         named = Generate(**{**_fields(asked), "request": number, "params": params})
-        self._supervisor.submit(Flight(named, receiver, most_tokens))
+        self._supervisor.submit(Flight(named, receiver, most_tokens), monotonic())
         return number
 
     def abort(self, number: int) -> None:
