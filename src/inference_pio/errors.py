@@ -56,7 +56,7 @@ class ImageError(UsageError):
     """`where: what`."""
 
     def __init__(self, where: str, what: str) -> None:
-        super().__init__(_one_line(f"{where}: {what}"))
+        super().__init__(one_line(f"{where}: {what}"))
 
 
 class ModelFileError(InferencePIOError):
@@ -70,7 +70,7 @@ class ModelFileError(InferencePIOError):
         self.path, self.what, self.where, self.byte, self.hint = str(path), what, where, byte, hint
         place = where + (f" (byte {byte})" if byte is not None else "")
         message = ": ".join(part for part in (str(path), place.strip(), what) if part)
-        super().__init__(_one_line(f"{message} ({hint})" if hint else message))
+        super().__init__(one_line(f"{message} ({hint})" if hint else message))
 
 
 class UnsafeWeightsError(ModelFileError):
@@ -145,6 +145,6 @@ class EngineClosed(GenerationError):
     pass
 
 
-def _one_line(text: str) -> str:
-    """Control characters of file names, and bytes in them that are not UTF-8, written as escapes."""
+def one_line(text: str) -> str:
+    """Control characters, of file names and of what strangers say, and bytes that are not UTF-8, written as escapes."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

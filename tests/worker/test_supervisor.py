@@ -4,6 +4,8 @@ had.
 
 from __future__ import annotations
 
+import math
+
 import msgspec
 import pytest
 from hypothesis import settings
@@ -12,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from inference_pio.children.frames import ProtocolError
 from inference_pio.errors import ConfigError, PluginError, ResourceError
-from inference_pio.outputs import RequestMetrics
+from inference_pio.outputs import Logprob, RequestMetrics
 from inference_pio.worker.messages import (
     Abort,
     Answered,
@@ -315,6 +317,9 @@ LIES = {
     "a plan again": Planned({}, {}, "p"),
     "loaded again": Loaded(VOCAB, 1, False),
     "hello again": Hello(1, ()),
+    "scores of another token": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{2: Logprob(-1.0, 1)}])]),
+    "scores of more tokens": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{1: Logprob(-1.0, 1)}] * 2)]),
+    "a score that is no number": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{1: Logprob(math.nan, 1)}])]),
     "an error there is not": Failed("SystemExit", "x", request=1),
 }
 

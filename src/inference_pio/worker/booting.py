@@ -67,8 +67,7 @@ class Cell:
     def boot(self) -> Boot:
         """A first message; its files are open, and whoever sends it closes them here."""
         low = self.level is SecurityLevel.LOW_TRUST
-        files = {str(file): os.open(file, os.O_RDONLY) for file in _files(self.model)} if low else {}
-        return Boot(self.confinement(), files, os.getpid())
+        return Boot(self.confinement(), _opened(_files(self.model)) if low else {}, os.getpid())
 
     def report(self) -> EnforcementReport:
         """What of level and limits holds here, by a canary that is held as the worker will be."""
@@ -122,6 +121,19 @@ def _files(model: Path | None) -> Sequence[Path]:
     if not model.is_dir():
         return [model, *(file for file in _beside(model.parent) if file.suffix == ".json")]
     return _beside(model)
+
+
+def _opened(files: Sequence[Path]) -> dict[str, int]:
+    """All of them, or none."""
+    descriptors: dict[str, int] = {}
+    try:
+        for file in files:
+            descriptors[str(file)] = os.open(file, os.O_RDONLY)
+    except OSError:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+        raise
+    return descriptors
 
 
 def _beside(folder: Path) -> list[Path]:

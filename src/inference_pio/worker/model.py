@@ -12,7 +12,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from inference_pio.errors import InferencePIOError
+from inference_pio.errors import InferencePIOError, one_line
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Receiver
@@ -34,6 +34,7 @@ from inference_pio.worker.supervisor import State, Supervisor
 
 _log = logging.getLogger("inference_pio")
 _TICK_SECONDS = 1.0
+_MOST_COLUMNS = 80
 _PATIENCE_AT_CLOSE = 5.0
 
 
@@ -52,10 +53,10 @@ class WorkerModel:
         load: Load,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> None:
-        self.name = name
+        self.name = one_line(name)
         self._cell, self._progress = cell, progress
         self._loop = asyncio.get_running_loop()
-        self._supervisor = Supervisor(name, load, self, self)
+        self._supervisor = Supervisor(self.name, load, self, self)
         self._process: Process | None = None
         self._planned: asyncio.Future[Planned] = self._loop.create_future()
         self._loaded: asyncio.Future[Loaded] = self._loop.create_future()
@@ -171,7 +172,7 @@ class WorkerModel:
 
     def progress(self, message: Progress) -> None:
         if self._progress is not None:
-            self._progress(message.done, message.total, message.what)
+            self._progress(message.done, message.total, one_line(message.what[:_MOST_COLUMNS]))
 
     def planned(self, message: Planned) -> None:
         if not self._planned.done():

@@ -1,0 +1,207 @@
+"""A worker goes wrong in every way, at every time: it is named, other models go on, and every stream is exact.
+
+Processes, signals, limits and sockets are real; the engine is a table of tokens, so that a worker starts in a moment.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference_pio import ResourceLimits, SecurityLevel
+from inference_pio.loader.store import ModelStore
+from inference_pio.security import landlock
+from inference_pio.worker import model as model_module
+from inference_pio.worker import patience, process
+from inference_pio.worker.booting import Cell
+from inference_pio.worker.messages import Load
+from inference_pio.worker.model import WorkerModel
+from inference_pio.worker.supervisor import State
+from support.faulty_worker import EXPECTED
+from support.pretended_worker import Caller, expected, request
+
+pytestmark = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+
+LENGTH = 12
+# fault -> what is said of it where it is one, as a pattern.
+CAUSES = {
+    "segv": "ended by SIGSEGV: it touched memory that is not its own",
+    "abrt": "ended by SIGABRT: it gave up by itself",
+    "kill": "ended by SIGKILL from outside",
+    "own memory": "MemoryError|memory_gb 0.25 exceeded",
+    "exit 0": "it exited with 0",
+    "loop": "no step in ",
+    "garbage": "it broke the protocol: not a message",
+    "over": "it broke the protocol: a frame of 8,388,609 bytes: it takes 8,388,608",
+    "claim": "it broke the protocol: a frame of 1,073,741,824 bytes: it takes 8,388,608",
+    "hang up": "it hung up, and stayed",
+    "noise": "",
+}
+LIMITS = ResourceLimits(memory_gb=0.25, cpu_percent=200, gpu_memory_gb=0)
+
+
+@dataclass(frozen=True)
+class FaultyCell(Cell):
+    """`faults` of the first worker, the second, …; those after them have none."""
+
+    faults: list[str] = field(default_factory=list)
+
+    def environment(self) -> dict[str, str]:
+        fault = self.faults.pop(0) if self.faults else ""
+        return {**super().environment(), "FAULT": fault}
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The worker above, and less patience than with a real one."""
+    monkeypatch.setattr(process, "_CHILD", "support.faulty_worker:main")
+    monkeypatch.setattr(model_module, "_TICK_SECONDS", 0.05)
+    monkeypatch.setattr(model_module, "_PATIENCE_AT_CLOSE", 2.0)
+    monkeypatch.setattr(patience, "_LEAST_STALL", 1.0)
+    monkeypatch.setattr(patience, "LONGEST_SILENCE", 4.0)
+
+
+def worker(
+    tmp_path: Path, *faults: str, level: SecurityLevel = SecurityLevel.LOW_TRUST, model: Path | None = None
+) -> WorkerModel:
+    cell = FaultyCell(level, LIMITS, model, ModelStore(tmp_path), list(faults))
+    return WorkerModel("m", cell, Load("m", None, {}, {}, None, False, None, None))
+
+
+async def ready(model: WorkerModel) -> WorkerModel:
+    await model.plan()
+    await model.load()
+    return model
+
+
+async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not come about"
+        await asyncio.sleep(0.005)
+
+
+class Streams:
+    """So many requests of one model at once."""
+
+    def __init__(self, model: WorkerModel, count: int = EXPECTED) -> None:
+        self.callers: list[Caller] = []
+        for number in range(count):
+            flight, caller = request(number, length=LENGTH)
+            model.submit(flight.asked, caller, LENGTH)
+            self.callers.append(caller)
+
+    async def exact(self) -> None:
+        await until(lambda: all(caller.over for caller in self.callers))
+        for number, caller in enumerate(self.callers):
+            assert caller.error is None
+            assert (caller.answers, caller.ends) == (expected(number, length=LENGTH), 1)
+
+
+@pytest.mark.parametrize("fault", CAUSES)
+@pytest.mark.parametrize(
+    "phase",
+    [
+        pytest.param("idle", marks=pytest.mark.slow),
+        pytest.param("load", marks=pytest.mark.slow),
+        pytest.param("prefill", marks=pytest.mark.slow),
+        "decode",
+    ],
+)
+def test_it_is_named_and_nobody_notices(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, fault: str, phase: str
+) -> None:
+    async def scene() -> None:
+        bad, other = worker(tmp_path, f"{fault}@{phase}"), worker(tmp_path)
+        try:
+            await asyncio.gather(ready(bad), ready(other))
+            if phase == "idle" and fault not in ("loop", "noise"):  # a loop is noticed where there is work
+                await until(lambda: bad.restarts)
+            if phase == "idle":
+                await asyncio.sleep(0.2)
+            beside, streams = Streams(other), Streams(bad)
+            await beside.exact()
+            await streams.exact()
+            assert (bad.restarts, other.restarts) == (int(fault != "noise"), 0)
+            assert bad.state is State.READY
+        finally:
+            await asyncio.gather(bad.close(), other.close())
+
+    asyncio.run(scene())
+    cause = "no word in " if (fault, phase) == ("loop", "load") else CAUSES[fault]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == int(fault != "noise")
+    assert all(re.search(cause, line) and line.isprintable() and len(line) < 1000 for line in told)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("fault", CAUSES)
+def test_a_close_ends_it_whatever_it_does(tmp_path: Path, fault: str) -> None:
+    async def scene() -> None:
+        bad, other = await asyncio.gather(
+            ready(worker(tmp_path, f"{fault}@close")), ready(worker(tmp_path))
+        )
+        pid, began = bad.pid, time.monotonic()
+        beside = Streams(other)
+        await bad.close()
+        assert time.monotonic() - began < 5
+        assert not os.path.exists(f"/proc/{pid}")
+        await beside.exact()
+        assert other.restarts == 0
+        await other.close()
+
+    asyncio.run(scene())
+
+
+def test_memory_that_no_limit_of_its_own_counts(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        bad = await ready(worker(tmp_path, "shared memory@decode", level=SecurityLevel.HIGH_TRUST))
+        try:
+            await Streams(bad).exact()
+        finally:
+            await bad.close()
+
+    asyncio.run(scene())
+    assert "memory_gb 0.25 exceeded" in caplog.records[0].getMessage()
+
+
+def test_a_mapped_file_that_shrinks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "model.gguf"
+    file.write_bytes(bytes(1 << 16))
+
+    async def scene() -> None:
+        bad = await ready(worker(tmp_path, "gone file@decode", model=file))
+        try:
+            streams = Streams(bad)
+            await until(lambda: any(len(caller.answers[0]) > 3 for caller in streams.callers))
+            os.truncate(file, 0)
+            await until(lambda: bad.restarts)
+            file.write_bytes(bytes(1 << 16))
+        finally:
+            await bad.close()
+
+    asyncio.run(scene())
+    assert "a model file changed on the disk" in caplog.records[0].getMessage()
+
+
+def test_what_it_prints_is_shown_in_one_short_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async def scene() -> None:
+        bad = await ready(worker(tmp_path, "noise, exit 3@decode"))
+        try:
+            await Streams(bad).exact()
+        finally:
+            await bad.close()
+
+    asyncio.run(scene())
+    (line,) = [record.getMessage() for record in caplog.records]
+    assert "it exited with 3; it said: " in line
+    assert line.isprintable()
+    assert len(line) < 1000
