@@ -8,22 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inference_pio.cache.tiers import StoredBlock
 from inference_pio.loader import prefix_store
 from inference_pio.loader.prefix_store import PrefixStore
-
-KEY, ROOT = b"k" * 32, b"r" * 32
-SIZE = 1000
-
-
-def block(number: int, size: int = SIZE) -> StoredBlock:
-    """The number-th of a chain behind ROOT."""
-    data = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
-    return StoredBlock(digest(number), digest(number - 1) if number else ROOT, [number, 7, 8, 9], data)
-
-
-def digest(number: int) -> bytes:
-    return bytes([number]) * 32
+from support.prefix_blocks import KEY, ROOT, SIZE, block, digest
 
 
 def opened(folder: Path, key: bytes = KEY, limit: int = 10**9) -> PrefixStore:

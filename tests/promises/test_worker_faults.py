@@ -146,9 +146,7 @@ def test_it_is_named_and_nobody_notices(
 @pytest.mark.parametrize("fault", CAUSES)
 def test_a_close_ends_it_whatever_it_does(tmp_path: Path, fault: str) -> None:
     async def scene() -> None:
-        bad, other = await asyncio.gather(
-            ready(worker(tmp_path, f"{fault}@close")), ready(worker(tmp_path))
-        )
+        bad, other = await asyncio.gather(ready(worker(tmp_path, f"{fault}@close")), ready(worker(tmp_path)))
         pid, began = bad.pid, time.monotonic()
         beside = Streams(other)
         await bad.close()
