@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from inference_pio import ResourceLimits, SecurityLevel
+from inference_pio.errors import ModelFileError
 from inference_pio.loader.store import ModelStore
 from inference_pio.security import landlock
 from inference_pio.worker import model as model_module
@@ -171,23 +172,48 @@ def test_memory_that_no_limit_of_its_own_counts(tmp_path: Path, caplog: pytest.L
     assert "memory_gb 0.25 exceeded" in caplog.records[0].getMessage()
 
 
-def test_a_mapped_file_that_shrinks(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def _empty(file: Path) -> None:
+    os.truncate(file, 0)
+
+
+def _replace(file: Path) -> None:
+    (file.parent / "new").write_bytes(bytes(1 << 16))
+    (file.parent / "new").rename(file)
+
+
+def _point_elsewhere(file: Path) -> None:
+    (file.parent / "other").write_bytes(bytes(1 << 16))
+    file.unlink()
+    file.symlink_to(file.parent / "other")
+
+
+@pytest.mark.parametrize("change", [_empty, _replace, _point_elsewhere, Path.unlink])
+def test_no_answer_goes_on_with_another_model(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, change: Callable[[Path], None]
+) -> None:
+    """A worker that maps a file which shrinks ends; where the file is another one, none follows it."""
+    (tmp_path / "real").write_bytes(bytes(1 << 16))
     file = tmp_path / "model.gguf"
-    file.write_bytes(bytes(1 << 16))
+    file.symlink_to(tmp_path / "real")
+    fault = "gone file" if change is _empty else "segv"
 
     async def scene() -> None:
-        bad = await ready(worker(tmp_path, "gone file@decode", model=file))
+        bad = await ready(worker(tmp_path, f"{fault}@decode", model=file))
         try:
+            change(file)
             streams = Streams(bad)
-            await until(lambda: any(len(caller.answers[0]) > 3 for caller in streams.callers))
-            os.truncate(file, 0)
-            await until(lambda: bad.restarts)
-            file.write_bytes(bytes(1 << 16))
+            await until(lambda: all(caller.over for caller in streams.callers))
+            for caller in streams.callers:
+                assert re.search(r"model\.gguf: this model file changed on the disk", str(caller.error))
+            with pytest.raises(ModelFileError, match="load the model again"):
+                Streams(bad)
+            assert bad.state is State.BROKEN
         finally:
             await bad.close()
 
     asyncio.run(scene())
-    assert "a model file changed on the disk" in caplog.records[0].getMessage()
+    cause = "a model file changed on the disk" if change is _empty else "SIGSEGV"
+    assert cause in caplog.records[0].getMessage()
 
 
 def test_what_it_prints_is_shown_in_one_short_line(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -30,7 +30,7 @@ def error_of(name: str, text: str) -> InferencePIOError:
     if kind is None:
         raise ProtocolError(f"an error called {name!r:.60}, which there is not")
     # Constructors put words together; here they are. Whoever sent them may be a stranger.
-    words = one_line(text[:_MOST_TEXT])
+    words = one_line(text[:_MOST_TEXT])[:_MOST_TEXT]
     error = kind.__new__(kind, words)
     Exception.__init__(error, words)
     return error

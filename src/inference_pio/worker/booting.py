@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,6 +68,17 @@ class Cell:
         """A first message; its files are open, and whoever sends it closes them here."""
         low = self.level is SecurityLevel.LOW_TRUST
         return Boot(self.confinement(), _opened(_files(self.model)) if low else {}, os.getpid())
+
+    def contents(self) -> dict[str, tuple[int, ...]]:
+        """What tells whether the model's files, those that are there, are what they were."""
+        if self.model is None:
+            return {}
+        found = {}
+        for file in _beside(self.model) if self.model.is_dir() else [self.model]:
+            with suppress(FileNotFoundError):
+                stat = file.stat()
+                found[str(file)] = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        return found
 
     def report(self) -> EnforcementReport:
         """What of level and limits holds here, by a canary that is held as the worker will be."""

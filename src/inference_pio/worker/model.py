@@ -12,7 +12,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from inference_pio.errors import InferencePIOError, one_line
+from inference_pio.errors import InferencePIOError, ModelFileError, one_line
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Receiver
@@ -66,6 +66,7 @@ class WorkerModel:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._holding: Holding | None = None
+        self._contents: dict[str, tuple[int, ...]] = {}
         self.hello_said: Hello | None = None
         self.restarts = 0
 
@@ -172,7 +173,7 @@ class WorkerModel:
 
     def progress(self, message: Progress) -> None:
         if self._progress is not None:
-            self._progress(message.done, message.total, one_line(message.what[:_MOST_COLUMNS]))
+            self._progress(message.done, message.total, one_line(message.what[:_MOST_COLUMNS])[:_MOST_COLUMNS])
 
     def planned(self, message: Planned) -> None:
         if not self._planned.done():
@@ -211,6 +212,11 @@ class WorkerModel:
     async def _start(self) -> None:
         if self.state is State.CLOSED:
             return
+        try:
+            self._require_the_same()
+        except InferencePIOError as error:
+            self._supervisor.give_up(error)
+            return
         self._gone.clear()
         boot = self._cell.boot()
         self._process = process = Process(self._heard, self._died)
@@ -219,6 +225,22 @@ class WorkerModel:
         finally:
             for descriptor in boot.files.values():
                 os.close(descriptor)
+
+    def _require_the_same(self) -> None:
+        """Answers go on in the middle: another worker has to have the model that the first one had.
+
+        Raises:
+            ModelFileError: a file of it is another one.
+        """
+        there = self._cell.contents()
+        self._contents = self._contents or there
+        for file, known in self._contents.items():
+            if there.get(file) != known:
+                raise ModelFileError(
+                    file,
+                    "this model file changed on the disk while it was used",
+                    hint="load the model again",
+                )
 
     def _hold(self, pid: int) -> None:
         process = self._process

@@ -50,7 +50,7 @@ def run_in_a_worker(asked: StartRequest) -> Running:
 
 def _told(lines: Sequence[str]) -> tuple[str, ...]:
     """What a worker says to people: a few lines, as lines."""
-    return tuple(one_line(line[:_MOST_COLUMNS]) for line in lines[:_MOST_LINES])
+    return tuple(one_line(line[:_MOST_COLUMNS])[:_MOST_COLUMNS] for line in lines[:_MOST_LINES])
 
 
 def _plain(value: object) -> object:

@@ -152,6 +152,10 @@ class Supervisor:
         self._questions.add(number)
         say()
 
+    def give_up(self, error: InferencePIOError) -> None:
+        """There will be no worker any more."""
+        self._break(error)
+
     def close(self) -> None:
         self.state = State.CLOSED
         self.flights.fail_all(
