@@ -10,28 +10,21 @@ import os
 import re
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from inference_pio import ResourceLimits, SecurityLevel
+from inference_pio import SecurityLevel
 from inference_pio.errors import ModelFileError
-from inference_pio.loader.store import ModelStore
 from inference_pio.security import landlock
-from inference_pio.worker import model as model_module
-from inference_pio.worker import patience, process
-from inference_pio.worker.booting import Cell
-from inference_pio.worker.messages import Load
-from inference_pio.worker.model import WorkerModel
 from inference_pio.worker.supervisor import State
-from support.faulty_worker import EXPECTED
-from support.pretended_worker import Caller, expected, request
+from support.faulty_models import Streams, ready, until, worker
 
-pytestmark = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
+pytestmark = [
+    pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock"),
+    pytest.mark.usefixtures("faulty_workers"),
+]
 
-LENGTH = 12
 # fault -> what is said of it where it is one, as a pattern.
 CAUSES = {
     "segv": "ended by SIGSEGV: it touched memory that is not its own",
@@ -46,65 +39,6 @@ CAUSES = {
     "hang up": "it hung up, and stayed",
     "noise": "",
 }
-LIMITS = ResourceLimits(memory_gb=0.25, cpu_percent=200, gpu_memory_gb=0)
-
-
-@dataclass(frozen=True)
-class FaultyCell(Cell):
-    """`faults` of the first worker, the second, …; those after them have none."""
-
-    faults: list[str] = field(default_factory=list)
-
-    def environment(self) -> dict[str, str]:
-        fault = self.faults.pop(0) if self.faults else ""
-        return {**super().environment(), "FAULT": fault}
-
-
-@pytest.fixture(autouse=True)
-def quick(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The worker above, and less patience than with a real one."""
-    monkeypatch.setattr(process, "_CHILD", "support.faulty_worker:main")
-    monkeypatch.setattr(model_module, "_TICK_SECONDS", 0.05)
-    monkeypatch.setattr(model_module, "_PATIENCE_AT_CLOSE", 2.0)
-    monkeypatch.setattr(patience, "_LEAST_STALL", 1.0)
-    monkeypatch.setattr(patience, "LONGEST_SILENCE", 4.0)
-
-
-def worker(
-    tmp_path: Path, *faults: str, level: SecurityLevel = SecurityLevel.LOW_TRUST, model: Path | None = None
-) -> WorkerModel:
-    cell = FaultyCell(level, LIMITS, model, ModelStore(tmp_path), list(faults))
-    return WorkerModel("m", cell, Load("m", None, {}, {}, None, False, None, None))
-
-
-async def ready(model: WorkerModel) -> WorkerModel:
-    await model.plan()
-    await model.load()
-    return model
-
-
-async def until(condition: Callable[[], Any], seconds: float = 20.0) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "it did not come about"
-        await asyncio.sleep(0.005)
-
-
-class Streams:
-    """So many requests of one model at once."""
-
-    def __init__(self, model: WorkerModel, count: int = EXPECTED) -> None:
-        self.callers: list[Caller] = []
-        for number in range(count):
-            flight, caller = request(number, length=LENGTH)
-            model.submit(flight.asked, caller, LENGTH)
-            self.callers.append(caller)
-
-    async def exact(self) -> None:
-        await until(lambda: all(caller.over for caller in self.callers))
-        for number, caller in enumerate(self.callers):
-            assert caller.error is None
-            assert (caller.answers, caller.ends) == (expected(number, length=LENGTH), 1)
 
 
 @pytest.mark.parametrize("fault", CAUSES)

@@ -31,6 +31,7 @@ from inference_pio.worker.messages import (
     Boot,
     Close,
     Ended,
+    Failed,
     FromParent,
     FromWorker,
     Generate,
@@ -43,6 +44,7 @@ from inference_pio.worker.messages import (
     Ping,
     Planned,
     Pong,
+    Progress,
 )
 from support.pretended_worker import VOCAB, token
 
@@ -190,6 +192,11 @@ class Engine:
             file[-1]
             time.sleep(_STEP_SECONDS)
 
+    def words(self) -> None:
+        """Words for people, each of them too many and not of one line."""
+        self._line.say(Progress(1, 2, NOISE * 100))
+        self._line.say(Failed("ResourceError", NOISE * 100))
+
     def hang_up(self) -> None:
         self._socket.shutdown(socket.SHUT_RDWR)
         self.loop()
@@ -209,5 +216,6 @@ FAULTS: dict[str, Callable[[Engine], object]] = {
     "noise": Engine.noise,
     "noise, exit 3": Engine.noise_and_exit,
     "gone file": Engine.gone_file,
+    "words": Engine.words,
     "hang up": Engine.hang_up,
 }
