@@ -73,7 +73,7 @@ class Cell:
         """What tells whether the model's files, those that are there, are what they were."""
         if self.model is None:
             return {}
-        found = {}
+        found: dict[str, tuple[int, ...]] = {}
         for file in _beside(self.model) if self.model.is_dir() else [self.model]:
             with suppress(FileNotFoundError):
                 stat = file.stat()

@@ -173,7 +173,9 @@ class WorkerModel:
 
     def progress(self, message: Progress) -> None:
         if self._progress is not None:
-            self._progress(message.done, message.total, one_line(message.what[:_MOST_COLUMNS])[:_MOST_COLUMNS])
+            self._progress(
+                message.done, message.total, one_line(message.what[:_MOST_COLUMNS])[:_MOST_COLUMNS]
+            )
 
     def planned(self, message: Planned) -> None:
         if not self._planned.done():

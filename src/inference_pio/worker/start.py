@@ -43,9 +43,7 @@ def run_in_a_worker(asked: StartRequest) -> Running:
         runtime.close()
         raise
     config = with_figures(BaseModelConfig(), planned.config)
-    return Running(
-        asked.model, runtime, config, warnings=_told(planned.warnings), notes=_told(planned.notes)
-    )
+    return Running(asked.model, runtime, config, warnings=_told(planned.warnings), notes=_told(planned.notes))
 
 
 def _told(lines: Sequence[str]) -> tuple[str, ...]:
