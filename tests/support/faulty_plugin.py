@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import os
+import sys
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +27,12 @@ MANIFEST = Manifest(
     plugin="support.faulty_plugin:FaultyPlugin",
     description="llama, with mistakes",
 )
+
+
+if sys.flags.isolated:  # in a worker: it has to be locked in by now
+    with suppress(PermissionError):
+        Path("/etc/passwd").read_bytes()
+        raise RuntimeError("a plugin is imported before the lock")
 
 
 class FaultyModel(LlamaForCausalLM):

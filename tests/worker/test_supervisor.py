@@ -331,6 +331,17 @@ def test_a_worker_that_lies_is_found_out(world: World, lie: str) -> None:
         world.hear(LIES[lie])
 
 
+def test_word_of_a_request_that_it_does_not_have(world: World) -> None:
+    """A worker that was started again, and has yet to be given what is open."""
+    world.supervisor.submit(request(1)[0], world.now)
+    world.die(KILLED)
+    world.supervisor.start()
+    with pytest.raises(ProtocolError, match="word of request 1, which it has not been given"):
+        world.hear(Pieces([Piece(1, 0, 0, [1], "")]))
+    with pytest.raises(ProtocolError, match="word of request 1, which it has not been given"):
+        world.hear(Ended(1, RequestMetrics(0.0, 0.0, 0)))
+
+
 class Weather(RuleBasedStateMachine):
     """Requests come and go while workers die of this and that."""
 

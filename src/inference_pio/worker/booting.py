@@ -60,6 +60,7 @@ class Cell:
         return Confinement(
             self.level,
             data_bytes=self.planning_bytes,
+            file_bytes=self._file_bytes,
             processors=self._processors(),
             reach=reach_of(self.level, places),
         )
@@ -118,6 +119,13 @@ class Cell:
     @property
     def _free_to_widen(self) -> bool:
         return self.level in (SecurityLevel.HIGH_TRUST, SecurityLevel.MAXIMUM_TRUST)
+
+    @property
+    def _file_bytes(self) -> int | None:
+        """Of one file: below HIGH_TRUST nothing is written."""
+        if self.level in (SecurityLevel.LOW_TRUST, SecurityLevel.MEDIUM_TRUST):
+            return 0
+        return None if self.limits is None else int(self.limits.disk_space_gb * 1e9)
 
     def _processors(self) -> tuple[int, ...]:
         if self.limits is None:
