@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import stat
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 
 from inference_pio.errors import PluginError
+from inference_pio.packages import wheel as wheel_module
 from inference_pio.packages.store import PackageStore
 from inference_pio.packages.wheel import read_wheel
 from support.plugin_wheel import FILES, INFO, record_of, wheel
@@ -104,6 +106,38 @@ def test_a_link_is_not_let_in(tmp_path: Path) -> None:
 def test_a_list_that_does_not_fit(tmp_path: Path, record: str) -> None:
     with pytest.raises(PluginError, match="its list|it lists"):
         read_wheel(wheel(tmp_path, record=record))
+
+
+@pytest.mark.parametrize("most", ["_MOST_FILES", "_MOST_BYTES"])
+def test_what_is_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, most: str) -> None:
+    monkeypatch.setattr(wheel_module, most, 5)
+    with pytest.raises(PluginError, match="are more than"):
+        read_wheel(wheel(tmp_path))
+
+
+def test_a_wheel_that_changes_while_it_is_installed(tmp_path: Path) -> None:
+    read = read_wheel(wheel(tmp_path))
+    wheel(tmp_path, {"weather_plugin/model.py": "x = 2\n"})
+    (tmp_path / "out").mkdir()
+    with pytest.raises(PluginError, match="is not what its list says"):
+        read.unpack(tmp_path / "out")
+
+
+def test_what_was_cut_off_is_no_package(tmp_path: Path) -> None:
+    """Neither a draft with everything in it, nor a folder whose receipt has gone; both make way."""
+    store, path = PackageStore(tmp_path / "home"), wheel(tmp_path)
+    package = store.install(path, sha256(path))
+    draft = package.folder.with_name(".draft")
+    package.folder.rename(draft)
+    assert store.installed() == ()
+    package.folder.mkdir()
+    (package.folder / "left.py").write_text("")
+    store.install(path, sha256(path)).check()
+    assert draft.exists()  # whoever makes it may still be at work
+    os.utime(draft, (1, 1))
+    store.remove("weather")
+    store.install(path, sha256(path))
+    assert not draft.exists()
 
 
 @pytest.mark.parametrize("name", ["weather-1.0.tar.gz", "weather.whl", "weather-1.0.zip"])

@@ -153,6 +153,18 @@ def test_processor_time_by_the_clock(percent: float, share: float) -> None:
         assert got == pytest.approx(percent / 100, rel=0.02)
 
 
+def test_time_that_was_not_used_is_not_saved_up() -> None:
+    """After an hour of rest it gets no more than its share, and a moment."""
+    bucket, used = Share(50.0), 0.0
+    bucket.start(0.0, used)
+    bucket.due(3600.0, used)
+    for look in range(1, 201):
+        if not bucket.paused:
+            used += 0.01
+        bucket.due(3600.0 + look * 0.01, used)
+    assert 1.0 <= used <= 1.1
+
+
 @NEEDS_LANDLOCK
 def test_processor_time_of_a_process_that_wants_more(tmp_path: Path) -> None:
     """Two threads within half a processor, as the canary finds it; a limit beyond what there is needs no pauses."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -54,6 +55,25 @@ def test_a_name_of_two_lines_is_logged_as_one(tmp_path: Path, caplog: pytest.Log
     asyncio.run(scene())
     (line,) = [record.getMessage() for record in caplog.records]
     assert line.startswith(r"a\nERROR forged\x1b[31m: its worker ended: ended by SIGSEGV")
+
+
+@NEEDS_LANDLOCK
+@pytest.mark.usefixtures("faulty_workers")
+def test_what_it_prints_is_kept_in_part(tmp_path: Path) -> None:
+    """Megabytes of noise, of which the last quarter of one stays."""
+    kept = []
+
+    async def scene() -> None:
+        bad = await ready(worker(tmp_path, "noise@decode"))
+        try:
+            await Streams(bad).exact()
+            child: Any = bad._process
+            kept.append(sum(map(len, child._log)))
+        finally:
+            await bad.close()
+
+    asyncio.run(scene())
+    assert 100_000 < kept[0] <= 256 << 10
 
 
 def test_last_words_are_few() -> None:

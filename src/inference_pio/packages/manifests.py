@@ -12,7 +12,7 @@ from functools import lru_cache
 import msgspec
 
 from inference_pio.children.beginning import environment, import_paths
-from inference_pio.errors import InferencePIOError, PluginError
+from inference_pio.errors import InferencePIOError, PluginError, one_line
 from inference_pio.imports import import_object
 from inference_pio.plugin.manifest import Manifest
 from inference_pio.security.confine import Confinement, confine
@@ -85,9 +85,9 @@ def tell() -> None:
 
 def _complaint(done: subprocess.CompletedProcess[bytes], stated: object) -> str:
     if isinstance(stated, dict) and isinstance(stated.get("error"), str):
-        return str(stated["error"])[:_MOST_WORDS]
+        return one_line(stated["error"])[:_MOST_WORDS]
     if done.returncode < 0:
         return f"it ended by {signal.Signals(-done.returncode).name}"
     said = done.stderr.decode(errors="replace").strip().splitlines()
-    words = "".join(char if char.isprintable() else " " for char in (said[-1] if said else "it said nothing"))
-    return f"it exited with {done.returncode}: {words[:_MOST_WORDS]}"
+    words = one_line(said[-1] if said else "it said nothing")[:_MOST_WORDS]
+    return f"it exited with {done.returncode}: {words}"

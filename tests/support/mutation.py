@@ -1,7 +1,7 @@
-"""Guards taken out one at a time: for each of `guards.toml` a test has to fail.
+"""Guards taken out one at a time: for each of `tests/promises/guards.toml` a test has to fail.
 
-    python tests/promises/mutate.py                  all of them
-    python tests/promises/mutate.py security poison  those whose file or name has one of these words
+    python tests/support/mutation.py                  all of them
+    python tests/support/mutation.py security poison  those whose file or name has one of these words
 
 A copy of the package and of the tests is made once; each guard is replaced in it, its test is run there and has to
 fail in an assertion or an error of its own, and the guard is put back. Nothing of this checkout is touched.
@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
-_FILE = Path(__file__).with_name("guards.toml")
+_FILE = ROOT / "tests/promises/guards.toml"
 _FOLDERS = ("src", "tests", "benchmarks")
 _FILES = ("conftest.py", "pyproject.toml")
 _FAILED = 1  # of pytest: tests were run, and some failed
