@@ -13,5 +13,5 @@ def faulty_workers(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process, "_CHILD", "support.faulty_worker:main")
     monkeypatch.setattr(model, "_TICK_SECONDS", 0.05)
     monkeypatch.setattr(model, "_PATIENCE_AT_CLOSE", 2.0)
-    monkeypatch.setattr(patience, "_LEAST_STALL", 1.0)
+    monkeypatch.setattr(patience, "_LEAST_STALL", 2.0)
     monkeypatch.setattr(patience, "LONGEST_SILENCE", 4.0)

@@ -49,7 +49,7 @@ print(json.dumps({{
 """
 
 
-def locked(wanted: Confinement, *, threads: bool = False) -> dict[str, Any]:
+def locked(wanted: Confinement, *, threads: bool = False, groups: list[int] | None = None) -> dict[str, Any]:
     told = {"confinement": msgspec.to_builtins(wanted), "parent": os.getpid(), "threads": threads}
     ran = subprocess.run(
         [sys.executable, "-I", "-S", "-c", _CHILD.format(paths=import_paths())],
@@ -57,6 +57,7 @@ def locked(wanted: Confinement, *, threads: bool = False) -> dict[str, Any]:
         capture_output=True,
         text=True,
         timeout=60,
+        extra_groups=groups,
     )
     if ran.returncode:
         raise RuntimeError(ran.stderr)
@@ -94,7 +95,7 @@ def test_what_is_not_limited_stays_as_it_was() -> None:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root becomes somebody else")
 def test_root_becomes_somebody_else() -> None:
-    found = locked(confinement(user=(65534, 65533)))
+    found = locked(confinement(user=(65534, 65533)), groups=[0, 7])
     assert found["user"] == [65534, 65534, 65534, 65533, 65533, 65533]
     assert found["groups"] == []
     assert (found["capabilities"], found["dumpable"], found["bounding"]) == (False, 0, 0)
