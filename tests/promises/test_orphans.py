@@ -67,7 +67,7 @@ def test_nothing_outlives_a_parent_that_is_killed(tmp_path: Path, when: str) -> 
     assert all(map(_is_there, children))
     parent.send_signal(signal.SIGKILL)
     parent.communicate()
-    end = time.monotonic() + 1.0
+    end = time.monotonic() + 3.0  # a second, and what a busy machine adds
     while any(map(_is_there, children)):
         assert time.monotonic() < end, f"left behind: {[pid for pid in children if _is_there(pid)]}"
         time.sleep(0.01)

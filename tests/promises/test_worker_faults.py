@@ -41,6 +41,7 @@ CAUSES = {
 }
 
 
+@pytest.mark.usefixtures("little_patience")
 @pytest.mark.parametrize("fault", CAUSES)
 @pytest.mark.parametrize(
     "phase",
@@ -78,6 +79,7 @@ def test_it_is_named_and_nobody_notices(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("little_patience")
 @pytest.mark.parametrize("fault", CAUSES)
 def test_a_close_ends_it_whatever_it_does(tmp_path: Path, fault: str) -> None:
     async def scene() -> None:
@@ -85,7 +87,7 @@ def test_a_close_ends_it_whatever_it_does(tmp_path: Path, fault: str) -> None:
         pid, began = bad.pid, time.monotonic()
         beside = Streams(other)
         await bad.close()
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 10
         assert not os.path.exists(f"/proc/{pid}")
         await beside.exact()
         assert other.restarts == 0
