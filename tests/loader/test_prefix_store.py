@@ -102,6 +102,17 @@ def test_another_key_finds_nothing_and_its_files_do_not_pass(tmp_path):
     assert mine.exists()
 
 
+def test_a_record_of_another_version_is_none(tmp_path, monkeypatch):
+    """Whole, and with a checksum that fits."""
+    monkeypatch.setattr(prefix_store, "_MAGIC", b"PIOPFX00")
+    filled(tmp_path, count=1)
+    monkeypatch.undo()
+    store = opened(tmp_path)
+    assert list(store.load(ROOT, [digest(0)])) == []
+    store.close()
+    assert (store.num_broken, files(tmp_path)) == (1, [])
+
+
 def test_files_and_folders_are_for_their_owner_only(tmp_path):
     (tmp_path / "model").mkdir(mode=0o755)
     filled(tmp_path, count=1)

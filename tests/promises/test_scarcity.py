@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import asyncio
 import json
 import os
 import subprocess
@@ -12,7 +13,10 @@ from pathlib import Path
 import pytest
 
 import inference_pio
-from inference_pio.security import landlock
+from inference_pio.loader.store import ModelStore
+from inference_pio.security import SecurityLevel, landlock
+from inference_pio.worker.booting import Cell
+from inference_pio.worker.process import Process
 
 _PARENT = """
 import asyncio, gc, json, os, resource, sys
@@ -79,6 +83,24 @@ def test_descriptors_run_out_at_every_place(tmp_path: Path) -> None:
         assert (left, children) == (0, ""), (most, said, left, children)
     assert "served" in told[-1]
     assert "ResourceWarning" not in ran.stderr
+
+
+@pytest.mark.usefixtures("faulty_workers")
+def test_a_child_that_cannot_be_watched_does_not_stay(tmp_path: Path) -> None:
+    def refuse(_: int) -> None:
+        raise OSError("no control group for it")
+
+    async def scene() -> None:
+        before = len(os.listdir("/proc/self/fd"))
+        child = Process(lambda _: None, lambda _: None)
+        cell = Cell(SecurityLevel.LOW_TRUST, None, None, ModelStore(tmp_path))
+        with pytest.raises(OSError, match="no control group"):
+            await child.start(cell.boot(), {}, refuse)
+        assert child.pid
+        assert not Path(f"/proc/{child.pid}").exists()
+        assert len(os.listdir("/proc/self/fd")) == before
+
+    asyncio.run(scene())
 
 
 # Who asks what time it is, and what for.
