@@ -169,8 +169,11 @@ def test_its_patience_is_bounded(helper: Helper, monkeypatch: pytest.MonkeyPatch
     helper.start()
     child: Any = helper._child
     os.kill(child.pid, signal.SIGSTOP)
+    later = threading.Timer(10, os.kill, (child.pid, signal.SIGCONT))
+    later.start()
     with pytest.raises(ChatTemplateError, match="takes more than 1 s"):
         helper.render("a", HI, "m")
+    later.cancel()
     assert child.returncode == -signal.SIGKILL
     monkeypatch.undo()
     assert helper.render("b", HI, "m") == "b"

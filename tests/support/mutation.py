@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 import tomllib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -81,19 +82,24 @@ def survives(guard: Guard, checkout: Path) -> str:
 
 
 def _run(tests: Sequence[str], checkout: Path) -> tuple[int, str]:
+    ran = subprocess.Popen(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests],
+        cwd=checkout,
+        env={**os.environ, "PYTHONPATH": str(checkout / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    )
     try:
-        ran = subprocess.run(
-            [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "--no-header", *tests],
-            cwd=checkout,
-            env={**os.environ, "PYTHONPATH": str(checkout / "src"), "PYTHONDONTWRITEBYTECODE": "1"},
-            capture_output=True,
-            text=True,
-            timeout=_PATIENCE,
-            check=False,
-        )
+        said, _ = ran.communicate(timeout=_PATIENCE)
     except subprocess.TimeoutExpired:
         return _FAILED, "it hung"
-    return ran.returncode, ran.stdout + ran.stderr
+    finally:
+        with suppress(ProcessLookupError):  # what it started and did not end
+            os.killpg(ran.pid, signal.SIGKILL)
+        ran.wait()
+    return ran.returncode, said
 
 
 def main(words: Sequence[str]) -> int:
