@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import socket
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -30,7 +32,8 @@ def test_nothing_of_the_environment_runs_or_is_shown(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
     monkeypatch.setenv("API_KEY", "secret")
     monkeypatch.setenv("TZ", "UTC")
-    monkeypatch.chdir(tmp_path)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
     ours, theirs = socket.socketpair()
     with ours, theirs:
         more = {"SHOWN": "x", "PYTHONSTARTUP": str(tmp_path / "startup.py"), "PYTHONPATH": str(tmp_path)}
@@ -50,6 +53,29 @@ def test_nothing_of_the_environment_runs_or_is_shown(tmp_path: Path, monkeypatch
     assert set(variables) <= {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "OMP_NUM_THREADS", "TZ", *more}
     assert all(map(os.path.isabs, paths))
     assert (customised, site) == (False, False)
+
+
+@pytest.mark.parametrize("how", ["a module", "a script", "a link to a script"])
+def test_what_lies_beside_a_program_is_out_of_reach(tmp_path: Path, how: str) -> None:
+    """Somebody's home, say: children may read below the folders that they import from."""
+    program = tmp_path / "program.py"
+    program.write_text("from inference_pio.children.beginning import import_paths; print(import_paths())")
+    (tmp_path / "link.py").symlink_to(program)
+    arguments = {"a module": ["-m", "program"], "a script": [str(program)], "a link to a script": ["link.py"]}
+    own = import_paths()[0]
+    ran = subprocess.run(
+        [sys.executable, *arguments[how]],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": own},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    paths = ast.literal_eval(ran.stdout)
+    assert paths[0] == own
+    assert len(paths) > 2
+    assert str(tmp_path) not in paths
 
 
 def test_it_imports_this_project_first_and_nothing_relative(monkeypatch: pytest.MonkeyPatch) -> None:

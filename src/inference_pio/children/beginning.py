@@ -31,6 +31,17 @@ def environment(more: Mapping[str, str]) -> dict[str, str]:
 
 
 def import_paths() -> list[str]:
-    """Where this process imports from: the project first, and no relative folder."""
+    """Where this process imports from: the project first, no relative folder, and not where its program was started or
+    lies. A child may read what lies below these, and there that may be anything.
+    """
     own = str(Path(inference_pio.__file__).parent.parent)
-    return [own, *(path for path in sys.path if os.path.isabs(path) and path != own)]
+    without = {own, _programs_folder()}
+    return [own, *(path for path in sys.path if os.path.isabs(path) and path not in without)]
+
+
+def _programs_folder() -> str:
+    """What Python put in front of all others: of `python -m` the folder it was started in, of a script the script's."""
+    program = sys.modules["__main__"]
+    if program.__spec__ is not None:
+        return os.getcwd()
+    return os.path.dirname(os.path.realpath(getattr(program, "__file__", None) or ""))
