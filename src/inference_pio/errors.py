@@ -166,5 +166,5 @@ def shown(value: object) -> str:
 
 
 def one_line(text: str) -> str:
-    """Control characters of file names, and bytes in them that are not UTF-8, written as escapes."""
+    """Control characters, of file names and of what strangers say, and bytes that are not UTF-8, written as escapes."""
     return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import struct
 from contextlib import suppress
+from typing import Any
 
 import msgspec
 import pytest
@@ -23,13 +24,17 @@ class _Done(msgspec.Struct, tag="done", forbid_unknown_fields=True):
     pass
 
 
+class _Anything(msgspec.Struct, tag="anything", forbid_unknown_fields=True):
+    value: Any
+
+
 _MESSAGES = st.builds(
     _Said, st.integers(0, 2**63 - 1), st.lists(st.text(max_size=20), max_size=4)
 ) | st.builds(_Done)
 
 
-def _reader() -> FrameReader[_Said | _Done]:
-    return FrameReader(_Said | _Done)
+def _reader() -> FrameReader[_Said | _Done | _Anything]:
+    return FrameReader(_Said | _Done | _Anything)
 
 
 @settings(max_examples=100, deadline=None)
@@ -50,7 +55,7 @@ def test_noise_is_refused_by_one_error(noise: bytes, framed: bool) -> None:
     stream = struct.pack("<I", len(noise)) + noise if framed else noise
     with suppress(ProtocolError):
         for message in _reader().feed(stream):
-            assert isinstance(message, _Said | _Done)
+            assert isinstance(message, _Said | _Done | _Anything)
 
 
 @pytest.mark.parametrize(
@@ -66,6 +71,9 @@ def test_noise_is_refused_by_one_error(noise: bytes, framed: bool) -> None:
         msgspec.msgpack.encode(_Done()) + b"\0",
         b"\x91" * 100_000,
         b"\xdd\xff\xff\xff\xff",
+        b"\x82\xa4type\xa8anything\xa5value" + b"\x91" * 100_000,
+        b"\x82\xa4type\xa8anything\xa5value\xa2\xff\xfe",
+        b"\x82\xa4type\xa8anything\xa5value\xc7\x01\x05x",
     ],
 )
 def test_what_is_no_message(body: bytes) -> None:

@@ -7,12 +7,15 @@ import signal
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from inference_pio.children.frames import ProtocolError
 from inference_pio.errors import ChatTemplateError, ImageError, UsageError
 from inference_pio.helper import process
+from inference_pio.helper.jobs import FromHelper, Pixels, Refused, Rendered
 from inference_pio.helper.process import Helper
 from inference_pio.multimodal.decoding import rgb
 from inference_pio.multimodal.image import open_image
@@ -107,3 +110,70 @@ def test_an_image_is_decoded_there(helper: Helper) -> None:
         assert helper.rgb(*asked) == rgb(*asked)
     with pytest.raises(ImageError, match="broken"):
         helper.rgb(FILES["PNG"][:60], "image", "PNG", file.header.width, file.header.height)
+
+
+def test_it_is_locked_in(helper: Helper) -> None:
+    """Whatever a template or an image makes it do: by the kernel's word."""
+    helper.start()
+    child: Any = helper._child
+    status = dict(line.split(":", 1) for line in Path(f"/proc/{child.pid}/status").read_text().splitlines())
+    assert {name: status[name].strip() for name in ("Seccomp", "NoNewPrivs", "CapEff", "Threads")} == {
+        "Seccomp": "2",
+        "NoNewPrivs": "1",
+        "CapEff": "0" * 16,
+        "Threads": "1",
+    }
+
+
+class PretendedLine:
+    """Says what it was told to."""
+
+    def __init__(self, said: FromHelper | None) -> None:
+        self._said = said
+
+    def say(self, message: object) -> None: ...
+
+    def hear(self) -> FromHelper | None:
+        return self._said
+
+    def close(self) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("said", "error", "words"),
+    [
+        (Pixels(2, 2, bytes(12)), ProtocolError, "2 × 2 pixels of an image with 3 × 5"),
+        (Pixels(3, 5, bytes(44)), ProtocolError, "3 × 5 pixels of an image with 3 × 5"),
+        (Pixels(5, 5, bytes(45)), ProtocolError, "5 × 5 pixels"),
+        (Rendered("x"), ProtocolError, "the helper said Rendered of an image"),
+        (Refused("SystemExit", "x"), ProtocolError, "which there is not"),
+        (None, ImageError, "it hung up"),
+    ],
+)
+def test_what_it_says_is_checked(
+    helper: Helper,
+    monkeypatch: pytest.MonkeyPatch,
+    said: FromHelper | None,
+    error: type[Exception],
+    words: str,
+) -> None:
+    """A stranger's image may have made it say anything."""
+    helper.start()
+    monkeypatch.setattr(helper, "_started", lambda: PretendedLine(said))
+    with pytest.raises(error, match=words):
+        helper.rgb(b"", "image", "PNG", 5, 3)
+
+
+def test_its_patience_is_bounded(helper: Helper, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process, "_PATIENCE", 1.0)
+    helper.start()
+    child: Any = helper._child
+    os.kill(child.pid, signal.SIGSTOP)
+    later = threading.Timer(10, os.kill, (child.pid, signal.SIGCONT))
+    later.start()
+    with pytest.raises(ChatTemplateError, match="takes more than 1 s"):
+        helper.render("a", HI, "m")
+    later.cancel()
+    assert child.returncode == -signal.SIGKILL
+    monkeypatch.undo()
+    assert helper.render("b", HI, "m") == "b"

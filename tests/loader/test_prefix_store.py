@@ -8,22 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inference_pio.cache.tiers import StoredBlock
 from inference_pio.loader import prefix_store
 from inference_pio.loader.prefix_store import PrefixStore
-
-KEY, ROOT = b"k" * 32, b"r" * 32
-SIZE = 1000
-
-
-def block(number: int, size: int = SIZE) -> StoredBlock:
-    """The number-th of a chain behind ROOT."""
-    data = np.random.default_rng(number).integers(0, 256, size, dtype=np.uint8)
-    return StoredBlock(digest(number), digest(number - 1) if number else ROOT, [number, 7, 8, 9], data)
-
-
-def digest(number: int) -> bytes:
-    return bytes([number]) * 32
+from support.prefix_blocks import KEY, ROOT, SIZE, block, digest
 
 
 def opened(folder: Path, key: bytes = KEY, limit: int = 10**9) -> PrefixStore:
@@ -113,6 +100,17 @@ def test_another_key_finds_nothing_and_its_files_do_not_pass(tmp_path):
     assert other.num_broken == 1
     other.close()
     assert mine.exists()
+
+
+def test_a_record_of_another_version_is_none(tmp_path, monkeypatch):
+    """Whole, and with a checksum that fits."""
+    monkeypatch.setattr(prefix_store, "_MAGIC", b"PIOPFX00")
+    filled(tmp_path, count=1)
+    monkeypatch.undo()
+    store = opened(tmp_path)
+    assert list(store.load(ROOT, [digest(0)])) == []
+    store.close()
+    assert (store.num_broken, files(tmp_path)) == (1, [])
 
 
 def test_files_and_folders_are_for_their_owner_only(tmp_path):

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.packages.test_packages import wheel
 
 from inference_pio import LLM, SamplingParams, SecurityLevel, create_plugin, initialize_plugin
 from inference_pio.conformance.subject import Subject
@@ -22,6 +21,7 @@ from inference_pio.plugin import registry
 from inference_pio.plugin.registry import External, Registry, default_registry
 from inference_pio.security import landlock
 from inference_pio.worker.runtime import WorkerRuntime
+from support.plugin_wheels import wheel
 
 pytestmark = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
 

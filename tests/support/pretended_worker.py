@@ -106,7 +106,7 @@ class World:
             self._forget(message.request)
 
     def kill(self, verdict: str) -> None:
-        self.verdict = verdict
+        self.verdict = self.verdict or verdict
 
     def tighten(self) -> None: ...
 
@@ -203,7 +203,7 @@ class World:
 def request(number: int, *, answers: int = 1, length: int = 5) -> tuple[Flight, Caller]:
     caller = Caller([[] for _ in range(answers)])
     params = {"n": answers, "max_tokens": length, "seed": 100 + number}
-    return Flight(Generate(number, params, token_ids=[1]), caller, length), caller
+    return Flight(Generate(number, params, token_ids=[1, number]), caller, length), caller
 
 
 def expected(number: int, *, answers: int = 1, length: int = 5) -> list[list[int]]:

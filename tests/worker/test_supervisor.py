@@ -4,6 +4,9 @@ had.
 
 from __future__ import annotations
 
+import math
+
+import msgspec
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -11,7 +14,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from inference_pio.children.frames import ProtocolError
 from inference_pio.errors import ConfigError, PluginError, ResourceError
-from inference_pio.outputs import RequestMetrics
+from inference_pio.outputs import Logprob, RequestMetrics
 from inference_pio.worker.messages import (
     Abort,
     Answered,
@@ -23,6 +26,7 @@ from inference_pio.worker.messages import (
     Piece,
     Pieces,
     Planned,
+    Progress,
 )
 from inference_pio.worker.supervisor import State
 from support.pretended_worker import KILLED, SEGV, VOCAB, Caller, World, expected, request
@@ -39,7 +43,7 @@ def test_requests_wait_for_the_worker_and_are_answered() -> None:
     world = World()
     world.supervisor.start()
     flight, caller = request(1, answers=2)
-    world.supervisor.submit(flight)
+    world.supervisor.submit(flight, world.now)
     assert not world.running
     world.supervisor.go()
     world.come_up()
@@ -62,7 +66,7 @@ def test_a_plan_is_not_loaded_before_it_is_asked_for() -> None:
 def test_three_kills_lose_no_token_and_repeat_none(world: World, at: int) -> None:
     callers = {number: request(number, answers=1 + number % 2, length=9) for number in range(8)}
     for flight, _ in callers.values():
-        world.supervisor.submit(flight)
+        world.supervisor.submit(flight, world.now)
     for kill in range(3):
         for _ in range((at + kill) % 3):
             world.step()
@@ -77,7 +81,7 @@ def test_three_kills_lose_no_token_and_repeat_none(world: World, at: int) -> Non
 
 def test_answers_that_are_whole_are_not_asked_for_again(world: World) -> None:
     flight, caller = request(1, answers=2, length=3)
-    world.supervisor.submit(flight)
+    world.supervisor.submit(flight, world.now)
     asked = world.running[1]
     world.hear(Pieces([Piece(1, 0, 0, expected(1, answers=2, length=3)[0], "", "length")]))
     world.die(KILLED)
@@ -92,7 +96,7 @@ def test_answers_that_are_whole_are_not_asked_for_again(world: World) -> None:
 def test_a_poison_request_is_found_and_the_others_go_on(world: World) -> None:
     flights = {number: request(number) for number in range(6)}
     for flight, _ in flights.values():
-        world.supervisor.submit(flight)
+        world.supervisor.submit(flight, world.now)
     crashes = 0
     while not all(caller.over for _, caller in flights.values()):
         if 4 in world.running:
@@ -109,7 +113,7 @@ def test_a_poison_request_is_found_and_the_others_go_on(world: World) -> None:
 
 def test_a_request_that_came_alone_gets_a_second_chance(world: World) -> None:
     flight, caller = request(1)
-    world.supervisor.submit(flight)
+    world.supervisor.submit(flight, world.now)
     world.die(SEGV)
     assert caller.error is None
     world.again()
@@ -119,7 +123,7 @@ def test_a_request_that_came_alone_gets_a_second_chance(world: World) -> None:
 
 def test_nobody_is_blamed_for_a_kill_from_outside(world: World) -> None:
     flight, caller = request(1)
-    world.supervisor.submit(flight)
+    world.supervisor.submit(flight, world.now)
     for _ in range(3):
         world.die(KILLED)
         world.again()
@@ -130,7 +134,7 @@ def test_nobody_is_blamed_for_a_kill_from_outside(world: World) -> None:
 
 def test_a_worker_that_ends_too_often_is_given_up(world: World) -> None:
     flight, caller = request(1, length=50)
-    world.supervisor.submit(flight)
+    world.supervisor.submit(flight, world.now)
     waits = []
     for _ in range(4):
         world.die(KILLED)
@@ -141,14 +145,14 @@ def test_a_worker_that_ends_too_often_is_given_up(world: World) -> None:
     assert world.supervisor.state is State.BROKEN
     assert isinstance(caller.error, PluginError)
     with pytest.raises(PluginError, match="broken"):
-        world.supervisor.submit(request(2)[0])
+        world.supervisor.submit(request(2)[0], world.now)
 
 
 def test_what_keeps_it_from_loading_is_the_requests_error_too() -> None:
     world = World()
     world.supervisor.start()
     flight, caller = request(1)
-    world.supervisor.submit(flight)
+    world.supervisor.submit(flight, world.now)
     world.hear(Hello(1, ()))
     world.hear(Failed("ResourceError", "it does not fit"))
     assert isinstance(caller.error, ResourceError)
@@ -157,8 +161,8 @@ def test_what_keeps_it_from_loading_is_the_requests_error_too() -> None:
 
 def test_an_error_of_one_request_is_its_own(world: World) -> None:
     first, second = request(1), request(2)
-    world.supervisor.submit(first[0])
-    world.supervisor.submit(second[0])
+    world.supervisor.submit(first[0], world.now)
+    world.supervisor.submit(second[0], world.now)
     world.running.pop(1)
     world.hear(Failed("ConfigError", "no", request=1))
     for _ in range(5):
@@ -169,7 +173,7 @@ def test_an_error_of_one_request_is_its_own(world: World) -> None:
 
 def test_giving_up_a_request_tells_the_worker(world: World) -> None:
     flight, caller = request(1)
-    world.supervisor.submit(flight)
+    world.supervisor.submit(flight, world.now)
     world.supervisor.abort(1)
     assert world.sent[-1] == Abort(1)
     world.hear(Pieces([Piece(1, 0, 0, [3], "")]))  # was on its way
@@ -179,8 +183,8 @@ def test_giving_up_a_request_tells_the_worker(world: World) -> None:
 
 def test_silence_with_work_is_a_crash(world: World) -> None:
     """That it answers is no sign of life: only steps are."""
-    world.supervisor.submit(request(1)[0])
-    while not world.verdict:
+    world.supervisor.submit(request(1)[0], world.now)
+    while not world.verdict and world.now < 60:
         world.now += 1
         world.supervisor.tick(world.now)
         world.pong(busy=True)
@@ -189,13 +193,98 @@ def test_silence_with_work_is_a_crash(world: World) -> None:
 
 
 def test_steps_are_what_shows_life(world: World) -> None:
-    world.supervisor.submit(request(1, length=60)[0])
+    world.supervisor.submit(request(1, length=60)[0], world.now)
     for _ in range(40):
         world.now += 1
         world.step()
         world.supervisor.tick(world.now)
         world.pong(busy=True)
     assert not world.verdict
+
+
+@pytest.mark.parametrize("planned", [False, True], ids=["planning", "loading"])
+def test_a_start_that_says_nothing_is_ended(planned: bool) -> None:
+    world = World()
+    world.supervisor.start()
+    if planned:
+        world.supervisor.go()
+        world.hear(Hello(1, ()))
+        world.hear(Planned({}, {}, "p"))
+    for _ in range(250):
+        world.now += 1
+        world.supervisor.tick(world.now)
+    world.hear(Progress(1, 2, "weights"))  # it gets on, and may take its time
+    for _ in range(250):
+        world.now += 1
+        world.supervisor.tick(world.now)
+    assert not world.verdict
+    for _ in range(60):
+        world.now += 1
+        world.supervisor.tick(world.now)
+    assert world.verdict == "no word in 301 s while it was to start"
+
+
+def test_a_plan_that_nobody_wants_loaded_may_wait() -> None:
+    world = World()
+    world.supervisor.start()
+    world.hear(Hello(1, ()))
+    world.hear(Planned({}, {}, "p"))
+    for _ in range(1000):
+        world.now += 1
+        world.supervisor.tick(world.now)
+    assert not world.verdict
+    world.supervisor.go()
+    world.now += 1
+    world.supervisor.tick(world.now)
+    assert not world.verdict
+
+
+def test_what_ended_a_worker_alone_is_refused_for_ten_minutes(world: World) -> None:
+    """The same prompt with the same parameters, whatever its seed; nothing else."""
+    ended = _end_a_worker_with(world, 1)
+    again, refused = request(1)
+    again.asked.params["seed"] = 77
+    for later in (0.0, 599.0):
+        world.supervisor.submit(again, ended + later)
+        assert "is refused for another" in str(refused.error)
+        assert f" {600 - later:.0f} s" in str(refused.error)
+        again, refused = request(1)
+    others = [request(2), request(1, length=6), request(1, answers=2)]
+    for flight, _ in others:
+        flight.asked = msgspec.structs.replace(flight.asked, request=100 + len(world.running))
+        world.supervisor.submit(flight, ended)
+    assert all(caller.error is None for _, caller in others)
+    assert len(world.running) == 3
+    late, served = request(1)
+    world.supervisor.submit(late, ended + 600.0)
+    assert served.error is None
+    assert len(world.running) == 4
+
+
+def test_a_request_that_others_ended_is_refused_by_nobody(world: World) -> None:
+    flight, caller = request(1)
+    world.supervisor.submit(flight, world.now)
+    for _ in range(2):
+        world.die(KILLED)
+        world.again()
+    for _ in range(5):
+        world.step()
+    assert caller.ends == 1
+    again, served = request(1)
+    world.supervisor.submit(again, world.now)
+    assert served.error is None
+
+
+def _end_a_worker_with(world: World, number: int) -> float:
+    """When."""
+    flight, caller = request(number)
+    world.supervisor.submit(flight, world.now)
+    while True:
+        world.die(SEGV)
+        ended = world.now
+        world.again()
+        if caller.error is not None:
+            return ended
 
 
 def test_an_idle_worker_may_be_silent(world: World) -> None:
@@ -228,15 +317,29 @@ LIES = {
     "a plan again": Planned({}, {}, "p"),
     "loaded again": Loaded(VOCAB, 1, False),
     "hello again": Hello(1, ()),
+    "scores of another token": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{2: Logprob(-1.0, 1)}])]),
+    "scores of more tokens": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{1: Logprob(-1.0, 1)}] * 2)]),
+    "a score that is no number": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{1: Logprob(math.nan, 1)}])]),
     "an error there is not": Failed("SystemExit", "x", request=1),
 }
 
 
 @pytest.mark.parametrize("lie", LIES)
 def test_a_worker_that_lies_is_found_out(world: World, lie: str) -> None:
-    world.supervisor.submit(request(1)[0])
+    world.supervisor.submit(request(1)[0], world.now)
     with pytest.raises(ProtocolError):
         world.hear(LIES[lie])
+
+
+def test_word_of_a_request_that_it_does_not_have(world: World) -> None:
+    """A worker that was started again, and has yet to be given what is open."""
+    world.supervisor.submit(request(1)[0], world.now)
+    world.die(KILLED)
+    world.supervisor.start()
+    with pytest.raises(ProtocolError, match="word of request 1, which it has not been given"):
+        world.hear(Pieces([Piece(1, 0, 0, [1], "")]))
+    with pytest.raises(ProtocolError, match="word of request 1, which it has not been given"):
+        world.hear(Ended(1, RequestMetrics(0.0, 0.0, 0)))
 
 
 class Weather(RuleBasedStateMachine):
@@ -255,7 +358,7 @@ class Weather(RuleBasedStateMachine):
         flight, caller = request(self.next, answers=answers, length=length)
         self.callers[self.next] = (caller, answers, length)
         self.next += 1
-        self.world.supervisor.submit(flight)
+        self.world.supervisor.submit(flight, self.world.now)
 
     @precondition(lambda self: self.world.running)
     @rule(data=st.data())
@@ -300,6 +403,6 @@ TestWeather = Weather.TestCase
 
 def test_a_seed_is_always_sent(world: World) -> None:
     """Without one another worker would draw other numbers."""
-    world.supervisor.submit(request(1)[0])
+    world.supervisor.submit(request(1)[0], world.now)
     sent = [message for message in world.sent if isinstance(message, Generate)]
     assert all(isinstance(message.params["seed"], int) for message in sent)

@@ -42,11 +42,13 @@ def import_paths() -> list[str]:
 
 
 def _started_from() -> set[str]:
-    """The folder of the script, and with `python -m` the current one; not where they are named as places of modules."""
+    """The folder of the script, with `python -m` the current one; not where they are named as places of modules."""
+    program = sys.modules["__main__"]
     found = set()
-    if script := getattr(sys.modules.get("__main__"), "__file__", None):
-        found.add(os.path.dirname(os.path.abspath(script)))
-    with suppress(OSError):  # it may be gone
-        found.add(os.getcwd())
+    if program.__spec__ is not None:
+        with suppress(OSError):  # it may be gone
+            found.add(os.getcwd())
+    elif script := getattr(program, "__file__", None):
+        found.add(os.path.dirname(os.path.realpath(script)))
     named = os.environ.get("PYTHONPATH", "").split(os.pathsep)
     return found - {*named, *site.getsitepackages(), site.getusersitepackages()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from inference_pio import errors
 from inference_pio.children.frames import ProtocolError
-from inference_pio.errors import InferencePIOError
+from inference_pio.errors import InferencePIOError, one_line
 
 _MOST_TEXT = 2000
 _KNOWN = {
@@ -29,7 +29,8 @@ def error_of(name: str, text: str) -> InferencePIOError:
     kind = _KNOWN.get(name)
     if kind is None:
         raise ProtocolError(f"an error called {name!r:.60}, which there is not")
-    # Constructors put words together; here they are.
-    error = kind.__new__(kind, text)
-    Exception.__init__(error, text)
+    # Constructors put words together; here they are. Whoever sent them may be a stranger.
+    words = one_line(text[:_MOST_TEXT])[:_MOST_TEXT]
+    error = kind.__new__(kind, words)
+    Exception.__init__(error, words)
     return error

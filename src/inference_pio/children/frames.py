@@ -48,7 +48,9 @@ class FrameReader(Generic[Message]):
 
     def __init__(self, messages: type[Message] | UnionType, most: int = MOST_BYTES) -> None:
         self.most = most
-        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(messages)
+        self._decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(
+            messages, ext_hook=_no_extension
+        )
         self._held = bytearray()
 
     def feed(self, data: bytes | memoryview) -> Iterator[Message]:
@@ -79,6 +81,10 @@ class FrameReader(Generic[Message]):
             return self._decoder.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
             raise ProtocolError(f"not a message: {str(error)[:_MOST_SHOWN]}") from error
+
+
+def _no_extension(code: int, _: memoryview) -> None:
+    raise ProtocolError(f"not a message: it has an extension of type {code}")
 
 
 _ENCODER = msgspec.msgpack.Encoder()

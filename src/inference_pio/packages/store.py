@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import tempfile
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, distribution
@@ -18,6 +19,7 @@ from inference_pio.packages.wheel import Wheel, read_wheel
 from inference_pio.plugin.registry import BUILT_IN
 
 _RECEIPT = "installed.json"
+_ABANDONED_SECONDS = 3600.0
 
 
 class Receipt(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -80,7 +82,7 @@ class PackageStore:
 
     def folders(self) -> tuple[Path, ...]:
         """Of what is installed, sorted."""
-        there = sorted(self._folder.iterdir()) if self._folder.is_dir() else []
+        there = sorted(self._folder.glob("[!.]*")) if self._folder.is_dir() else []
         return tuple(folder for folder in there if (folder / _RECEIPT).exists())
 
     def plugins(self) -> Mapping[str, Package]:
@@ -104,8 +106,9 @@ class PackageStore:
         self._check_names(read)
         _check_requirements(read)
         folder = self._folder / f"{read.name}-{read.version}"
-        if folder.exists():
+        if (folder / _RECEIPT).exists():
             raise PluginError(f"{folder.name} is installed already; remove it first")
+        self._clear_away(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=self._folder, prefix="."))
         try:
@@ -130,6 +133,14 @@ class PackageStore:
                 return package
         there = ", ".join(package.receipt.name for package in self.installed()) or "none"
         raise PluginError(f"no package {name!r:.80} is installed; there are: {there}")
+
+    def _clear_away(self, folder: Path) -> None:
+        """What was left where removing this one was cut off, and of installing others long ago."""
+        if folder.exists():
+            shutil.rmtree(folder)
+        for draft in self._folder.glob(".*"):
+            if draft.stat().st_mtime < time.time() - _ABANDONED_SECONDS:
+                shutil.rmtree(draft, ignore_errors=True)
 
     def _check_names(self, wheel: Wheel) -> None:
         taken = dict.fromkeys(BUILT_IN, "comes with this project")

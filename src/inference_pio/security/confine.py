@@ -28,7 +28,7 @@ class Confinement:
     """What a process is to leave itself; its parent decides.
 
     data_bytes           of memory of its own (RLIMIT_DATA); None: no limit of its own
-    file_bytes           of one file that it writes
+    file_bytes           of one file that it writes; None: no limit
     open_files           descriptors
     processors           on which it may run; empty: all
     user                 (uid, gid) it becomes where it is root; None: it stays who it is, without privileges
@@ -38,7 +38,7 @@ class Confinement:
 
     level: SecurityLevel
     data_bytes: int | None = None
-    file_bytes: int = 0
+    file_bytes: int | None = 0
     open_files: int = 1024
     processors: tuple[int, ...] = ()
     user: tuple[int, int] | None = None
@@ -115,12 +115,13 @@ def _limit(wanted: Confinement) -> None:
         resource.RLIMIT_CORE: 0,
         resource.RLIMIT_FSIZE: wanted.file_bytes,
         resource.RLIMIT_NOFILE: wanted.open_files,
+        resource.RLIMIT_DATA: wanted.data_bytes,
     }
-    if wanted.data_bytes is not None:
-        limits[resource.RLIMIT_DATA] = wanted.data_bytes
     # A file that would grow too long is an error of that write, and not the end.
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     for kind, most in limits.items():
+        if most is None:
+            continue
         hard = resource.getrlimit(kind)[1]
         allowed = most if hard == resource.RLIM_INFINITY else min(most, hard)
         resource.setrlimit(kind, (allowed, allowed))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,6 +65,7 @@ class Cell:
         return Confinement(
             self.level,
             data_bytes=self.planning_bytes,
+            file_bytes=self._file_bytes,
             processors=self._processors(),
             reach=reach_of(self.level, places),
         )
@@ -78,8 +79,18 @@ class Cell:
         if self.external is not None:
             check_unchanged(self.external)
         low = self.level is SecurityLevel.LOW_TRUST
-        files = {str(file): os.open(file, os.O_RDONLY) for file in _files(self.model)} if low else {}
-        return Boot(self.confinement(), files, os.getpid())
+        return Boot(self.confinement(), _opened(_files(self.model)) if low else {}, os.getpid())
+
+    def contents(self) -> dict[str, tuple[int, ...]]:
+        """What tells whether the model's files, those that are there, are what they were."""
+        if self.model is None:
+            return {}
+        found: dict[str, tuple[int, ...]] = {}
+        for file in _beside(self.model) if self.model.is_dir() else [self.model]:
+            with suppress(FileNotFoundError):
+                stat = file.stat()
+                found[str(file)] = (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns)
+        return found
 
     def report(self) -> EnforcementReport:
         """What of level and limits holds here, by a canary that is held as the worker will be."""
@@ -120,6 +131,13 @@ class Cell:
     def _free_to_widen(self) -> bool:
         return self.level in (SecurityLevel.HIGH_TRUST, SecurityLevel.MAXIMUM_TRUST)
 
+    @property
+    def _file_bytes(self) -> int | None:
+        """Of one file: below HIGH_TRUST nothing is written."""
+        if self.level in (SecurityLevel.LOW_TRUST, SecurityLevel.MEDIUM_TRUST):
+            return 0
+        return None if self.limits is None else int(self.limits.disk_space_gb * 1e9)
+
     def _processors(self) -> tuple[int, ...]:
         if self.limits is None:
             return ()
@@ -139,6 +157,19 @@ def _files(model: Path | None) -> Sequence[Path]:
     if not model.is_dir():
         return [model, *(file for file in _beside(model.parent) if file.suffix == ".json")]
     return _beside(model)
+
+
+def _opened(files: Sequence[Path]) -> dict[str, int]:
+    """All of them, or none."""
+    descriptors: dict[str, int] = {}
+    try:
+        for file in files:
+            descriptors[str(file)] = os.open(file, os.O_RDONLY)
+    except OSError:
+        for descriptor in descriptors.values():
+            os.close(descriptor)
+        raise
+    return descriptors
 
 
 def _beside(folder: Path) -> list[Path]:

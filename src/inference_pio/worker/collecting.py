@@ -78,7 +78,7 @@ class Collected:
     def failed(self, error: InferencePIOError) -> None:
         self.error = error
         for output in self.outputs:
-            if output.finish_reason is None:
+            if output.finish_reason in (None, "error"):
                 output.finish_reason, output.error = "error", str(error)
         self._done()
 

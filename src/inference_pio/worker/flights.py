@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,7 +11,7 @@ import msgspec
 
 from inference_pio.children.frames import ProtocolError
 from inference_pio.errors import InferencePIOError
-from inference_pio.outputs import RequestMetrics
+from inference_pio.outputs import RequestMetrics, TokenLogprobs
 from inference_pio.worker.messages import Generate, Piece
 
 
@@ -75,6 +76,8 @@ class Flight:
             raise ProtocolError(f"a token id that is not in the vocabulary of {vocab_size}")
         if len(told) + len(piece.token_ids) > self.most_tokens:
             raise ProtocolError(f"more than the {self.most_tokens} tokens that were asked for")
+        if piece.logprobs is not None and not _are_of(piece.logprobs, piece.token_ids):
+            raise ProtocolError("log-probabilities that are not those of its tokens")
         told += piece.token_ids
         self.over[piece.index] = piece.finish_reason is not None
         self.receiver.piece(piece)
@@ -87,6 +90,13 @@ class Flight:
         if not all(self.over):
             raise ProtocolError("the end of a request, and an answer of it is open")
         self.receiver.ended(metrics)
+
+
+def _are_of(scores: Sequence[TokenLogprobs], token_ids: Sequence[int]) -> bool:
+    return len(scores) == len(token_ids) and all(
+        token_id in score and not any(math.isnan(one.logprob) for one in score.values())
+        for score, token_id in zip(scores, token_ids, strict=True)
+    )
 
 
 class Flights:

@@ -12,7 +12,7 @@ from contextlib import suppress
 from time import monotonic
 from typing import Any
 
-from inference_pio.errors import InferencePIOError
+from inference_pio.errors import InferencePIOError, ModelFileError, one_line
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Receiver
@@ -34,6 +34,7 @@ from inference_pio.worker.supervisor import State, Supervisor
 
 _log = logging.getLogger("inference_pio")
 _TICK_SECONDS = 1.0
+_MOST_COLUMNS = 80
 _PATIENCE_AT_CLOSE = 5.0
 
 
@@ -52,10 +53,10 @@ class WorkerModel:
         load: Load,
         progress: Callable[[int, int, str], None] | None = None,
     ) -> None:
-        self.name = name
+        self.name = one_line(name)
         self._cell, self._progress = cell, progress
         self._loop = asyncio.get_running_loop()
-        self._supervisor = Supervisor(name, load, self, self)
+        self._supervisor = Supervisor(self.name, load, self, self)
         self._process: Process | None = None
         self._planned: asyncio.Future[Planned] = self._loop.create_future()
         self._loaded: asyncio.Future[Loaded] = self._loop.create_future()
@@ -65,6 +66,7 @@ class WorkerModel:
         self._tasks: set[asyncio.Task[None]] = set()
         self._ticker: asyncio.TimerHandle | None = None
         self._holding: Holding | None = None
+        self._contents: dict[str, tuple[int, ...]] = {}
         self.hello_said: Hello | None = None
         self.restarts = 0
 
@@ -89,6 +91,7 @@ class WorkerModel:
             InferencePIOError: what the worker raised, or why there is none.
         """
         self._supervisor.start()
+        self._tick()
         return await self._planned
 
     async def load(self) -> Loaded:
@@ -97,9 +100,7 @@ class WorkerModel:
             InferencePIOError: as for `plan`.
         """
         self._supervisor.go()
-        loaded = await self._loaded
-        self._tick()
-        return loaded
+        return await self._loaded
 
     def submit(self, asked: Generate, receiver: Receiver, most_tokens: int) -> int:
         """A request; its number. One without a seed is given one, so that any worker draws the same numbers."""
@@ -107,7 +108,7 @@ class WorkerModel:
         seed = asked.params.get("seed")
         params = {**asked.params, "seed": secrets.randbits(63) if seed is None else seed}
         named = Generate(**{**_fields(asked), "request": number, "params": params})
-        self._supervisor.submit(Flight(named, receiver, most_tokens))
+        self._supervisor.submit(Flight(named, receiver, most_tokens), monotonic())
         return number
 
     def abort(self, number: int) -> None:
@@ -172,7 +173,9 @@ class WorkerModel:
 
     def progress(self, message: Progress) -> None:
         if self._progress is not None:
-            self._progress(message.done, message.total, message.what)
+            self._progress(
+                message.done, message.total, one_line(message.what[:_MOST_COLUMNS])[:_MOST_COLUMNS]
+            )
 
     def planned(self, message: Planned) -> None:
         if not self._planned.done():
@@ -212,6 +215,11 @@ class WorkerModel:
     async def _start(self) -> None:
         if self.state is State.CLOSED:
             return
+        try:
+            self._require_the_same()
+        except InferencePIOError as error:
+            self._supervisor.give_up(error)
+            return
         self._gone.clear()
         boot = self._cell.boot()
         self._process = process = Process(self._heard, self._died)
@@ -220,6 +228,22 @@ class WorkerModel:
         finally:
             for descriptor in boot.files.values():
                 os.close(descriptor)
+
+    def _require_the_same(self) -> None:
+        """Answers go on in the middle: another worker has to have the model that the first one had.
+
+        Raises:
+            ModelFileError: a file of it is another one.
+        """
+        there = self._cell.contents()
+        self._contents = self._contents or there
+        for file, known in self._contents.items():
+            if there.get(file) != known:
+                raise ModelFileError(
+                    file,
+                    "this model file changed on the disk while it was used",
+                    hint="load the model again",
+                )
 
     def _hold(self, pid: int) -> None:
         process = self._process

@@ -10,6 +10,7 @@ _LONGEST_WAIT = 60.0
 _LEAST_STALL = 10.0
 _STALL_BY_STEP = 20
 _STEPS_KNOWN = 200
+LONGEST_SILENCE = 300.0
 
 
 @dataclass
@@ -62,3 +63,24 @@ class Progress:
             return _LEAST_STALL
         ranked = sorted(self._durations)
         return max(_LEAST_STALL, _STALL_BY_STEP * ranked[int(0.99 * (len(ranked) - 1))])
+
+
+@dataclass
+class Word:
+    """Whether a worker that is starting still tells of it. Some steps of that take minutes, and none five."""
+
+    _last: float | None = None
+
+    def nothing(self) -> None:
+        """It begins now, whenever that is: the next question starts the clock."""
+        self._last = None
+
+    def came(self, now: float) -> None:
+        self._last = now
+
+    def missing(self, now: float) -> float | None:
+        """Seconds without a word, where those are too many."""
+        if self._last is None:
+            self._last = now
+        silent = now - self._last
+        return silent if silent > LONGEST_SILENCE else None

@@ -52,8 +52,13 @@ class Process(asyncio.BufferedProtocol):
             OSError: no process can be started.
         """
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
         errors, said = os.pipe()
+        try:
+            ours, theirs = socket.socketpair()
+        except OSError:
+            os.close(errors)
+            os.close(said)
+            raise
         try:
             self._child = subprocess.Popen(
                 command(_CHILD, theirs.fileno()),
@@ -73,14 +78,28 @@ class Process(asyncio.BufferedProtocol):
         finally:
             theirs.close()
             os.close(said)
-        os.set_blocking(errors, False)
         self._open = 2
+        try:
+            os.set_blocking(errors, False)
+            self._exit = os.pidfd_open(self.pid)
+            place(self.pid)
+            await loop.connect_accepted_socket(lambda: self, ours)
+        except BaseException:
+            self._give_up(ours, errors)
+            raise
         loop.add_reader(errors, self._read_log, errors)
-        self._exit = os.pidfd_open(self.pid)
         loop.add_reader(self._exit, self._exited)
-        place(self.pid)
-        await loop.connect_accepted_socket(lambda: self, ours)
         self.say(boot)
+
+    def _give_up(self, ours: socket.socket, errors: int) -> None:
+        """A child that cannot be watched does not stay."""
+        assert self._child is not None
+        self._child.kill()
+        self._child.wait()
+        ours.close()
+        os.close(errors)
+        if self._exit >= 0:
+            os.close(self._exit)
 
     def say(self, message: FromParent) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from inference_pio.config import BaseModelConfig, Profile
-from inference_pio.errors import UsageError
+from inference_pio.errors import UsageError, one_line
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.starting import Running, StartRequest
 from inference_pio.worker.as_data import with_figures
 from inference_pio.worker.messages import Load
 from inference_pio.worker.runtime import WorkerRuntime
+
+_MOST_LINES, _MOST_COLUMNS = 32, 1000
 
 
 def run_in_a_worker(asked: StartRequest) -> Running:
@@ -39,7 +43,12 @@ def run_in_a_worker(asked: StartRequest) -> Running:
         runtime.close()
         raise
     config = with_figures(BaseModelConfig(), planned.config)
-    return Running(asked.model, runtime, config, warnings=planned.warnings, notes=planned.notes)
+    return Running(asked.model, runtime, config, warnings=_told(planned.warnings), notes=_told(planned.notes))
+
+
+def _told(lines: Sequence[str]) -> tuple[str, ...]:
+    """What a worker says to people: a few lines, as lines."""
+    return tuple(one_line(line[:_MOST_COLUMNS])[:_MOST_COLUMNS] for line in lines[:_MOST_LINES])
 
 
 def _plain(value: object) -> object:

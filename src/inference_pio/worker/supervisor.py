@@ -34,7 +34,8 @@ from inference_pio.worker.messages import (
     Progress,
 )
 from inference_pio.worker.patience import Progress as EngineProgress
-from inference_pio.worker.patience import Restarts
+from inference_pio.worker.patience import Restarts, Word
+from inference_pio.worker.poison import Poison
 
 _MOST_SHARED_CRASHES = 2
 
@@ -88,7 +89,8 @@ class Supervisor:
         self._name, self._load, self._hands, self._owner = name, load, hands, owner
         self.state = State.STARTING
         self.flights = Flights()
-        self._restarts, self._engine = Restarts(), EngineProgress()
+        self._restarts, self._engine, self._word = Restarts(), EngineProgress(), Word()
+        self._poison = Poison()
         self._vocab_size = 0
         self._wanted = False  # whether a plan is followed by Go: not before the owner says so once
         self._suspects: list[int] = []
@@ -110,22 +112,28 @@ class Supervisor:
         if self.state is State.CLOSED:
             return
         self.state = State.STARTING
+        self._word.nothing()
         self._hands.spawn()
 
     def go(self) -> None:
         """Load what was planned, now and after every crash."""
         self._wanted = True
         if self.state is State.PLANNED:
+            self._word.nothing()
             self._let_it_load()
 
-    def submit(self, flight: Flight) -> None:
-        """A request; it waits while there is no worker.
+    def submit(self, flight: Flight, now: float) -> None:
+        """A request; it waits while there is no worker. One that ended a worker alone fails at once.
 
         Raises:
             PluginError: there will be none any more.
         """
         if self._broken is not None:
             raise self._broken
+        refusal = self._poison.refusal(flight.asked, now)
+        if refusal is not None:
+            flight.receiver.failed(refusal)
+            return
         self.flights.add(flight)
         self._send_all()
 
@@ -144,6 +152,10 @@ class Supervisor:
         say()  # a question that cannot be said was not put
         self._questions.add(number)
 
+    def give_up(self, error: InferencePIOError) -> None:
+        """There will be no worker any more."""
+        self._break(error)
+
     def close(self) -> None:
         self.state = State.CLOSED
         self.flights.fail_all(
@@ -153,7 +165,12 @@ class Supervisor:
     # What happens ------------------------------------------------------------------------------------------------
 
     def tick(self, now: float) -> None:
-        """Ask for progress; end an engine that makes none."""
+        """Ask for progress; end an engine that makes none, and a start that says nothing."""
+        if self.state is State.STARTING or (self.state is State.PLANNED and self._wanted):
+            quiet = self._word.missing(now)
+            if quiet is not None:
+                self._hands.kill(f"no word in {quiet:.0f} s while it was to start")
+            return
         if self.state is not State.READY:
             return
         silent = self._engine.stalled(now)
@@ -168,6 +185,7 @@ class Supervisor:
         Raises:
             ProtocolError: a worker does not say that, or not now. It is to be ended.
         """
+        self._word.came(now)
         if isinstance(message, Pieces):
             for piece in message.of:
                 self._piece(piece)
@@ -190,7 +208,7 @@ class Supervisor:
             self._break(self._broken or PluginError(f"{self._name}: its worker ended: {death.cause}"))
             return
         if death.blames_requests:
-            self._blame(death)
+            self._blame(death, now)
         for flight in self.flights.sent():
             flight.sent = False
         wait = self._restarts.after_crash(now)
@@ -272,11 +290,12 @@ class Supervisor:
         if self.state is not state:
             raise ProtocolError(f"{type(message).__name__} while it is {self.state.value}")
 
-    def _blame(self, death: Death) -> None:
+    def _blame(self, death: Death, now: float) -> None:
         """A request that was alone is to blame; those that shared two crashes are each tried alone."""
         had = self.flights.sent()
         if len(had) == 1 and (had[0].blamed or had[0].number in self._suspects):
             culprit = had[0]
+            self._poison.found(culprit.asked, now)
             self.flights.remove(culprit.number)
             self._settle(culprit.number, send=False)
             culprit.receiver.failed(
