@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ import pytest
 from inference_pio.errors import PluginError
 from inference_pio.packages import manifests
 from inference_pio.packages.manifests import manifest_of
+from inference_pio.plugin.registry import External
 from inference_pio.security import landlock
 
 pytestmark = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
@@ -41,10 +43,24 @@ def package(folder: Path, name: str, source: str) -> Path:
     return folder
 
 
+def _external(module: str, folder: Path) -> External:
+    return External("broken", f"{module}:MANIFEST", "broken", (str(folder),))
+
+
+def test_what_it_says_beside_the_point_is_forgotten(tmp_path: Path) -> None:
+    """However much it is: nothing here grows with it."""
+    noise = "for _ in range(200): os.write(1, bytes(1 << 20)); os.write(2, b'x' * 999)"
+    source = f"import os\n{noise}\nraise ValueError('so')"
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(PluginError, match="ValueError: so"):
+        manifest_of(_external("chatty", package(tmp_path, "chatty", source)))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 20_000
+
+
 def test_what_it_does_then_comes_to_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("API_KEY", "secret")
     folder = package(tmp_path, "told_once", _TOLD)
-    found = manifest_of("told_once:MANIFEST", "told", (str(folder),))
+    found = manifest_of(External("told", "told_once:MANIFEST", "told", (str(folder),)))
     assert found.description == "EACCES EACCES EACCES EPERM False"
 
 
@@ -62,7 +78,7 @@ def test_what_it_does_then_comes_to_nothing(tmp_path: Path, monkeypatch: pytest.
 def test_one_that_does_not_load_is_one_line(tmp_path: Path, source: str, words: str) -> None:
     name = f"broken_{abs(hash(source))}_{os.getpid()}"
     with pytest.raises(PluginError, match=words) as caught:
-        manifest_of(f"{name}:MANIFEST", "broken", (str(package(tmp_path, name, source)),))
+        manifest_of(_external(name, package(tmp_path, name, source)))
     assert f"{name}:MANIFEST of broken" in str(caught.value)
     assert str(caught.value).isprintable()
 
@@ -70,6 +86,4 @@ def test_one_that_does_not_load_is_one_line(tmp_path: Path, source: str, words: 
 def test_one_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "_PATIENCE", 1.0)
     with pytest.raises(PluginError, match="no word in 1 s"):
-        manifest_of(
-            "hanging:MANIFEST", "h", (str(package(tmp_path, "hanging", "import time; time.sleep(20)")),)
-        )
+        manifest_of(_external("hanging", package(tmp_path, "hanging", "import time; time.sleep(20)")))
