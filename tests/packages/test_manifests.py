@@ -70,4 +70,6 @@ def test_one_that_does_not_load_is_one_line(tmp_path: Path, source: str, words: 
 def test_one_that_hangs_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(manifests, "_PATIENCE", 1.0)
     with pytest.raises(PluginError, match="no word in 1 s"):
-        manifest_of("hanging:MANIFEST", "h", (str(package(tmp_path, "hanging", "import time; time.sleep(20)")),))
+        manifest_of(
+            "hanging:MANIFEST", "h", (str(package(tmp_path, "hanging", "import time; time.sleep(20)")),)
+        )
