@@ -41,7 +41,7 @@ def worker(
     progress: Callable[[int, int, str], None] | None = None,
 ) -> WorkerModel:
     """Of a model `model`; its first worker has the first of `faults`, and so on."""
-    cell = FaultyCell(level, LIMITS, model, ModelStore(home), list(faults))
+    cell = FaultyCell(level=level, limits=LIMITS, model=model, store=ModelStore(home), faults=list(faults))
     return WorkerModel(name, cell, Load(name, None, {}, {}, None, False, None, None), progress)
 
 
