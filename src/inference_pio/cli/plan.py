@@ -236,5 +236,4 @@ def _weights(planned: Prepared) -> str:
     kinds = ", ".join(planned.packing.used_kinds())
     saved = planned.pages.saved_bytes if planned.pages else 0
     held = size(planned.packed_bytes - planned.plan.mapped - saved)
-    more = "two tensors" if planned.ahead == 1 else f"{planned.ahead + 1} tensors"
-    return f"{held} in blocks of {kinds}; and {more} more while they are loaded"
+    return f"{held} in blocks of {kinds}; and what loading takes beside the last of them"

@@ -157,8 +157,9 @@ class WorkerModel:
 
     def tighten(self) -> None:
         most = self._cell.most_bytes
-        if self._process is not None and most is not None:
-            self._process.limit_data(most)
+        data = self._cell.data_bytes(most)
+        if self._process is not None and data is not None:
+            self._process.limit_data(data)
         if self._holding is not None:
             self._holding.tighten(most)
 
