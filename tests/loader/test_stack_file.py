@@ -42,7 +42,9 @@ def test_what_was_written_is_there_the_next_time(tmp_path: Path) -> None:
         assert torch.equal(piece, torch.full((size,), 1 + number, dtype=torch.uint8))
         assert piece.data_ptr() % 64 == 0
     if sys.platform == "linux":  # what nobody can write counts against no limit of the process
-        mapped = [line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line]
+        mapped = [
+            line.split() for line in Path("/proc/self/maps").read_text().splitlines() if str(path) in line
+        ]
         assert {fields[1] for fields in mapped} == {"r--p"}
 
 

@@ -21,7 +21,7 @@ from inference_pio.runtime.weight_bytes import LoadingBytes
 
 DEVICE_MAPS = ("auto", "cpu", "disk")
 # Context that layers go to the disk for, where the caller asks for none.
-_USEFUL_CONTEXT = 4096
+USEFUL_CONTEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,6 @@ class PagingRequest:
         experts = at.options.experts if serving.offloads else "memory"
         auto = serving.offloads and where == "auto" and serving.ranks == 1
         return cls(serving.pages_layers, auto, most, experts)
-
 
     def without_disk(self) -> PagingRequest:
         """The same where this process can keep no file of layers or experts.
@@ -158,7 +157,7 @@ def _within(
 def _as_memory_allows(plan: MemoryPlan, layers: tuple[PagedLayer, ...]) -> PagePlan:
     """What does not fit beside the rest and a context of use goes to the disk."""
     room = sum(layer.weight_bytes for layer in layers) - (plan.total - plan.budget)
-    context = max(0, min(_USEFUL_CONTEXT, plan.max_model_len) - plan.kv_tokens) * plan.kv_bytes_per_token
+    context = max(0, min(USEFUL_CONTEXT, plan.max_model_len) - plan.kv_tokens) * plan.kv_bytes_per_token
     pages = plan_pages(layers, room - context)
     return pages if pages.memory_bytes <= room - context else plan_pages(layers, room)
 

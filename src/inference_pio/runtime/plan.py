@@ -99,6 +99,13 @@ class MemoryPlan:
         return max(0, self.budget - (self.total - self.kv_cache))
 
     @property
+    def least(self) -> int:
+        """What it would need for one sequence at a time, no longer than is of any use."""
+        tokens = min(SHORTEST, self.positions)
+        one = tokens * self.kv_bytes_per_token + self.state_bytes_per_sequence
+        return self.total - self.kv_cache + one
+
+    @property
     def longest(self) -> int:
         """Tokens of the longest single sequence that fits, whatever was asked for; 0: none."""
         if not self.kv_bytes_per_token:
@@ -136,8 +143,7 @@ class MemoryPlan:
             return f"with kv_cache_memory_gb {room // 1e6 / 1e3:g} it fits"
         if tokens >= SHORTEST:
             return f"with max_model_len {tokens // 64 * 64} it fits"
-        least = fixed + SHORTEST * self.kv_bytes_per_token + self.state_bytes_per_sequence
-        return f"it needs {_gb(least)} GB at least: raise the limit or take a smaller model"
+        return f"it needs {_gb(self.least)} GB at least: raise the limit or take a smaller model"
 
     def check(self, name: str) -> None:
         """Raise `ResourceError` with the arithmetic and the way out where it does not fit."""

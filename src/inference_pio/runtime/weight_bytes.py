@@ -62,9 +62,8 @@ class LoadingBytes:
 def loading_bytes(
     header: CheckpointHeader, weights: WeightPlan, packing: Packing, dtype: torch.dtype, ahead: int
 ) -> LoadingBytes:
-    """What loading takes. Dense weights: the largest tensor once more, and as many as are read ahead. Where weights are
-    packed, readings in their order: what is packed already, what waits for the other parts of its parameter, and what is
-    read.
+    """Of dense weights the largest tensor once more, and as many as are read ahead. Where weights are packed, readings
+    in their order: what is packed already, what waits for the other parts of its parameter, and what is read.
     """
     if not packing.kinds:
         largest = max((info.num_elements for info in header.tensors.values()), default=0)
@@ -78,15 +77,15 @@ def loading_bytes(
         done = []
         for target, _ in reading.uses:
             left[target.name] -= 1
-            waiting[target.name] += 0 if target.stacked else sizes[number] // len(reading.uses)
-            if target.stacked or not left[target.name]:
+            waiting[target.name] += sizes[number] // len(reading.uses)
+            if target.stacked or not left[target.name]:  # of a stack each part has its place at once
                 share = len(target.pieces) if target.stacked else 1
                 placed += _placed_bytes(target, packing, dtype) // share
                 done.append(target.name)
-        # What is read now is among what waits, or in its place.
-        moments.append(placed + waiting.total() + sum(sizes[number : number + ahead + 1]))
+        # What was read last is among what waits, though its parameter is packed by now.
+        moments.append(placed + waiting.total() + sum(sizes[number + 1 : number + 1 + ahead]))
         for name in done:
-            del waiting[name]
+            waiting.pop(name, None)
     return LoadingBytes(max(moments) - placed, moments[0])
 
 

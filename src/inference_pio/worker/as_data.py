@@ -5,13 +5,29 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from inference_pio.loader.resolve import ModelSource
 from inference_pio.sampling_params import SamplingParams
+from inference_pio.security.levels import ResourceLimits
+from inference_pio.worker.messages import Load
 
 if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
 
 _PLAIN = (str, int, float, bool, type(None))
 _NAMES = ("model_path", "model_name")
+
+
+def load_within(asked: Load, source: ModelSource, limits: ResourceLimits | None) -> Load:
+    """The same of the files that were found, within limits."""
+    return msgspec.structs.replace(
+        asked,
+        model=str(source.path),
+        config={"model_name": source.name, **asked.config},
+        memory_gb=None if limits is None else limits.memory_gb,
+        cpu_percent=None if limits is None else limits.cpu_percent,
+    )
 
 
 def options_as_data(config: BaseModelConfig) -> dict[str, Any]:
