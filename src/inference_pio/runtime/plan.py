@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 
 # Interpreter, torch and its thread pools, resident: measured 0.22 GB on Linux, a little more with a tokenizer.
 RUNTIME_BYTES = 260_000_000
-# Of each token of a vocabulary, beside that: in metadata and in the tokenizer's tables. With 152,000 tokens a process had
-# 0.29 GB of its own beside weights and cache, with 49,000 0.21 GB.
+# Of each token of a vocabulary, beside that: in metadata and in the tokenizer's tables. With 152,000 tokens a process
+# had 0.29 GB of its own beside weights and cache, with 49,000 0.21 GB.
 TOKEN_BYTES = 300
 
 Scratch = Callable[[int, int, int], int]
@@ -211,8 +211,7 @@ def plan_memory(
     logits = logit_rows * config.vocab_size * LOGIT_BYTES
     seen = FEATURE_CACHE_BYTES + images.encoder_bytes(longest, itemsize) if images else 0
     most = serving.prefix_cache_bytes if serving.prefix_caching and reuse == "snapshots" else 0
-    weights = weight_bytes - mapped_bytes
-    runtime = RUNTIME_BYTES + TOKEN_BYTES * config.vocab_size
+    weights, runtime = weight_bytes - mapped_bytes, RUNTIME_BYTES + TOKEN_BYTES * config.vocab_size
     room = budget.bytes - (weights + activations + logits + seen + runtime)
     held = _hold(options, each, room, longest, rows - options.max_num_seqs, most)
     return MemoryPlan(
