@@ -61,7 +61,7 @@ class LLM:
         profile: "latency", "throughput", "memory" or "quality": configuration and options where none is named.
         tuned: options that are not named are those that `inference-pio tune` found best for this checkpoint on this
             machine, for the profile or whatever it was run for last.
-        options: further fields of `RuntimeOptions`: max_num_seqs, quantize, kv_cache_dtype, speculation, mtp, …
+        options: further fields of `RuntimeOptions`: fit, max_num_seqs, quantize, kv_cache_dtype, speculation, mtp, …
 
     Raises:
         InferencePIOError: the model cannot be found, read or run here; one line says why and what to do.

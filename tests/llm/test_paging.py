@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import torch
 
-from inference_pio import LLM, ResourceLimits, SamplingParams
+from inference_pio import LLM, ResourceLimits, SamplingParams, SecurityLevel
 from inference_pio.config import BaseModelConfig
 from inference_pio.errors import ConfigError, GenerationError, ResourceError
 from inference_pio.layers.paged import pagers_of
@@ -172,19 +172,25 @@ def test_a_model_of_two_layers_cannot_be_paged(tmp_path: Path) -> None:
         opened(layered(tmp_path, 2), 1e-6, **BLOCKS)
 
 
-def test_what_memory_lacks_is_on_the_disk(path: Path) -> None:
+def test_what_memory_lacks_is_on_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     greedy, _, _ = whole(path, **FLOATS)
     with opened(path, **FLOATS) as llm:
         plan = llm.plugin.runtime.plan
     least = plan.total - plan.kv_cache + 256 * plan.kv_bytes_per_token
-    limits = ResourceLimits(memory_gb=(least - 300_000) / 1e9)
-    with opened(path, resource_limits=limits, kv_cache_memory_gb=None, **FLOATS) as llm:
+    monkeypatch.setattr("inference_pio.runtime.prepared.available_bytes", lambda: least - 300_000)
+    with opened(path, kv_cache_memory_gb=None, **FLOATS) as llm:
         plan = llm.plugin.runtime.plan
         assert plan.paged > 0
         assert plan.total <= plan.budget
         assert answers(llm) == greedy
     with pytest.raises(ResourceError, match="^layers-7 does not fit: "):
-        opened(path, resource_limits=limits, kv_cache_memory_gb=None, disable=("disk_offload",), **FLOATS)
+        opened(path, kv_cache_memory_gb=None, disable=("disk_offload",), **FLOATS)
+
+
+def test_a_process_that_can_keep_no_file_reads_none_from_the_disk(path: Path) -> None:
+    limits = ResourceLimits(gpu_memory_gb=0)
+    with pytest.raises(ResourceError, match="^weights cannot be read from the disk here: .* worker"):
+        opened(path, 0.00014, resource_limits=limits, security_level=SecurityLevel.MEDIUM_TRUST, **BLOCKS)
 
 
 def test_contradictions_are_refused(path: Path) -> None:

@@ -18,10 +18,12 @@ from inference_pio.outputs import Logprob, RequestMetrics
 from inference_pio.worker.messages import (
     Abort,
     Answered,
+    Close,
     Ended,
     Failed,
     Generate,
     Hello,
+    Load,
     Loaded,
     Piece,
     Pieces,
@@ -406,3 +408,27 @@ def test_a_seed_is_always_sent(world: World) -> None:
     world.supervisor.submit(request(1)[0], world.now)
     sent = [message for message in world.sent if isinstance(message, Generate)]
     assert all(isinstance(message.params["seed"], int) for message in sent)
+
+
+def test_another_way_of_running_comes_with_another_worker(world: World) -> None:
+    flight, caller = request(1, answers=1)
+    world.supervisor.submit(flight)
+    load = Load("m", None, {}, {"fit": True}, None, False, 1.0, None)
+    with pytest.raises(PluginError, match="busy with 1 requests"):
+        world.supervisor.change(load)
+    while not caller.over:
+        world.step()
+    world.supervisor.change(load)
+    assert isinstance(world.sent[-1], Close)
+    with pytest.raises(PluginError, match="about to run it otherwise"):
+        world.supervisor.change(load)
+    later, waiting = request(2, answers=1)
+    world.supervisor.submit(later)
+    assert not world.running
+    world.die(KILLED)
+    assert world.deaths == []
+    world.come_up()
+    assert load in world.sent
+    while not waiting.over:
+        world.step()
+    assert (waiting.answers, waiting.error) == (expected(2, answers=1), None)

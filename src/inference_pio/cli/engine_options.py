@@ -170,6 +170,14 @@ class EngineOptions:
             value="N",
         ),
     ] = RuntimeOptions.attention_budget
+    fit: Annotated[
+        bool,
+        _engine(
+            "Where the memory does not do, make the model fit: fewer sequences, shorter steps, what its receipts "
+            "allow, layers on the disk.",
+            "--fit",
+        ),
+    ] = RuntimeOptions.fit
     enable: Annotated[
         list[str] | None,
         _engine(

@@ -72,6 +72,7 @@ def plan(
                 "packed_weights": planned.packed_bytes,
                 "mtp": planned.predicts,
                 "tuned": found.note,
+                "fitting": found.fitting,
                 "techniques": [one.facts() for one in planned.techniques],
                 **planned.plan.as_dict(),
             }
@@ -127,6 +128,8 @@ def _show(found: Planned, techniques: bool = False) -> None:
     print()
     if found.note:
         print(f"{found.note[:1].upper()}{found.note[1:]}.")
+    if found.fitting:
+        print(f"{found.fitting[:1].upper()}{found.fitting[1:]}.")
     if planned.predicts:
         print(
             "A layer of the model's own guesses ahead (multi-token prediction), with weights and cache that are "
@@ -236,5 +239,4 @@ def _weights(planned: Prepared) -> str:
     kinds = ", ".join(planned.packing.used_kinds())
     saved = planned.pages.saved_bytes if planned.pages else 0
     held = size(planned.packed_bytes - planned.plan.mapped - saved)
-    more = "two tensors" if planned.ahead == 1 else f"{planned.ahead + 1} tensors"
-    return f"{held} in blocks of {kinds}; and {more} more while they are loaded"
+    return f"{held} in blocks of {kinds}; and what loading takes beside the last of them"

@@ -14,6 +14,7 @@ from pathlib import Path
 from types import TracebackType
 
 import filelock
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -50,12 +51,11 @@ class StackFile:
         self._path, self._holds, self._header = path, holds, key.encode().ljust(HEADER_BYTES, b"\0")
         self._used = HEADER_BYTES
         self._size = HEADER_BYTES + sum(_aligned(size) for size in sizes)
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._lock = filelock.FileLock(f"{path}.lock")
         self.complete = self._is_complete()
         self._memory = torch.empty(0, dtype=torch.uint8) if self.complete else self._create(require_room)
         if self.complete:
-            self._memory = self._mapped(os.open(path, os.O_RDONLY | _NO_LINKS), mmap.MAP_PRIVATE)
+            self._memory = self._mapped(os.open(path, os.O_RDONLY | _NO_LINKS), writable=False)
 
     def take(self, nbytes: int) -> Tensor:
         """uint8 [nbytes], aligned to cache lines."""
@@ -104,11 +104,17 @@ class StackFile:
 
     def _create(self, require_room: Callable[[int], None]) -> Tensor:
         try:
+            self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except filelock.Timeout:
             raise ResourceError(
                 f"{self._path} is being written by another process: wait until it has loaded its model"
             ) from None
+        except OSError as error:
+            raise ResourceError(
+                f"{self._path} cannot be written here ({error.strerror}), and {self._holds} need it: raise the memory "
+                "limit, or load the model once where it may write the model cache"
+            ) from error
         try:
             self._path.unlink(missing_ok=True)  # of another key: it has no use, and takes room
             require_room(self._size)
@@ -119,18 +125,32 @@ class StackFile:
                 os.close(fd)
                 self._part.unlink(missing_ok=True)
                 raise
-            return self._mapped(fd, mmap.MAP_SHARED)
+            return self._mapped(fd, writable=True)
         except BaseException:
             self._lock.release()
             raise
 
-    def _mapped(self, fd: int, kind: int) -> Tensor:
-        """The mapping keeps the file, whatever becomes of its name; pages that nobody writes are the system's."""
+    def _mapped(self, fd: int, *, writable: bool) -> Tensor:
+        """The mapping keeps the file, whatever becomes of its name. Pages that nobody can write are the system's, and
+        count against no limit of this process.
+        """
         try:
-            self._map = mmap.mmap(fd, self._size, flags=kind)
-            return torch.frombuffer(self._map, dtype=torch.uint8)
+            if writable:
+                self._map = mmap.mmap(fd, self._size, flags=mmap.MAP_SHARED)
+                return torch.frombuffer(self._map, dtype=torch.uint8)
+            self._map = mmap.mmap(fd, self._size, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)
+            return torch.from_numpy(np.asarray(_Readable(self._map)))
         finally:
             os.close(fd)
+
+
+class _Readable:
+    """A mapping that cannot be written, as numpy takes memory: torch warns of arrays that say so."""
+
+    def __init__(self, mapping: mmap.mmap) -> None:
+        view = np.frombuffer(mapping, dtype=np.uint8)  # keeps the mapping
+        self._view = view
+        self.__array_interface__ = {**view.__array_interface__, "data": (view.ctypes.data, False)}
 
 
 _NO_LINKS = getattr(os, "O_NOFOLLOW", 0)

@@ -7,9 +7,10 @@ import os
 import shutil
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import filelock
 import msgspec
@@ -197,6 +198,20 @@ def is_writable(folder: Path) -> bool:
     """Whether the folder, or the nearest one above it that is there, takes new files."""
     there = existing(folder)
     return there.is_dir() and os.access(there, os.W_OK)
+
+
+def can_keep(file: Path, nbytes: int) -> bool:
+    """Whether a file of that size is there for this process, or can be made by it, whatever it is locked out of."""
+    with suppress(OSError), file.open("rb"):
+        return True
+    if sys.platform != "win32":
+        import resource  # not on Windows
+
+        if 0 <= resource.getrlimit(resource.RLIMIT_FSIZE)[0] < nbytes:
+            return False
+    with suppress(OSError), TemporaryFile(dir=existing(file.parent)):
+        return True
+    return False
 
 
 def existing(path: Path) -> Path:

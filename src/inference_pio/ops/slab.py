@@ -11,6 +11,7 @@ from torch import Tensor
 
 _CHUNK = 64 * 2**20
 _ALIGNMENT = 64
+_WORTH_KEEPING = 2**16
 
 
 class HandsOut(Protocol):
@@ -25,20 +26,24 @@ class Slab:
 
     A step reads every weight once, in order. In pages of 4 KiB it would wait for the translation of an address every
     4 KiB, and the processor's prefetching would begin anew; in pages of 2 MiB, which the system is asked for here, it
-    does not. Pages that no piece reaches take no memory.
+    does not. Pages that no piece reaches take no memory, but count against a limit of a process's own (RLIMIT_DATA):
+    what is left of a mapping is for smaller pieces that come later.
     """
 
     def __init__(self) -> None:
-        self._chunk = torch.empty(0, dtype=torch.uint8)
-        self._used = 0
+        self._left: list[Tensor] = []
 
     def take(self, nbytes: int) -> Tensor:
         """uint8 [nbytes], aligned to cache lines; what it holds is undefined."""
-        if self._used + nbytes > len(self._chunk):
-            self._chunk, self._used = whole_pages(max(nbytes, _CHUNK)), 0
-        piece = self._chunk.narrow(0, self._used, nbytes)
-        self._used += -(-nbytes // _ALIGNMENT) * _ALIGNMENT
-        return piece
+        left = next((left for left in self._left if len(left) >= nbytes), None)
+        if left is None:
+            left = whole_pages(max(nbytes, _CHUNK))
+        else:
+            self._left = [each for each in self._left if each is not left]
+        used = -(-nbytes // _ALIGNMENT) * _ALIGNMENT
+        if len(left) - used >= _WORTH_KEEPING:
+            self._left.append(left.narrow(0, used, len(left) - used))
+        return left.narrow(0, 0, nbytes)
 
 
 def whole_pages(nbytes: int) -> Tensor:

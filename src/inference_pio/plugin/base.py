@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -54,6 +55,7 @@ class ModelPlugin(TextModelPluginInterface):
         self._security: tuple[SecurityLevel, ResourceLimits] | None = None
         self._asked: BaseModelConfig | None = None
         self._prepared: BaseModelConfig | None = None
+        self._refused: tuple[BaseModelConfig, RuntimeOptions, Progress | None] | None = None
         self._model: nn.Module | None = None
 
     # What a plugin's author writes -------------------------------------------------------------------------------
@@ -172,15 +174,10 @@ class ModelPlugin(TextModelPluginInterface):
         options = RuntimeOptions(**{name: kwargs[name] for name in RuntimeOptions.names() & set(kwargs)})
         if self._prepared is not None:
             self.cleanup()
-        progress: Progress | None = kwargs.get("progress")
-        limits = self._security[1] if self._security else None
         try:
-            self._prepared = self.runtime.prepare(self, config, options, limits, progress)
-        except ResourceError as error:
-            self.last_error = error
+            self._prepare(config, options, kwargs.get("progress"))
+        except ResourceError:
             return False
-        self._asked, self.config = config, self._prepared
-        self.last_error = None
         return True
 
     def load_model(self, config: Any = None) -> nn.Module:
@@ -197,7 +194,7 @@ class ModelPlugin(TextModelPluginInterface):
         if self._runtime is not None:
             self._runtime.close()
         self._model = None
-        self._prepared = None
+        self._prepared = self._refused = None
         return True
 
     def supports_config(self, config: Any) -> bool:
@@ -280,8 +277,28 @@ class ModelPlugin(TextModelPluginInterface):
         return self.runtime.performance_metrics()
 
     def apply_resource_optimizations(self, **targets: Any) -> dict[str, Any]:
-        """Give back memory that can be had without changing results; figures before and after."""
-        return self.runtime.optimize(**targets)
+        """Of a model that was refused by `initialize`: what it takes to make it fit, after which it can be loaded.
+
+        Of one that runs: give back memory that can be had without changing results, or with `memory_gb` run within so
+        much, in another process. Figures before and after; what was applied and why.
+
+        Raises:
+            ResourceError: nothing makes it fit, with the least memory that would.
+            PluginError: it has requests, and what is to be changed may change their answers.
+        """
+        if self._refused is not None:
+            if targets:
+                raise UsageError(
+                    f"optimize takes no {', '.join(sorted(targets))} of a model that was refused"
+                )
+            config, options, progress = self._refused
+            self._prepare(config, replace(options, fit=True), progress)
+            return self.runtime.fitting
+        told = self.runtime.optimize(**targets)
+        if self._security is not None and targets.get("memory_gb") is not None:
+            level, limits = self._security
+            self._security = level, replace(limits, memory_gb=targets["memory_gb"])
+        return told
 
     def get_optimization_report(self) -> list[dict[str, Any]]:
         """Every technique of the standard: active, dormant or not applicable, why, and what it did to the model."""
@@ -290,6 +307,18 @@ class ModelPlugin(TextModelPluginInterface):
             return [vars(fact) for fact in facts]
         own = [step.get_report(self._model) for step in self.optimizations(self.config)]
         return self.runtime.optimization_report(facts) + own
+
+    def _prepare(self, config: BaseModelConfig, options: RuntimeOptions, progress: Progress | None) -> None:
+        """Plan the model; where it is refused `last_error` says so, and what was asked for is kept for `optimize`."""
+        limits = self._security[1] if self._security else None
+        self._refused = None
+        try:
+            self._prepared = self.runtime.prepare(self, config, options, limits, progress)
+        except ResourceError as error:
+            self.last_error, self._refused = error, (config, options, progress)
+            raise
+        self._asked, self.config = config, self._prepared
+        self.last_error = None
 
     def _padded(self, rows: list[list[int]]) -> list[list[int]]:
         pad = self.config.pad_token_id

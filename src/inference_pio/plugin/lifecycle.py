@@ -43,7 +43,8 @@ def manage_resources(plugin: ModelPlugin, operation: str, **kwargs: Any) -> Any:
     Returns:
         cleanup: what `plugin.cleanup()` returns. monitor: measured memory, compute and disk use, the
         standard's `PerformanceMetrics` since the model was loaded, and the state of each limit. optimize: what was
-        done, with figures before and after.
+        done, with figures before and after, as `plugin.apply_resource_optimizations` does it: a model that
+        `initialize_plugin` refused can be loaded afterwards.
     """
     if operation == "cleanup":
         return plugin.cleanup()

@@ -114,6 +114,8 @@ class RuntimeOptions:
                             where this checkpoint's receipt says that they stay within (inference-pio calibrate)
     attention_budget        keys that a query reads where only some are read (sparse_decode, sparse_prefill and
                             sink_window), the first 32 and the last ones among them
+    fit                     where the plan does not fit into memory, or holds no context of use, do without what it
+                            takes, from what costs nothing to what costs the most (docs/optimisations.md)
     enable, disable         techniques by name: at work whatever a receipt says, or not at work
     allow_untested          techniques may be at work together that nobody has tested together
     tensor_parallel_size    ranks, threads of this process, that share the weights, unless use_tensor_parallelism is off
@@ -140,6 +142,7 @@ class RuntimeOptions:
     resident_weights_gb: float | None = None
     quality: str = "faithful"
     attention_budget: int = 1024
+    fit: bool = False
     enable: tuple[str, ...] = ()
     disable: tuple[str, ...] = ()
     allow_untested: bool = False
@@ -160,7 +163,7 @@ class RuntimeOptions:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < low:
                 raise UsageError(f"{name} must be a whole number from {low} up, got {shown(value)}")
-        for name in ("mtp", "allow_untested"):
+        for name in ("mtp", "allow_untested", "fit"):
             if not isinstance(getattr(self, name), bool):
                 raise UsageError(f"{name} must be True or False, got {shown(getattr(self, name))}")
         for name in ("kv_cache_memory_gb", "resident_weights_gb"):
@@ -289,6 +292,10 @@ class Runtime(Protocol):
 
     def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:
         """What is at work in the loaded model; `facts` are what its plugin states of the standard's techniques."""
+
+    @property
+    def fitting(self) -> dict[str, Any]:
+        """What was done to the plan to make it fit, and its figures before and after."""
 
     def optimize(self, **targets: Any) -> dict[str, Any]: ...
 

@@ -11,6 +11,9 @@ from inference_pio import ops
 from inference_pio.cache.planner import plan_cache
 from inference_pio.cache.retention import EvictionPolicy
 from inference_pio.engine.config import EngineConfig
+from inference_pio.engine.core import EngineCore
+from inference_pio.engine.media import MediaSide
+from inference_pio.loader.prefix_store import PrefixStore
 from inference_pio.loader.stack_file import StackFile
 from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weights import load_weights
@@ -19,6 +22,7 @@ from inference_pio.optimizations.hardware.merged_projections import separate_all
 from inference_pio.parallel import RankedModel, Shard
 from inference_pio.plugin.serving import serving_of
 from inference_pio.runtime.calibration import calibration_windows
+from inference_pio.runtime.performance import meter_for
 from inference_pio.runtime.prepared import Prepared
 
 
@@ -33,6 +37,24 @@ def load_model(ready: Prepared, store: ModelStore) -> nn.Module:
         ready.model.ranks = nn.ModuleList(loaded)
         return ready.model
     return _load(ready, store, ready.model, Shard())
+
+
+def make_engine(
+    ready: Prepared, model: nn.Module, eos_token_ids: frozenset[int], prefixes: PrefixStore | None
+) -> EngineCore:
+    """An engine for a loaded model."""
+    return EngineCore(
+        model,
+        ready.serving.cache_specs,
+        engine_config(ready),
+        vocab_size=ready.config.vocab_size,
+        eos_token_ids=eos_token_ids,
+        prefix_policy=ready.plugin.prefix_policy(ready.config),
+        device=ready.device,
+        media=MediaSide(model, ready.device) if ready.images else None,
+        tier=prefixes,
+        meter=meter_for(ready.device),
+    )
 
 
 def _load(ready: Prepared, store: ModelStore, model: nn.Module, shard: Shard) -> nn.Module:

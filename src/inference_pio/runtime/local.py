@@ -6,16 +6,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from dataclasses import replace
 from time import perf_counter
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from inference_pio.config import BaseModelConfig
-from inference_pio.engine.core import EngineCore
 from inference_pio.engine.loop import EngineLoop
-from inference_pio.engine.media import MediaSide
 from inference_pio.engine.script import Script
 from inference_pio.engine.sequence import Known
 from inference_pio.errors import PluginError, TokenizerError, UsageError
@@ -40,14 +38,15 @@ from inference_pio.plugin.runtime import (
 from inference_pio.runtime import stats
 from inference_pio.runtime.allocator import keep_freed_memory, release_memory, return_freed_memory
 from inference_pio.runtime.answering import answer_all, answer_as_it_comes, follow
-from inference_pio.runtime.loading import engine_config, load_model
+from inference_pio.runtime.fitting import Fitted
+from inference_pio.runtime.loading import load_model, make_engine
 from inference_pio.runtime.opened import OpenedModel, model_store, open_model
-from inference_pio.runtime.performance import CacheSize, engine_performance, meter_for
+from inference_pio.runtime.performance import CacheSize, engine_performance
 from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.runtime.planning import fewer_threads, plan_within, with_fewer_threads
 from inference_pio.runtime.prefix_tier import open_prefix_tier
-from inference_pio.runtime.prepared import Prepared, prepare_model
+from inference_pio.runtime.prepared import Prepared
 from inference_pio.runtime.prompts import TextSide, encoded
-from inference_pio.runtime.receipts import receipt_grants
 from inference_pio.runtime.requests import Answers
 from inference_pio.runtime.threads import threads_to_use
 from inference_pio.sampling_params import SamplingParams
@@ -69,7 +68,7 @@ class LocalRuntime:
         self._opened = opened
         self._grants = grants
         self._store = model_store(None)
-        self._prepared: Prepared | None = None
+        self._fitted: Fitted | None = None
         self._model: nn.Module | None = None
         self._loop: EngineLoop | None = None
         self._text: TextSide | None = None
@@ -93,6 +92,7 @@ class LocalRuntime:
             if limits is not None:
                 self._store = model_store(limits)
             before = torch.get_num_threads()
+            options, fewer = fewer_threads(options, limits)
             threads = threads_to_use(options.threads, limits, before)
             if threads is not None:
                 self._threads_before = before
@@ -103,19 +103,10 @@ class LocalRuntime:
                 self._opened.source.name,
             ):
                 self._opened = open_model(config.model_path, options, progress, self._store)
-            prepared = prepare_model(
-                plugin,
-                config,
-                options,
-                limits,
-                progress,
-                self._opened,
-                self._grants or self._receipt(config, options),
-            )
-            prepared.plan.check(prepared.config.model_name)
+            fitted = plan_within(plugin, config, options, limits, progress, self._opened, self._grants)
             undo.pop_all()
-        self._prepared = prepared
-        return prepared.config
+        self._fitted = with_fewer_threads(fitted, fewer) if fewer else fitted
+        return fitted.prepared.config
 
     def load(self) -> nn.Module:
         ready = self._ready()
@@ -142,18 +133,8 @@ class LocalRuntime:
                 f"the tokenizer has {self._text.tokenizer.vocab_size} tokens, the model {config.vocab_size}",
             )
         self._prefixes = open_prefix_tier(ready, self._store)
-        core = EngineCore(
-            self._model,
-            ready.serving.cache_specs,
-            engine_config(ready),
-            vocab_size=config.vocab_size,
-            eos_token_ids=self._text.end_token_ids if self._text else frozenset(),
-            prefix_policy=plugin.prefix_policy(config),
-            device=ready.device,
-            media=MediaSide(self._model, ready.device) if ready.images else None,
-            tier=self._prefixes,
-            meter=meter_for(ready.device),
-        )
+        ends = self._text.end_token_ids if self._text else frozenset()
+        core = make_engine(ready, self._model, ends, self._prefixes)
         self._loop, self._loaded_at = EngineLoop(core), perf_counter()
         self._cache = CacheSize(
             ready.plan.kv_bytes_per_token * core.config.block_size,
@@ -169,7 +150,7 @@ class LocalRuntime:
             self._opened.checkpoint.close()
         if self._threads_before is not None:
             torch.set_num_threads(self._threads_before)
-        self._loop = self._text = self._model = self._prepared = self._opened = self._threads_before = None
+        self._loop = self._text = self._model = self._fitted = self._opened = self._threads_before = None
         self._prefixes = None
         release_memory()
 
@@ -266,9 +247,9 @@ class LocalRuntime:
 
     def memory_stats(self) -> dict[str, float]:
         engine = self._loop.stats() if self._loop else None
-        if self._prepared is None:
+        if self._fitted is None:
             return stats.memory_stats(self._model, engine, None, 0)
-        return stats.memory_stats(self._model, engine, self.plan, self._prepared.options.block_size)
+        return stats.memory_stats(self._model, engine, self.plan, self.prepared.options.block_size)
 
     def compute_stats(self) -> dict[str, float]:
         return stats.compute_stats(self._loop.stats() if self._loop else None)
@@ -285,31 +266,47 @@ class LocalRuntime:
         ready = self._ready()
         return families(facts, ready.techniques, self._model if self._model is not None else ready.model)
 
+    @property
+    def fitted(self) -> Fitted:
+        """The plan, and what was done to make it fit."""
+        self._ready()
+        assert self._fitted is not None
+        return self._fitted
+
+    @property
+    def fitting(self) -> dict[str, Any]:
+        return self.fitted.as_dict()
+
+    def try_to_fit(self, limits: ResourceLimits) -> dict[str, Any]:
+        """What would be done to a plan of this model within other limits; nothing is changed.
+
+        Raises:
+            ResourceError: nothing fits.
+        """
+        asked = self.fitted.asked
+        options = replace(asked.options, fit=True)
+        grants = self._grants
+        return plan_within(asked.plugin, asked.config, options, limits, None, asked.files, grants).as_dict()
+
     def optimize(self, **targets: Any) -> dict[str, Any]:
         """Empty the prefix cache and return freed pages to the system; bytes before and after."""
         if targets:
-            raise UsageError(f"optimize knows no {', '.join(sorted(targets))}; it takes no options")
+            raise UsageError(
+                f"optimize knows no {', '.join(sorted(targets))} here; of a model with limits it takes memory_gb"
+            )
         before = process_bytes()
         if self._loop is not None:
             self._loop.reset_prefix_cache()
         release_memory()
-        return {
-            "process_bytes_before": before,
-            "process_bytes_after": process_bytes(),
-        }
+        return stats.given_back(self.plan if self._fitted else None, before, process_bytes())
 
     def _reader(self, reading: Reading | None) -> AnswerReader | None:
         return self.text.reader(reading.tools) if reading else None
 
-    def _receipt(self, config: BaseModelConfig, options: RuntimeOptions) -> Grants:
-        """What the checkpoint's receipt says at the level that was asked for."""
-        assert self._opened is not None
-        return receipt_grants(self._store, self._opened.checkpoint, config, options)
-
     def _ready(self) -> Prepared:
-        if self._prepared is None:
+        if self._fitted is None:
             raise PluginError("the model is not initialised: call initialize first")
-        return self._prepared
+        return self._fitted.prepared
 
     def submit(
         self,

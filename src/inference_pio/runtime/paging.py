@@ -17,10 +17,11 @@ from inference_pio.optimizations.technique import Situation
 from inference_pio.plugin.serving import serving_of
 from inference_pio.runtime.cache_room import SHORTEST
 from inference_pio.runtime.plan import MemoryPlan
+from inference_pio.runtime.weight_bytes import LoadingBytes
 
 DEVICE_MAPS = ("auto", "cpu", "disk")
 # Context that layers go to the disk for, where the caller asks for none.
-_USEFUL_CONTEXT = 4096
+USEFUL_CONTEXT = 4096
 
 
 @dataclass(frozen=True)
@@ -60,19 +61,33 @@ class PagingRequest:
         auto = serving.offloads and where == "auto" and serving.ranks == 1
         return cls(serving.pages_layers, auto, most, experts)
 
+    def without_disk(self) -> PagingRequest:
+        """The same where this process can keep no file of layers or experts.
+
+        Raises:
+            ResourceError: the caller asks for one.
+        """
+        if self.explicit or self.experts == "disk":
+            raise ResourceError(
+                "weights cannot be read from the disk here: their file can neither be read nor written by this process "
+                "(a worker without a folder to write to); raise the memory limit, or give up device_map disk, "
+                "resident_weights_gb and experts disk"
+            )
+        return replace(self, auto=False, experts="memory")
+
 
 @dataclass(frozen=True)
 class WeightSizes:
     """request   what is to be on the disk
     resident  bytes of all weights, in memory
-    loading   bytes that loading takes beside them for a moment
+    loading   what loading takes
     experts   of `resident`, of each parameter that may lie in a mapped file
     layers    those that may be read when they are used
     """
 
     request: PagingRequest
     resident: int
-    loading: int
+    loading: LoadingBytes
     experts: tuple[int, ...]
     layers: tuple[PagedLayer, ...]
 
@@ -88,7 +103,7 @@ def place_weights(
     Raises:
         ResourceError: layers cannot be on the disk though the caller asks for it, or not within the budget.
     """
-    request, weights, experts = sizes.request, sizes.resident + sizes.loading, sum(sizes.experts)
+    request, weights, experts = sizes.request, sizes.resident + sizes.loading.beside, sum(sizes.experts)
     plan = planned(weight_bytes=weights, mapped_bytes=experts if request.experts == "disk" else 0)
     if request.experts == "auto" and experts and not plan.fits:
         plan = planned(weight_bytes=weights, mapped_bytes=experts)
@@ -102,7 +117,8 @@ def place_weights(
     if not pages.streamed:
         return plan, None
     # Where that does not fit either it says what the least is.
-    smaller = planned(weight_bytes=weights - pages.saved_bytes, mapped_bytes=plan.mapped)
+    needed = max(weights - pages.saved_bytes, sizes.loading.first + plan.mapped)
+    smaller = planned(weight_bytes=needed, mapped_bytes=plan.mapped)
     return replace(smaller, paged=pages.disk_bytes), pages
 
 
@@ -141,7 +157,7 @@ def _within(
 def _as_memory_allows(plan: MemoryPlan, layers: tuple[PagedLayer, ...]) -> PagePlan:
     """What does not fit beside the rest and a context of use goes to the disk."""
     room = sum(layer.weight_bytes for layer in layers) - (plan.total - plan.budget)
-    context = max(0, min(_USEFUL_CONTEXT, plan.max_model_len) - plan.kv_tokens) * plan.kv_bytes_per_token
+    context = max(0, min(USEFUL_CONTEXT, plan.max_model_len) - plan.kv_tokens) * plan.kv_bytes_per_token
     pages = plan_pages(layers, room - context)
     return pages if pages.memory_bytes <= room - context else plan_pages(layers, room)
 

@@ -14,6 +14,7 @@ from inference_pio.plugin.quantization import Quantization
 from inference_pio.plugin.registry import default_registry
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.runtime.opened import DescribedModel, OpenedModel, describe_model, model_store, open_model
+from inference_pio.runtime.planning import plan_within
 from inference_pio.runtime.prepared import Prepared, prepare_model
 from inference_pio.runtime.receipts import receipt_grants
 from inference_pio.runtime.settle import flags_of, settle
@@ -29,11 +30,13 @@ class Planned:
     smaller   where that does not fit: the first `quantize` that does, and its plan; the smallest, with experts on the
               disk where that helps, if none does otherwise
     note      what to tell of a result of `inference-pio tune`; empty where there is nothing to tell
+    fitting   what was done to make it fit, with the option for that
     """
 
     prepared: Prepared
     smaller: tuple[str, Prepared] | None
     note: str = ""
+    fitting: str = ""
 
     @property
     def described(self) -> bool:
@@ -74,6 +77,9 @@ def plan_only(
         if named is not None and isinstance(opened, OpenedModel):
             settled = settle(opened, store, named, fields, profile=profile, tuned=True, limits=limits)
             options, note = RuntimeOptions(**settled.options), settled.note
+        if options.fit:
+            fitted = plan_within(plugin, _config(plugin, opened, fields), options, limits, progress, opened)
+            return Planned(fitted.prepared, None, note, fitted.in_words())
         prepared = _prepare(plugin, opened, fields, options, limits, progress)
         return Planned(prepared, _smaller(prepared, fields, limits), note)
     finally:
@@ -89,11 +95,15 @@ def _prepare(
     limits: ResourceLimits | None,
     progress: Progress | None,
 ) -> Prepared:
-    config = plugin.config_class(model_path=str(opened.source.path), model_name=opened.source.name, **fields)
+    config = _config(plugin, opened, fields)
     grants: Grants = no_receipt
     if isinstance(opened, OpenedModel):
         grants = receipt_grants(model_store(limits), opened.checkpoint, config, options)
     return prepare_model(plugin, config, options, limits, progress, opened, grants)
+
+
+def _config(plugin: ModelPlugin, opened: OpenedModel | DescribedModel, fields: Mapping[str, Any]) -> Any:
+    return plugin.config_class(model_path=str(opened.source.path), model_name=opened.source.name, **fields)
 
 
 def _smaller(

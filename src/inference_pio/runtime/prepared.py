@@ -23,7 +23,7 @@ from inference_pio.loader.page_file import PageFile, page_key
 from inference_pio.loader.page_plan import PagePlan
 from inference_pio.loader.raw_config import raw_preprocessor_config
 from inference_pio.loader.stack_file import stack_key
-from inference_pio.loader.store import ModelStore
+from inference_pio.loader.store import ModelStore, can_keep
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
 from inference_pio.metrics.memory import available_bytes
@@ -41,7 +41,7 @@ from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.plugin.serving import Serving, give_serving, serving_of
 from inference_pio.runtime.devices import resolve_device, resolve_dtype, resolve_kv_dtype
 from inference_pio.runtime.drafting import with_drafting
-from inference_pio.runtime.opened import DescribedModel, OpenedModel
+from inference_pio.runtime.opened import DescribedModel, OpenedModel, model_store
 from inference_pio.runtime.paging import PagingRequest, WeightSizes, layers_of, place_weights
 from inference_pio.runtime.plan import Budget, MemoryPlan, most_logit_rows, plan_memory
 from inference_pio.runtime.ranks import divided
@@ -156,7 +156,7 @@ def prepare_model(
     apply_all(techniques, model, stated, "plan")
     if serving_of(model).quantization != asked:
         packing = packed(serving_of(model).quantization)
-    sizes = _weight_sizes(at, header, weights, packing)
+    sizes = _weight_sizes(at, header, weights, packing, model_store(limits), opened.source.path)
     blocks = {name: packing.nbytes(weights.targets[name]) for name in packing.kinds}
     images = media_processor(plugin, stated, opened.source.path)
     at = replace(at, model=divided(at, plugin, kv_dtype, techniques))
@@ -208,13 +208,23 @@ def _dtypes(
 
 
 def _weight_sizes(
-    at: Situation, header: CheckpointHeader, weights: WeightPlan, packing: Packing
+    at: Situation,
+    header: CheckpointHeader,
+    weights: WeightPlan,
+    packing: Packing,
+    store: ModelStore,
+    source: Path,
 ) -> WeightSizes:
     """Before the model is divided over ranks."""
     request = PagingRequest.of(at)
+    resident = weight_bytes(at.model, weights, packing, at.device, at.dtype)
+    experts = request.experts != "memory" and packing.stacked(weights)
+    kept = store.stacks_of(source) if experts else store.pages_of(source)
+    if (request.explicit or request.auto or experts) and not can_keep(kept, resident):
+        request = request.without_disk()
     return WeightSizes(
         request,
-        weight_bytes(at.model, weights, packing, at.device, at.dtype),
+        resident,
         loading_bytes(header, weights, packing, at.dtype, read_ahead(at.config, packing)),
         tuple(packing.nbytes(weights.targets[name]) for name in packing.stacked(weights)),
         layers_of(request, at.model, weights, packing, at.dtype),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import msgspec
@@ -12,6 +13,7 @@ from inference_pio.loader.checkpoint import Checkpoint
 from inference_pio.loader.identity import checkpoint_identity
 from inference_pio.loader.partial import write_atomically
 from inference_pio.loader.store import ModelStore
+from inference_pio.optimizations.memory.kv_compression import KVInt8
 from inference_pio.optimizations.quality import LEVELS, Grant, Grants, no_receipt
 from inference_pio.plugin.runtime import RuntimeOptions
 
@@ -121,6 +123,25 @@ def read_receipt(store: ModelStore, checkpoint: str, weights: str) -> Receipt | 
         what = f"the receipt of another checkpoint, {found.model} ({found.checkpoint[:12]}, {found.weights})"
         raise ModelFileError(path, what, hint=again)
     return found
+
+
+def word_of_receipts(
+    store: ModelStore, checkpoint: Checkpoint, config: BaseModelConfig
+) -> Callable[[str, RuntimeOptions], Grant | None]:
+    """What receipts say of int8 keys and values, or of weights in the bits of the options; None: there is none."""
+
+    def word(technique: str, options: RuntimeOptions) -> Grant | None:
+        if not (store.home / "receipts").is_dir():
+            return None
+        weights = weights_word(config.torch_dtype, options.quantize)
+        found = read_receipt(store, checkpoint_identity(checkpoint), weights)
+        if found is None or technique == KVInt8.name:
+            return None if found is None else found.grant(technique, options.quality)
+        kl, top1 = found.base.kl, found.base.top1
+        violation = LEVELS[options.quality].violation(kl, top1)
+        return Grant(not violation, violation or f"KL {kl:.2g}, top-1 {top1:.3f} on {found.tokens:,} tokens")
+
+    return word
 
 
 def receipt_grants(

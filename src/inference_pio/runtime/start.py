@@ -37,7 +37,8 @@ class Started:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (self.settled.note,) if self.settled.note else ()
+        told = (self.settled.note, self.runtime.fitted.in_words())
+        return tuple(note for note in told if note)
 
 
 def run_here(asked: StartRequest) -> Running:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,6 +35,22 @@ def memory_stats(
         "kv_cache_reserved_bytes": reserved,
         "kv_cache_used_bytes": used,
     }
+
+
+def given_back(plan: MemoryPlan | None, before: int, after: int) -> dict[str, Any]:
+    """What emptying the prefix cache gave back, in bytes of the process."""
+    told: dict[str, Any] = {"process_bytes_before": before, "process_bytes_after": after}
+    if plan is None:
+        return told
+    figures = {**plan.as_dict(), "sum": plan.sum_text()}
+    reason = "cached prefixes were given up, and freed memory went back"
+    applied = {
+        "technique": "prefix_caching",
+        "reason": reason,
+        "bytes_before": before,
+        "bytes_after": after,
+    }
+    return {**told, "applied": [applied], "before": figures, "after": figures, "fits": plan.fits}
 
 
 def compute_stats(engine: EngineStats | None) -> dict[str, float]:

@@ -4,15 +4,36 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
+from inference_pio.plugin.registry import External
 from inference_pio.sampling_params import SamplingParams
+from inference_pio.security.levels import ResourceLimits
+from inference_pio.worker.messages import Load
 
 if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
 
 _PLAIN = (str, int, float, bool, type(None))
 _NAMES = ("model_path", "model_name")
+
+
+def load_within(
+    asked: Load, name: str, path: Path, external: External | None, limits: ResourceLimits | None
+) -> Load:
+    """The same of the files that were found, by the plugin that was, within limits."""
+    return msgspec.structs.replace(
+        asked,
+        model=str(path),
+        plugin=asked.plugin if external is None else external.name,
+        external=external,
+        config={"model_name": name, **asked.config},
+        memory_gb=None if limits is None else limits.memory_gb,
+        cpu_percent=None if limits is None else limits.cpu_percent,
+    )
 
 
 def options_as_data(config: BaseModelConfig) -> dict[str, Any]:

@@ -27,7 +27,13 @@ _ENDINGS = (".safetensors", ".gguf", ".json", ".jinja")
 _MOST_FILES = 2048
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 _PLANNING_BYTES = 700_000_000
-_NO_NETWORK = {"HF_HUB_OFFLINE": "1"}
+# Address space that is set aside and not touched, which RLIMIT_DATA counts: stacks of threads, a buffer of NumPy's
+# library, what is left of mappings. With two threads 0.11 GB beyond a plan that was used up were measured.
+_RESERVED_BYTES, _RESERVED_PER_THREAD = 96_000_000, 48_000_000
+_SETTINGS = {
+    "HF_HUB_OFFLINE": "1",  # it has no network
+    "OPENBLAS_NUM_THREADS": "1",  # NumPy's own, which computes nothing here: 33 MB are set aside for each
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,12 @@ class Cell:
         """The same while it plans: what runs models has to be imported for that, and what follows may be refused."""
         return None if self.most_bytes is None else max(self.most_bytes, _PLANNING_BYTES)
 
+    def data_bytes(self, memory_bytes: int | None) -> int | None:
+        """Its RLIMIT_DATA where it may have that much memory; who watches it counts what it touches."""
+        if memory_bytes is None:
+            return None
+        return memory_bytes + _RESERVED_BYTES + _RESERVED_PER_THREAD * self._threads()
+
     def hold(self, pid: int, kill: Callable[[str], None]) -> Holding:
         """A process that has done nothing so far, from now on."""
         return Holding(pid, self.limits, self.planning_bytes, free_to_widen=self._free_to_widen, kill=kill)
@@ -64,7 +76,7 @@ class Cell:
         places = Places([*import_paths(), *folders], _places_of(self.model), self.store.home, gpu=gpu)
         return Confinement(
             self.level,
-            data_bytes=self.planning_bytes,
+            data_bytes=self.data_bytes(self.planning_bytes),
             file_bytes=self._file_bytes,
             processors=self._processors(),
             reach=reach_of(self.level, places),
@@ -110,7 +122,7 @@ class Cell:
 
     def environment(self) -> dict[str, str]:
         """Of variables, beside the few that every worker has."""
-        shown = {"INFERENCE_PIO_HOME": str(self.store.home), **_NO_NETWORK}
+        shown = {"INFERENCE_PIO_HOME": str(self.store.home), **_SETTINGS}
         shown[THREADS_VARIABLE] = str(_asked_threads() or self._threads())
         if self.limits is not None and self.limits.gpu_memory_gb == 0:
             shown["CUDA_VISIBLE_DEVICES"] = ""

@@ -104,6 +104,7 @@ class Ask(_Message, frozen=True):
         "performance",
         "techniques",
         "optimize",
+        "fit",
     ]
     given: dict[str, Any] = {}
 
@@ -133,13 +134,16 @@ class Progress(_Message, frozen=True):
 
 
 class Planned(_Message, frozen=True):
-    """The plan's figures in bytes and words, and the configuration; nothing large is allocated so far."""
+    """The plan's figures in bytes and words, what was done to make it fit, and the configuration; nothing large is
+    allocated so far.
+    """
 
     plan: dict[str, Any]
     config: dict[str, Any]
     plugin: str
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    fitting: dict[str, Any] = {}
 
 
 class Loaded(_Message, frozen=True):

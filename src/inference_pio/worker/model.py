@@ -102,6 +102,23 @@ class WorkerModel:
         self._supervisor.go()
         return await self._loaded
 
+    async def change(self, cell: Cell, load: Load) -> tuple[Planned, Loaded]:
+        """Run the same model otherwise, in another process.
+
+        Raises:
+            PluginError: it has requests, or no worker.
+            InferencePIOError: as for `plan`; then there is no worker any more.
+        """
+        self._supervisor.change(load)
+        self._cell, process = cell, self._process
+        self._planned, self._loaded = self._loop.create_future(), self._loop.create_future()
+        assert process is not None
+        late = self._loop.call_later(_PATIENCE_AT_CLOSE, process.kill, "it did not close")
+        try:
+            return await self._planned, await self._loaded
+        finally:
+            late.cancel()
+
     def submit(self, asked: Generate, receiver: Receiver, most_tokens: int) -> int:
         """A request; its number. One without a seed is given one, so that any worker draws the same numbers."""
         number = next(self._numbers)
@@ -158,8 +175,9 @@ class WorkerModel:
 
     def tighten(self) -> None:
         most = self._cell.most_bytes
-        if self._process is not None and most is not None:
-            self._process.limit_data(most)
+        data = self._cell.data_bytes(most)
+        if self._process is not None and data is not None:
+            self._process.limit_data(data)
         if self._holding is not None:
             self._holding.tighten(most)
 

@@ -9,6 +9,7 @@ from typing import Any
 from inference_pio.engine.checks import check_length
 from inference_pio.plugin.runtime import FormattedPrompt
 from inference_pio.runtime.start import Started
+from inference_pio.security import ResourceLimits
 
 Question = Callable[[Started, Mapping[str, Any]], Any]
 
@@ -41,6 +42,10 @@ def _techniques(started: Started, _: Mapping[str, Any]) -> Any:
     return started.plugin.get_optimization_report()
 
 
+def _fit(started: Started, given: Mapping[str, Any]) -> Any:
+    return started.runtime.try_to_fit(ResourceLimits(**given))
+
+
 QUESTIONS: Mapping[str, Question] = {
     "tokenize": _tokenize,
     "detokenize": _detokenize,
@@ -51,5 +56,6 @@ QUESTIONS: Mapping[str, Question] = {
     "disk": lambda started, _: started.runtime.disk_stats(),
     "performance": lambda started, _: asdict(started.runtime.performance_metrics()),
     "techniques": _techniques,
-    "optimize": lambda started, given: started.runtime.optimize(**given),
+    "optimize": lambda started, _: started.runtime.optimize(),
+    "fit": _fit,
 }

@@ -34,9 +34,10 @@ from inference_pio.security.report import EnforcementReport
 from inference_pio.text.limits import check_text
 from inference_pio.text.messages import check_conversation
 from inference_pio.text.tools import checked_tools
-from inference_pio.worker.as_data import exact, options_as_data, params_as_data, with_figures
+from inference_pio.worker.as_data import exact, load_within, options_as_data, params_as_data, with_figures
 from inference_pio.worker.background import BACKGROUND
 from inference_pio.worker.booting import Cell
+from inference_pio.worker.changing import within
 from inference_pio.worker.collecting import Collected, Countdown, Streamed
 from inference_pio.worker.flights import Receiver
 from inference_pio.worker.messages import Generate, Load, Loaded, Planned
@@ -71,6 +72,8 @@ class WorkerRuntime:
         self._report: EnforcementReport | None = None
         self._model: WorkerModel | None = None
         self._pid = os.getpid()
+        self._started: tuple[Cell, Load] | None = None
+        self._planned: Planned | None = None
         self._loaded: Loaded | None = None
         self._text: WorkerTokenizer | None = None
 
@@ -100,23 +103,15 @@ class WorkerRuntime:
         self._report = cell.report()
         if is_strict(level, self._enforcement):
             require(self._report, source.name)
-        load = Load(
-            str(path),
-            asked.plugin if external is None else external.name,
-            {"model_name": source.name, **asked.config},
-            asked.options,
-            asked.profile,
-            asked.tuned,
-            self._limits.memory_gb if self._limits else None,
-            self._limits.cpu_percent if self._limits else None,
-            external,
-        )
+        load = load_within(asked, source.name, path, external, self._limits)
+        self._started = cell, load
 
         async def started() -> Planned:
             self._model = WorkerModel(source.name, cell, load, progress)
             return await self._model.plan()
 
-        return BACKGROUND.run(started())
+        self._planned = BACKGROUND.run(started())
+        return self._planned
 
     def prepare(
         self,
@@ -152,6 +147,7 @@ class WorkerRuntime:
     def close(self) -> None:
         """End the worker; twice is fine."""
         model, self._model, self._loaded, self._text = self._model, None, None, None
+        self._planned = None
         if model is not None and self._pid == os.getpid():  # after a fork the worker is the parent's
             BACKGROUND.run(model.close())
 
@@ -324,9 +320,32 @@ class WorkerRuntime:
         told: list[dict[str, Any]] = self.ask("techniques")
         return told
 
+    @property
+    def fitting(self) -> dict[str, Any]:
+        if self._planned is None:
+            raise PluginError("the model is not initialised: call initialize first")
+        return self._planned.fitting
+
     def optimize(self, **targets: Any) -> dict[str, Any]:
-        told: dict[str, Any] = self.ask("optimize", **targets)
-        return told
+        """Without targets give back what can be had for nothing; with `memory_gb` run within that, by another worker.
+
+        Raises:
+            UsageError: another target, or more memory than the limit.
+            ResourceError: the model cannot run within it; it goes on as it was.
+            PluginError: it is busy.
+        """
+        if unknown := sorted(set(targets) - {"memory_gb"}):
+            raise UsageError(f"optimize knows no {', '.join(unknown)}; it takes memory_gb")
+        if targets.get("memory_gb") is None:
+            told: dict[str, Any] = self.ask("optimize")
+            return told
+        self._running()
+        assert self._started is not None
+        cell, load = within(self._started, targets["memory_gb"])
+        self.ask("fit", **vars(cell.limits))
+        self._planned, self._loaded = BACKGROUND.run(self._ready().change(cell, load))
+        self._started, self._limits, self._report = (cell, load), cell.limits, cell.report()
+        return self.fitting
 
     # -------------------------------------------------------------------------------------------------------------
 

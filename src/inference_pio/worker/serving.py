@@ -100,7 +100,8 @@ class Worker:
         runtime = started.runtime
         plan = {**runtime.plan.as_dict(), "sum": runtime.plan.sum_text()}
         config, name = _plain(runtime.prepared.config), started.plugin.manifest.name
-        self._line.say(Planned(plan, config, name, started.warnings, started.notes))
+        fitting = runtime.fitting
+        self._line.say(Planned(plan, config, name, started.warnings, started.notes, fitting))
 
     def _go(self, _: Go) -> None:
         started = self._ready()

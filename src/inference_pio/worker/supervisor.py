@@ -18,6 +18,7 @@ from inference_pio.worker.flights import Flight, Flights
 from inference_pio.worker.messages import (
     Abort,
     Answered,
+    Close,
     Ended,
     Failed,
     FromParent,
@@ -45,6 +46,7 @@ class State(Enum):
     PLANNED = "planned"
     READY = "ready"
     WAITING = "waiting to start again"
+    CHANGING = "about to run it otherwise"
     BROKEN = "broken"
     CLOSED = "closed"
 
@@ -145,6 +147,19 @@ class Supervisor:
             self._hands.say(Abort(number))
         self._settle(number)
 
+    def change(self, load: Load) -> None:
+        """Another worker, for the same model run otherwise; requests that come meanwhile wait for it.
+
+        Raises:
+            PluginError: there are requests, whose answers might become others, or there is no worker.
+        """
+        if self.state is not State.READY:
+            raise PluginError(f"{self._name}: its worker is {self.state.value}")
+        if busy := len(self.flights):
+            raise PluginError(f"{self._name} is busy with {busy} requests: optimise it when they have ended")
+        self._load, self.state = load, State.CHANGING
+        self._hands.say(Close())
+
     def ask(self, number: int, say: Callable[[], None]) -> None:
         """A question, which dies with the worker that it was put to."""
         if self.state not in (State.READY, State.PLANNED):
@@ -203,6 +218,9 @@ class Supervisor:
             self._owner.refused(number, PluginError(f"{self._name}: its worker ended: {death.cause}"))
         self._questions.clear()
         if self.state is State.CLOSED:
+            return
+        if self.state is State.CHANGING:
+            self.start()
             return
         if not self._wanted or self._broken is not None:
             self._break(self._broken or PluginError(f"{self._name}: its worker ended: {death.cause}"))

@@ -89,7 +89,7 @@ def test_routers_and_gates_stay_dense_in_a_quantised_model(tiny_path: Path) -> N
         maps = [module for module in model.modules() if isinstance(module, DenseMap)]
         assert len(maps) == 4 * 2 + 3
         assert all(one.weight.dtype == torch.float32 for one in maps)
-        packed = llm.plugin.runtime._prepared.packing.kinds
+        packed = llm.plugin.runtime.prepared.packing.kinds
         assert "model.layers.0.linear_attn.in_proj_qkvz.weight" in packed
         answer = llm.generate({"prompt_token_ids": [3, 4, 5]})[0].outputs[0]
         assert answer.token_ids
