@@ -13,6 +13,7 @@ from inference_pio.loader.resolve import resolve
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.performance import PerformanceMetrics
 from inference_pio.outputs import RequestOutput, StreamChunk
+from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.runtime import (
     EncodedPrompt,
     FormattedPrompt,
@@ -33,6 +34,7 @@ from inference_pio.worker.collecting import Collected, Countdown, Streamed
 from inference_pio.worker.flights import Receiver
 from inference_pio.worker.messages import Generate, Load, Loaded, Planned
 from inference_pio.worker.model import WorkerModel
+from inference_pio.worker.pictures import PicturedPrompt, decoded, prompt_as_data, without_images
 from inference_pio.worker.tokenizer import WorkerTokenizer
 
 if TYPE_CHECKING:
@@ -184,24 +186,36 @@ class WorkerRuntime:
         tools: Sequence[Mapping[str, Any]] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> FormattedPrompt:
+        bare, images = without_images(messages)
         told = self.ask(
             "write",
-            messages=[dict(message) for message in messages],
+            messages=bare,
             add_generation_prompt=add_generation_prompt,
             tools=None if tools is None else [dict(tool) for tool in tools],
             options=None if options is None else dict(options),
         )
-        return FormattedPrompt(HELPER.render(told["source"], told["values"], told["path"]))
+        text = HELPER.render(told["source"], told["values"], told["path"])
+        return FormattedPrompt(text, [ImageSource(where, images[where]) for where in told["images"]])
 
     def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
         if isinstance(prompt, EncodedPrompt):
+            if prompt.media is not None:
+                raise UsageError("the prompt's images were made ready in this process, and not for a worker")
             return prompt
-        if isinstance(prompt, ImagePrompt) or (isinstance(prompt, FormattedPrompt) and prompt.images):
-            raise UsageError("images are not read in a worker so far: load the model without limits")
-        if isinstance(prompt, str):
-            told = self.ask("encode", text=str(prompt), formatted=isinstance(prompt, FormattedPrompt))
-            return EncodedPrompt(told["text"], told["token_ids"])
-        return EncodedPrompt(None, list(prompt))
+        images = prompt.images if isinstance(prompt, (FormattedPrompt, ImagePrompt)) else ()
+        written = prompt.prompt if isinstance(prompt, ImagePrompt) else prompt
+        given = str(written) if isinstance(written, str) else list(written)
+        if not images and isinstance(given, list):
+            return EncodedPrompt(None, given)
+        if images and not self._running().sees:
+            raise UsageError(f"{images[0].where}: {self._ready().name} takes text only, not images")
+        pictures = decoded(images)
+        formatted = isinstance(written, FormattedPrompt)
+        told = self.ask("encode", images=pictures, written=given, formatted=formatted)
+        text, token_ids = told["text"], told["token_ids"]
+        if not pictures:
+            return EncodedPrompt(text, token_ids)
+        return PicturedPrompt(text, token_ids, None, given, formatted, pictures)
 
     # Answers -----------------------------------------------------------------------------------------------------
 
@@ -261,8 +275,7 @@ class WorkerRuntime:
         asked = Generate(
             0,
             params_as_data(params),
-            prompt.text,
-            prompt.token_ids,
+            **prompt_as_data(prompt),
             whole=whole,
             chat=reading is not None,
             tools=tools,

@@ -32,7 +32,9 @@ from inference_pio.worker.messages import (
     Planned,
     Pong,
     Progress,
+    Rows,
 )
+from inference_pio.worker.pictures import Album
 from inference_pio.worker.questions import QUESTIONS
 from inference_pio.worker.requests import Requests
 
@@ -54,9 +56,11 @@ class Worker:
         self._line = line
         self._started: Started | None = None
         self._requests: Requests | None = None
+        self._album = Album()
         self._handlers: Mapping[type, Callable[[Any], None]] = {
             Load: self._load,
             Go: self._go,
+            Rows: self._album.add,
             Generate: self._generate,
             Abort: self._abort,
             Ask: self._ask,
@@ -110,13 +114,19 @@ class Worker:
         self._requests = Requests(started.runtime, self._line.say)
         runtime = started.runtime
         self._line.say(
-            Loaded(runtime.prepared.config.vocab_size, runtime.max_model_len, runtime.has_chat_template)
+            Loaded(
+                runtime.prepared.config.vocab_size,
+                runtime.max_model_len,
+                runtime.has_chat_template,
+                runtime.prepared.images is not None,
+            )
         )
 
     def _generate(self, asked: Generate) -> None:
         assert self._requests is not None
+        images = self._album.take(asked.request, asked.images)
         try:
-            self._requests.add(asked)
+            self._requests.add(asked, images)
         except InferencePIOError as error:
             self._line.say(_failed(error, request=asked.request))
 
@@ -125,8 +135,10 @@ class Worker:
         self._requests.abort(asked.request)
 
     def _ask(self, asked: Ask) -> None:
+        images = self._album.take(asked.number, asked.images)
+        given = {**asked.given, "images": images} if images else asked.given
         try:
-            self._line.say(Answered(asked.number, QUESTIONS[asked.about](self._ready(), asked.given)))
+            self._line.say(Answered(asked.number, QUESTIONS[asked.about](self._ready(), given)))
         except InferencePIOError as error:
             self._line.say(_failed(error, number=asked.number))
 
