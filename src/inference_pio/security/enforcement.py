@@ -129,10 +129,8 @@ def _network(mbps: float, proof: Proof) -> Enforcement:
             return Enforcement(
                 "network_bandwidth_mbps", mbps, "VERIFIED", "it has no socket; nothing is downloaded for it"
             )
-        how = "it has no socket; what is downloaded for it, its parent downloads"
-        return Enforcement(
-            "network_bandwidth_mbps", mbps, "PARTIAL", how, ("its parent does not slow downloads down",)
-        )
+        how = "it has no socket; what its parent downloads for it comes through one bucket of that rate"
+        return Enforcement("network_bandwidth_mbps", mbps, "SET", how)
     how = _why(proof, "system calls")
     return Enforcement("network_bandwidth_mbps", mbps, "NOT ENFORCED", how, remedy=_NEEDS_FILTERS)
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from inference_pio.errors import PluginError, UsageError
 from inference_pio.helper.process import HELPER
 from inference_pio.imports import import_object
+from inference_pio.loader.rate import Bucket
 from inference_pio.loader.resolve import resolve
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.performance import PerformanceMetrics
@@ -83,6 +84,7 @@ class WorkerRuntime:
             progress=progress,
             download=options.download and self._may_download,
             accept_licence=options.accept_licence,
+            bucket=self._bucket(),
         )
         cell = Cell(self._level, self._limits, source.path, store)
         self._report = cell.report()
@@ -324,6 +326,10 @@ class WorkerRuntime:
     @property
     def _may_download(self) -> bool:
         return self._limits is None or self._limits.network_bandwidth_mbps > 0
+
+    def _bucket(self) -> Bucket | None:
+        """What is downloaded for it comes through one."""
+        return Bucket(self._limits.network_bandwidth_mbps) if self._limits and self._may_download else None
 
     def _disk_bytes(self) -> int | None:
         return None if self._limits is None else int(self._limits.disk_space_gb * 1e9)
