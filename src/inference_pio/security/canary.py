@@ -40,7 +40,7 @@ class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`secret` is a file that exists and that nothing grants; `outside` a folder likewise. So many `threads` compute
-    for a while; 0: none.
+    for a while; 0: none. `scratch` is a folder that it may write to; empty: there is none.
     """
 
     confinement: Confinement
@@ -48,6 +48,7 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret: str
     outside: str
     threads: int
+    scratch: str
 
 
 def main() -> None:
@@ -99,9 +100,18 @@ def _attempts(trial: Trial) -> dict[str, Callable[[], object]]:
     }
     if trial.confinement.level is SecurityLevel.MAXIMUM_TRUST:
         del found["execute"]  # nothing would stop it, and it would be the end of this
+    if trial.scratch and trial.confinement.file_bytes is not None:
+        longer = trial.confinement.file_bytes + _OVER
+        found["long file"] = lambda: _lengthen(Path(trial.scratch) / "long", longer)
     if most is not None:
         found["memory"] = lambda: bytearray(most + _OVER)
     return found
+
+
+def _lengthen(file: Path, most: int) -> None:
+    """Without its bytes ever being written."""
+    with file.open("wb") as opened:
+        opened.truncate(most)
 
 
 def _fork() -> None:

@@ -28,7 +28,7 @@ class Confinement:
     """What a process is to leave itself; its parent decides.
 
     data_bytes           of memory of its own (RLIMIT_DATA); None: no limit of its own
-    file_bytes           of one file that it writes
+    file_bytes           of one file that it writes; None: no limit of its own
     open_files           descriptors
     processors           on which it may run; empty: all
     user                 (uid, gid) it becomes where it is root; None: it stays who it is, without privileges
@@ -38,7 +38,7 @@ class Confinement:
 
     level: SecurityLevel
     data_bytes: int | None = None
-    file_bytes: int = 0
+    file_bytes: int | None = 0
     open_files: int = 1024
     processors: tuple[int, ...] = ()
     user: tuple[int, int] | None = None
@@ -113,9 +113,10 @@ def _die_with(parent: int) -> None:
 def _limit(wanted: Confinement) -> None:
     limits = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: wanted.file_bytes,
         resource.RLIMIT_NOFILE: wanted.open_files,
     }
+    if wanted.file_bytes is not None:
+        limits[resource.RLIMIT_FSIZE] = wanted.file_bytes
     if wanted.data_bytes is not None:
         limits[resource.RLIMIT_DATA] = wanted.data_bytes
     # A file that would grow too long is an error of that write, and not the end.

@@ -111,13 +111,21 @@ def _graphics(gigabytes: float, proof: Proof) -> Enforcement:
 
 
 def _disk(level: SecurityLevel, gigabytes: float, proof: Proof) -> Enforcement:
+    if level is SecurityLevel.MAXIMUM_TRUST:
+        how = "RLIMIT_FSIZE holds each file; it may write anywhere, and nothing adds that up"
+        return Enforcement(
+            "disk_space_gb", gigabytes, "NOT ENFORCED", how, remedy="a level below maximum_trust"
+        )
     if not proof.refused("write", "temporary file"):
         return Enforcement(
             "disk_space_gb", gigabytes, "NOT ENFORCED", _why(proof, "files"), remedy=_NEEDS_LANDLOCK
         )
-    if level is SecurityLevel.HIGH_TRUST:
-        gap = "files in the model cache are counted when they are made"
-        return Enforcement("disk_space_gb", gigabytes, "PARTIAL", "it writes to the model cache only", (gap,))
+    if "long file" in (proof.told.attempts if proof.told else {}):
+        gaps = ["what is written within 250 ms", "a file that was unlinked counts by itself"]
+        if not proof.refused("long file"):
+            gaps.append("a file may be longer for a moment")
+        how = "it writes to one folder of its own: RLIMIT_FSIZE, and a watch every 250 ms"
+        return Enforcement("disk_space_gb", gigabytes, "PARTIAL", how, tuple(gaps))
     return Enforcement(
         "disk_space_gb", gigabytes, "VERIFIED", "it can write no file; the model cache is the parent's"
     )

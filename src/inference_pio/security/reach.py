@@ -36,7 +36,7 @@ class Places:
     model    files and folders of the model
     read     what else its operator grants
     scratch  the one folder it may write to; None: none
-    cache    the model cache; None: it has no business there
+    cache    the model cache, of which it reads how models run; None: it has no business there
     """
 
     imports: Sequence[str]
@@ -61,7 +61,6 @@ def reach_of(level: SecurityLevel, places: Places) -> Reach:
         read += [*map(str, places.model), "/proc/self", "/sys/fs/cgroup"]
     if level is SecurityLevel.HIGH_TRUST:
         read += ["/proc", "/sys"]
-        write += [] if places.cache is None else [str(places.cache)]
     return Reach(_once(read), _once([*_SYSTEM_EXECUTE, *interpreter, *places.imports]), _once(write))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ from inference_pio.sampling_params import SamplingParams
 
 if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
+    from inference_pio.plugin.runtime import RuntimeOptions
 
 _PLAIN = (str, int, float, bool, type(None))
 _NAMES = ("model_path", "model_name")
@@ -27,6 +29,17 @@ def options_as_data(config: BaseModelConfig) -> dict[str, Any]:
             continue
         found[each.name] = value if isinstance(value, _PLAIN) else str(value)
     return found
+
+
+def writers(config: Mapping[str, Any], options: RuntimeOptions) -> list[str]:
+    """What was asked for that needs files of its own, in words."""
+    asked = {
+        "prefix_cache_disk_gb": options.prefix_cache_disk_gb > 0,
+        "resident_weights_gb": options.resident_weights_gb is not None,
+        "experts disk": options.experts == "disk",
+        "device_map disk": config.get("device_map") == "disk",
+    }
+    return [name for name, wanted in asked.items() if wanted]
 
 
 def with_figures(config: BaseModelConfig, told: dict[str, Any]) -> BaseModelConfig:

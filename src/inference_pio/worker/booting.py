@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference_pio.children.beginning import import_paths
-from inference_pio.loader.store import ModelStore
+from inference_pio.errors import ResourceError
+from inference_pio.loader.store import SCRATCH_VARIABLE, ModelStore, is_writable
 from inference_pio.metrics.hardware import compute_threads
 from inference_pio.security.confine import Confinement
 from inference_pio.security.enforcement import worker_report
@@ -19,6 +20,7 @@ from inference_pio.security.reach import Places, reach_of
 from inference_pio.security.report import EnforcementReport, threads_for
 from inference_pio.worker.holding import Holding
 from inference_pio.worker.messages import Boot
+from inference_pio.worker.scratch import Scratch
 
 # What a model's folder has for others to read: weights, configurations, templates, vocabularies.
 _ENDINGS = (".safetensors", ".gguf", ".json", ".jinja")
@@ -32,13 +34,45 @@ _NO_NETWORK = {"HF_HUB_OFFLINE": "1"}
 class Cell:
     """Where one worker lives.
 
-    model  the file or folder that is loaded; None: there is none so far
+    model    the file or folder that is loaded; None: there is none so far
+    scratch  the one folder that it may write to; None: it writes nothing
     """
 
     level: SecurityLevel
     limits: ResourceLimits | None
     model: Path | None
     store: ModelStore
+    scratch: Scratch | None = None
+
+    @classmethod
+    def of(
+        cls,
+        level: SecurityLevel,
+        limits: ResourceLimits | None,
+        model: Path | None,
+        store: ModelStore,
+        writes: Sequence[str] = (),
+    ) -> Cell:
+        """
+        Args:
+            writes: what was asked for that needs files of its own.
+
+        Raises:
+            ResourceError: it may have none.
+        """
+        most = None if limits is None else int(limits.disk_space_gb * 1e9)
+        low, why = level is SecurityLevel.LOW_TRUST, ""
+        if most == 0:
+            why = "with disk_space_gb 0: raise it"
+        elif low and most is None:
+            why = "at low_trust without a limit of the disk: set disk_space_gb"
+        elif not is_writable(store.home):
+            why = f"where {store.home} takes no files: make it writable, or set INFERENCE_PIO_HOME"
+        if why and writes:
+            raise ResourceError(f"{', '.join(writes)}: needs files, and a worker has none {why}")
+        if why or (low and not writes):
+            return cls(level, limits, model, store)
+        return cls(level, limits, model, store, Scratch.below(store.home, most))
 
     @property
     def most_bytes(self) -> int | None:
@@ -52,20 +86,36 @@ class Cell:
 
     def hold(self, pid: int, kill: Callable[[str], None]) -> Holding:
         """A process that has done nothing so far, from now on."""
-        return Holding(pid, self.limits, self.planning_bytes, free_to_widen=self._free_to_widen, kill=kill)
+        return Holding(
+            pid,
+            self.limits,
+            self.planning_bytes,
+            free_to_widen=self._free_to_widen,
+            kill=kill,
+            scratch=self.scratch,
+        )
 
     def confinement(self) -> Confinement:
         gpu = self.limits is not None and self.limits.gpu_memory_gb > 0
-        places = Places(import_paths(), _places_of(self.model), self.store.home, gpu=gpu)
+        places = Places(
+            import_paths(),
+            _places_of(self.model),
+            self.store.home,
+            None if self.scratch is None else self.scratch.folder,
+            gpu=gpu,
+        )
         return Confinement(
             self.level,
             data_bytes=self.planning_bytes,
+            file_bytes=0 if self.scratch is None else self.scratch.most_bytes,
             processors=self._processors(),
             reach=reach_of(self.level, places),
         )
 
     def boot(self) -> Boot:
         """A first message; its files are open, and whoever sends it closes them here."""
+        if self.scratch is not None:
+            self.scratch.make()
         low = self.level is SecurityLevel.LOW_TRUST
         files = {str(file): os.open(file, os.O_RDONLY) for file in _files(self.model)} if low else {}
         return Boot(self.confinement(), files, os.getpid())
@@ -83,13 +133,27 @@ class Cell:
             finally:
                 holding.close()
 
-        proof = prove(self.confinement(), import_paths(), held, self._threads_to_try())
+        with self._scratch_made() as folder:
+            proof = prove(self.confinement(), import_paths(), held, self._threads_to_try(), folder)
         return worker_report(self.level, self.limits, proof, groups[0] if groups else ())
+
+    @contextmanager
+    def _scratch_made(self) -> Iterator[Path | None]:
+        if self.scratch is None:
+            yield None
+            return
+        self.scratch.make()
+        try:
+            yield self.scratch.folder
+        finally:
+            self.scratch.wipe()
 
     def environment(self) -> dict[str, str]:
         """Of variables, beside the few that every worker has."""
         shown = {"INFERENCE_PIO_HOME": str(self.store.home), **_NO_NETWORK}
         shown[THREADS_VARIABLE] = os.environ.get(THREADS_VARIABLE, str(self._threads()))
+        if self.scratch is not None:
+            shown[SCRATCH_VARIABLE] = str(self.scratch.folder)
         if self.limits is not None and self.limits.gpu_memory_gb == 0:
             shown["CUDA_VISIBLE_DEVICES"] = ""
         return shown

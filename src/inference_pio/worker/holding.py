@@ -10,6 +10,7 @@ from dataclasses import replace
 from inference_pio.security.levels import ResourceLimits
 from inference_pio.worker.death import Death
 from inference_pio.worker.leaf import Leaf, make_leaf
+from inference_pio.worker.scratch import Scratch
 from inference_pio.worker.watch import Share, Watch
 
 LOOK_SECONDS, PACE_SECONDS = 0.02, 0.01
@@ -23,6 +24,7 @@ class Holding:
         most_bytes: of memory of its own, until `tighten`; None: no limit.
         free_to_widen: it may take more processors than it is given, so that its time has to be counted.
         kill: ends it, with a reason.
+        scratch: the folder that it may write to.
     """
 
     def __init__(
@@ -33,13 +35,14 @@ class Holding:
         *,
         free_to_widen: bool,
         kill: Callable[[str], None],
+        scratch: Scratch | None = None,
     ) -> None:
         self._limits, self._leaf = limits, None if limits is None else _leaf_of(pid, limits)
         share = None
         if limits is not None and not (self._leaf and "cpu" in self._leaf.holds):
             counted = limits.cpu_percent % 100 or free_to_widen
             share = Share(limits.cpu_percent) if counted else None
-        self.watch = Watch(pid, most_bytes, MOST_THREADS, share, kill)
+        self.watch = Watch(pid, most_bytes, MOST_THREADS, share, kill, scratch)
 
     @property
     def interval(self) -> float:

@@ -243,6 +243,8 @@ class WorkerModel:
             death = self._holding.explained(death)
             self._holding.close()
             self._holding = None
+        if self._cell.scratch is not None:
+            self._cell.scratch.wipe()
         self._gone.set()
         self._supervisor.lost(death, monotonic())
 

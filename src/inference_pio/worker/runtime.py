@@ -28,7 +28,7 @@ from inference_pio.sampling_params import SamplingParams
 from inference_pio.security.enforcement import is_strict, require
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
 from inference_pio.security.report import EnforcementReport
-from inference_pio.worker.as_data import options_as_data, params_as_data, with_figures
+from inference_pio.worker.as_data import options_as_data, params_as_data, with_figures, writers
 from inference_pio.worker.background import BACKGROUND
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.collecting import Collected, Countdown, Streamed
@@ -86,7 +86,8 @@ class WorkerRuntime:
             accept_licence=options.accept_licence,
             bucket=self._bucket(),
         )
-        cell = Cell(self._level, self._limits, source.path, store)
+        writes = writers(asked.config, options)
+        cell = Cell.of(self._level, self._limits, source.path, store, writes)
         self._report = cell.report()
         if self._strict:
             require(self._report, source.name)
@@ -99,6 +100,7 @@ class WorkerRuntime:
             asked.tuned,
             self._limits.memory_gb if self._limits else None,
             self._limits.cpu_percent if self._limits else None,
+            self._limits.disk_space_gb if self._limits else None,
         )
 
         async def started() -> Planned:
@@ -165,7 +167,7 @@ class WorkerRuntime:
 
     def security_report(self, level: SecurityLevel, limits: ResourceLimits | None) -> EnforcementReport:
         if self._report is None or (level, limits) != (self._level, self._limits):
-            return Cell(level, limits, None, ModelStore()).report()
+            return Cell.of(level, limits, None, ModelStore()).report()
         return self._report
 
     def ask(self, about: str, **given: Any) -> Any:

@@ -80,7 +80,11 @@ class Worker:
     def _load(self, asked: Load) -> None:
         limits = None
         if asked.memory_gb is not None:
-            limits = ResourceLimits(memory_gb=asked.memory_gb, cpu_percent=asked.cpu_percent or 100)
+            limits = ResourceLimits(
+                memory_gb=asked.memory_gb,
+                cpu_percent=asked.cpu_percent or 100,
+                disk_space_gb=asked.disk_space_gb or 0,
+            )
         try:
             self._started = started = start(
                 StartRequest(
