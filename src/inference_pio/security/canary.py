@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from inference_pio.security.confine import Confinement, Lock, confine
+from inference_pio.security.identity import has_capabilities
 from inference_pio.security.levels import SecurityLevel
 
 _OVER = 64 << 20
@@ -96,6 +97,8 @@ def _attempts(trial: Trial) -> dict[str, Callable[[], object]]:
         "signal to the parent": lambda: os.kill(trial.parent, 0),
         "more processors": lambda: os.sched_setaffinity(0, range(os.cpu_count() or 1)),
         "graphics": lambda: os.close(os.open("/dev/nvidiactl", os.O_RDWR)),
+        "capabilities": _have_capabilities,
+        "root": lambda: os.setresuid(0, 0, 0),
         "temporary file": lambda: tempfile.TemporaryFile().close(),
     }
     if trial.confinement.level is SecurityLevel.MAXIMUM_TRUST:
@@ -106,6 +109,11 @@ def _attempts(trial: Trial) -> dict[str, Callable[[], object]]:
     if most is not None:
         found["memory"] = lambda: bytearray(most + _OVER)
     return found
+
+
+def _have_capabilities() -> None:
+    if not has_capabilities():
+        raise PermissionError(errno.EPERM, "none")
 
 
 def _lengthen(file: Path, most: int) -> None:

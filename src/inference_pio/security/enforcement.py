@@ -148,16 +148,21 @@ def _walls(level: SecurityLevel, proof: Proof) -> Sequence[Enforcement]:
     calls = ["tcp"] if level is SecurityLevel.HIGH_TRUST else ["tcp", "execute", "fork"]
     filters = _wall("system calls", proof, calls, (), "system calls", _NEEDS_FILTERS)
     signals = _wall("signals", proof, ["signal to the parent"], (), "system calls", _NEEDS_FILTERS)
-    held = proof.state("privileges") != "missing"
-    rights = Enforcement(
-        "privileges",
-        None,
-        "SET" if held else "NOT ENFORCED",
-        "no capabilities, and none can be gained" if held else _why(proof, "privileges"),
-        proof.gaps("privileges") if held else (),
-        "" if held else "a start as another user than root",
-    )
-    return [files, filters, signals, rights]
+    return [files, filters, signals, _rights(proof)]
+
+
+def _rights(proof: Proof) -> Enforcement:
+    if proof.state("privileges") == "missing":
+        how = _why(proof, "privileges")
+        return Enforcement(
+            "privileges", None, "NOT ENFORCED", how, remedy="a start as another user than root"
+        )
+    how = "another user than root, and no way back"
+    if not proof.refused("root"):
+        how = "no capabilities, and none can be gained"
+    gaps = proof.gaps("privileges")
+    state: State = "VERIFIED" if proof.refused("root", "capabilities") and not gaps else "PARTIAL"
+    return Enforcement("privileges", None, state, how, gaps)
 
 
 def _wall(

@@ -16,8 +16,9 @@ from inference_pio.security.confine import Confinement
 from inference_pio.security.enforcement import worker_report
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
 from inference_pio.security.proof import prove
-from inference_pio.security.reach import Places, reach_of
+from inference_pio.security.reach import Places, interpreter, reach_of
 from inference_pio.security.report import EnforcementReport, threads_for
+from inference_pio.security.user import User, user_and_reading, worker_user
 from inference_pio.worker.holding import Holding
 from inference_pio.worker.messages import Boot
 from inference_pio.worker.scratch import Scratch
@@ -104,8 +105,11 @@ class Cell:
             None if self.scratch is None else self.scratch.folder,
             gpu=gpu,
         )
+        user, reading = self._user()
         return Confinement(
             self.level,
+            user=user,
+            reading=reading,
             data_bytes=self.planning_bytes,
             file_bytes=0 if self.scratch is None else self.scratch.most_bytes,
             processors=self._processors(),
@@ -115,7 +119,7 @@ class Cell:
     def boot(self) -> Boot:
         """A first message; its files are open, and whoever sends it closes them here."""
         if self.scratch is not None:
-            self.scratch.make()
+            self.scratch.make(self._user()[0])
         low = self.level is SecurityLevel.LOW_TRUST
         files = {str(file): os.open(file, os.O_RDONLY) for file in _files(self.model)} if low else {}
         return Boot(self.confinement(), files, os.getpid())
@@ -142,7 +146,7 @@ class Cell:
         if self.scratch is None:
             yield None
             return
-        self.scratch.make()
+        self.scratch.make(self._user()[0])
         try:
             yield self.scratch.folder
         finally:
@@ -157,6 +161,17 @@ class Cell:
         if self.limits is not None and self.limits.gpu_memory_gb == 0:
             shown["CUDA_VISIBLE_DEVICES"] = ""
         return shown
+
+    def _user(self) -> tuple[User | None, bool]:
+        """Who it becomes, and whether it has to read what only this process's user may."""
+        if self.level is SecurityLevel.MAXIMUM_TRUST:
+            return None, False
+        needed: list[str | Path] = [*import_paths(), *interpreter()]
+        if self.level is not SecurityLevel.LOW_TRUST:  # there, its model's files are open when it starts
+            needed += [*_places_of(self.model), *_files(self.model)]
+        if self.scratch is not None:
+            needed.append(self.scratch.folder.parent)
+        return user_and_reading(worker_user(), needed)
 
     def _threads(self) -> int:
         there = compute_threads()

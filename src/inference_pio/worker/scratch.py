@@ -19,32 +19,33 @@ _BLOCK = 512  # what st_blocks counts in
 class Scratch:
     """
     most_bytes  of all files together; None: no limit
-    owner       (uid, gid) whose it is; None: this process's
     """
 
     folder: Path
     most_bytes: int | None
-    owner: tuple[int, int] | None = None
 
     @classmethod
-    def below(cls, home: Path, most_bytes: int | None, owner: tuple[int, int] | None = None) -> Scratch:
-        """A new one in the model cache."""
-        name = f"{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}"
-        return cls(home / _FOLDER / name, most_bytes, owner)
+    def below(cls, home: Path, most_bytes: int | None) -> Scratch:
+        """A new one in the model cache.
 
-    def make(self) -> None:
-        """Empty; what engines left that ended without wiping theirs goes.
+        Raises:
+            OSError: there can be none.
+        """
+        (home / _FOLDER).mkdir(mode=0o755, parents=True, exist_ok=True)
+        name = f"{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}"
+        return cls(home / _FOLDER / name, most_bytes)
+
+    def make(self, owner: tuple[int, int] | None = None) -> None:
+        """Empty, for (uid, gid); what engines left that ended without wiping theirs goes.
 
         Raises:
             OSError: it cannot be made.
         """
-        above = self.folder.parent
-        above.mkdir(mode=0o711, parents=True, exist_ok=True)
-        _sweep(above)
+        _sweep(self.folder.parent)
         self.wipe()
         self.folder.mkdir(mode=0o700)
-        if self.owner is not None:
-            os.chown(self.folder, *self.owner)
+        if owner is not None:
+            os.chown(self.folder, *owner)
 
     def problem(self) -> str | None:
         """Why whoever writes there has to end; None: nothing."""
