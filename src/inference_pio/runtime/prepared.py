@@ -26,6 +26,7 @@ from inference_pio.loader.stack_file import stack_key
 from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
+from inference_pio.metrics.gpu_memory import GPU_CONTEXT_BYTES
 from inference_pio.metrics.memory import available_bytes
 from inference_pio.optimizations.choice import Chosen, apply_all, check_names, choose, without_disabled
 from inference_pio.optimizations.quality import Grants, no_receipt
@@ -314,6 +315,8 @@ def _budget(device: torch.device, limits: ResourceLimits | None) -> Budget:
     """What may be used: the memory that is free, or the limit if that is less."""
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
+        if limits is not None and limits.gpu_memory_gb * 1e9 - GPU_CONTEXT_BYTES < free:
+            return Budget(max(0, int(limits.gpu_memory_gb * 1e9) - GPU_CONTEXT_BYTES), "gpu_memory_gb")
         return Budget(free, f"free on {device}")
     free = available_bytes()
     if limits is not None and limits.memory_gb * 1e9 < free:

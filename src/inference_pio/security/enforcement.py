@@ -19,10 +19,16 @@ _FRACTION = "pauses every 10 ms"
 
 
 def worker_report(
-    level: SecurityLevel, limits: ResourceLimits | None, proof: Proof, by_group: Sequence[str]
+    level: SecurityLevel,
+    limits: ResourceLimits | None,
+    proof: Proof,
+    by_group: Sequence[str],
+    gpu_uncounted: str = "",
 ) -> EnforcementReport:
-    """Limits first, then walls. `by_group` is what a control group holds, of "memory" and "cpu"."""
-    entries = [] if limits is None else _limits(level, limits, proof, by_group)
+    """Limits first, then walls. `by_group` is what a control group holds, of "memory" and "cpu"; `gpu_uncounted` is why
+    nobody counts what a process has of a GPU's memory.
+    """
+    entries = [] if limits is None else _limits(level, limits, proof, by_group, gpu_uncounted)
     if level is not SecurityLevel.MAXIMUM_TRUST:
         entries += _walls(level, proof)
     return EnforcementReport(level, tuple(entries))
@@ -55,12 +61,12 @@ def is_strict(level: SecurityLevel, enforcement: str | None) -> bool:
 
 
 def _limits(
-    level: SecurityLevel, limits: ResourceLimits, proof: Proof, by_group: Sequence[str]
+    level: SecurityLevel, limits: ResourceLimits, proof: Proof, by_group: Sequence[str], gpu_uncounted: str
 ) -> list[Enforcement]:
     return [
         _cpu(limits.cpu_percent, proof, by_group),
         _memory(limits.memory_gb, proof, by_group),
-        _graphics(limits.gpu_memory_gb, proof),
+        _graphics(limits.gpu_memory_gb, proof, gpu_uncounted),
         _disk(level, limits.disk_space_gb, proof),
         _network(limits.network_bandwidth_mbps, proof),
     ]
@@ -99,12 +105,13 @@ def _memory(gigabytes: float, proof: Proof, by_group: Sequence[str]) -> Enforcem
     return Enforcement("memory_gb", gigabytes, "PARTIAL", how, gaps)
 
 
-def _graphics(gigabytes: float, proof: Proof) -> Enforcement:
+def _graphics(gigabytes: float, proof: Proof, uncounted: str) -> Enforcement:
     if gigabytes:
-        gap = "the allocator's share of the device; the driver's own memory is not counted"
-        return Enforcement(
-            "gpu_memory_gb", gigabytes, "PARTIAL", "refused before loading by its plan", (gap,)
-        )
+        how = "a larger plan is refused before loading, and the allocator has no more"
+        gap = f"memory that others than torch's allocator take: {uncounted}"
+        if not uncounted:
+            how, gap = f"{how}; a watch every 250 ms (NVML)", "what is allocated within 250 ms"
+        return Enforcement("gpu_memory_gb", gigabytes, "PARTIAL", how, (gap,))
     if proof.refused("graphics") and proof.state("files") != "missing":
         return Enforcement("gpu_memory_gb", 0.0, "VERIFIED", "no device of a GPU can be opened")
     return Enforcement("gpu_memory_gb", 0.0, "NOT ENFORCED", _why(proof, "files"), remedy=_NEEDS_LANDLOCK)

@@ -11,6 +11,7 @@ from inference_pio.sampling_params import SamplingParams
 if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
     from inference_pio.plugin.runtime import RuntimeOptions
+    from inference_pio.security import ResourceLimits
 
 _PLAIN = (str, int, float, bool, type(None))
 _NAMES = ("model_path", "model_name")
@@ -48,6 +49,13 @@ def with_figures(config: BaseModelConfig, told: dict[str, Any]) -> BaseModelConf
     made: dict[str, Any] = {name: getattr(config, name) for name in known}
     made |= {name: value for name, value in told.items() if name in known and isinstance(value, _PLAIN)}
     return type(config)(**made)
+
+
+def limits_as_data(limits: ResourceLimits | None) -> tuple[float | None, ...]:
+    """The last fields of Load."""
+    if limits is None:
+        return (None,) * 4
+    return limits.memory_gb, limits.cpu_percent, limits.disk_space_gb, limits.gpu_memory_gb
 
 
 def params_as_data(params: SamplingParams) -> dict[str, Any]:

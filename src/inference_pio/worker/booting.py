@@ -11,6 +11,7 @@ from pathlib import Path
 from inference_pio.children.beginning import import_paths
 from inference_pio.errors import ResourceError
 from inference_pio.loader.store import SCRATCH_VARIABLE, ModelStore, is_writable
+from inference_pio.metrics.gpu_memory import GpuMemory
 from inference_pio.metrics.hardware import compute_threads
 from inference_pio.security.confine import Confinement
 from inference_pio.security.enforcement import worker_report
@@ -139,7 +140,9 @@ class Cell:
 
         with self._scratch_made() as folder:
             proof = prove(self.confinement(), import_paths(), held, self._threads_to_try(), folder)
-        return worker_report(self.level, self.limits, proof, groups[0] if groups else ())
+        counts = self.limits is not None and self.limits.gpu_memory_gb
+        uncounted = GpuMemory().reason if counts else ""
+        return worker_report(self.level, self.limits, proof, groups[0] if groups else (), uncounted)
 
     @contextmanager
     def _scratch_made(self) -> Iterator[Path | None]:

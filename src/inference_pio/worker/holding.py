@@ -7,8 +7,10 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from inference_pio.metrics.gpu_memory import GpuMemory
 from inference_pio.security.levels import ResourceLimits
 from inference_pio.worker.death import Death
+from inference_pio.worker.gpu import GpuWatch
 from inference_pio.worker.leaf import Leaf, make_leaf
 from inference_pio.worker.scratch import Scratch
 from inference_pio.worker.watch import Share, Watch
@@ -42,7 +44,7 @@ class Holding:
         if limits is not None and not (self._leaf and "cpu" in self._leaf.holds):
             counted = limits.cpu_percent % 100 or free_to_widen
             share = Share(limits.cpu_percent) if counted else None
-        self.watch = Watch(pid, most_bytes, MOST_THREADS, share, kill, scratch)
+        self.watch = Watch(pid, most_bytes, MOST_THREADS, share, kill, _rarely(pid, limits, scratch))
 
     @property
     def interval(self) -> float:
@@ -71,6 +73,15 @@ class Holding:
         self.watch.close()
         if self._leaf is not None:
             self._leaf.remove()
+
+
+def _rarely(
+    pid: int, limits: ResourceLimits | None, scratch: Scratch | None
+) -> list[Callable[[], str | None]]:
+    found = [] if scratch is None else [scratch.problem]
+    if limits is not None and limits.gpu_memory_gb and not (counter := GpuMemory()).reason:
+        found.append(GpuWatch(pid, limits.gpu_memory_gb, counter).problem)
+    return found
 
 
 def _leaf_of(pid: int, limits: ResourceLimits) -> Leaf | None:

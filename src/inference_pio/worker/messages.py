@@ -37,7 +37,7 @@ class Boot(_Message, frozen=True):
 class Load(_Message, frozen=True):
     """Which model, how; `config` and `options` are what a caller named. The worker plans, and waits for Go.
 
-    memory_gb, cpu_percent, disk_space_gb  limits to plan within
+    memory_gb, cpu_percent, disk_space_gb, gpu_memory_gb  limits to plan within
     """
 
     model: str
@@ -49,6 +49,7 @@ class Load(_Message, frozen=True):
     memory_gb: float | None
     cpu_percent: float | None
     disk_space_gb: float | None = None
+    gpu_memory_gb: float | None = None
 
 
 class Go(_Message, frozen=True):

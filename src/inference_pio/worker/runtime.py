@@ -28,7 +28,13 @@ from inference_pio.sampling_params import SamplingParams
 from inference_pio.security.enforcement import is_strict, require
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
 from inference_pio.security.report import EnforcementReport
-from inference_pio.worker.as_data import options_as_data, params_as_data, with_figures, writers
+from inference_pio.worker.as_data import (
+    limits_as_data,
+    options_as_data,
+    params_as_data,
+    with_figures,
+    writers,
+)
 from inference_pio.worker.background import BACKGROUND
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.collecting import Collected, Countdown, Streamed
@@ -98,9 +104,7 @@ class WorkerRuntime:
             asked.options,
             asked.profile,
             asked.tuned,
-            self._limits.memory_gb if self._limits else None,
-            self._limits.cpu_percent if self._limits else None,
-            self._limits.disk_space_gb if self._limits else None,
+            *limits_as_data(self._limits),
         )
 
         async def started() -> Planned:

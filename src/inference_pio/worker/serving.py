@@ -16,6 +16,7 @@ from inference_pio.plugin.starting import StartRequest
 from inference_pio.runtime.start import Started, start
 from inference_pio.security import ResourceLimits, SecurityLevel
 from inference_pio.worker.booting import THREADS_VARIABLE
+from inference_pio.worker.gpu import limit_allocator
 from inference_pio.worker.messages import (
     Abort,
     Answered,
@@ -57,6 +58,7 @@ class Worker:
         self._started: Started | None = None
         self._requests: Requests | None = None
         self._album = Album()
+        self._gpu_memory_gb: float | None = None
         self._handlers: Mapping[type, Callable[[Any], None]] = {
             Load: self._load,
             Go: self._go,
@@ -78,12 +80,13 @@ class Worker:
                 self._started.plugin.cleanup()
 
     def _load(self, asked: Load) -> None:
-        limits = None
+        limits, self._gpu_memory_gb = None, asked.gpu_memory_gb
         if asked.memory_gb is not None:
             limits = ResourceLimits(
                 memory_gb=asked.memory_gb,
                 cpu_percent=asked.cpu_percent or 100,
                 disk_space_gb=asked.disk_space_gb or 0,
+                gpu_memory_gb=asked.gpu_memory_gb or 0,
             )
         try:
             self._started = started = start(
@@ -110,6 +113,8 @@ class Worker:
 
     def _go(self, _: Go) -> None:
         started = self._ready()
+        if self._gpu_memory_gb is not None:
+            limit_allocator(started.runtime.prepared.device, self._gpu_memory_gb, torch.cuda)
         try:
             started.plugin.load_model()
         except InferencePIOError as error:

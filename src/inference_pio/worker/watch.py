@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import CLOCK_MONOTONIC, clock_gettime
 
-from inference_pio.worker.scratch import Scratch
-
 _PERCENT = 100.0
-_SCRATCH_SECONDS = 0.25  # between two looks at a folder
+_RARELY_SECONDS = 0.25
 _BURST_SECONDS = 0.05  # of processor time that may be saved up
 _OF_A_PROCESS = 2  # what clock ids of the kernel say of a process's processor time
 
@@ -53,7 +51,7 @@ class Watch:
         most_bytes: of memory of its own, files that it only maps left out; None: no limit.
         most_threads: that it may have.
         share: of processor time; None: none that needs pauses.
-        scratch: the folder that it may write to.
+        rarely: what is looked at every 250 ms; each says why the process has to end, or None.
         kill: called with the reason.
     """
 
@@ -62,9 +60,9 @@ class Watch:
     most_threads: int
     share: Share | None
     kill: Callable[[str], None]
-    scratch: Scratch | None = None
+    rarely: Sequence[Callable[[], str | None]] = ()
     peak_bytes: int = 0
-    _scratch_due: float = 0.0
+    _due: float = 0.0
     _status: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -84,9 +82,9 @@ class Watch:
                 self.kill(f"memory_gb {self.most_bytes / 1e9:g} exceeded: it has {used / 1e9:.2f} GB")
             if (threads := figures.get("Threads", 0)) > self.most_threads:
                 self.kill(f"{threads} threads: {self.most_threads} are allowed")
-            if self.scratch is not None and (now := clock_gettime(CLOCK_MONOTONIC)) >= self._scratch_due:
-                self._scratch_due = now + _SCRATCH_SECONDS
-                if (problem := self.scratch.problem()) is not None:
+            if self.rarely and (now := clock_gettime(CLOCK_MONOTONIC)) >= self._due:
+                self._due = now + _RARELY_SECONDS
+                for problem in filter(None, (look() for look in self.rarely)):
                     self.kill(problem)
 
     def own_bytes(self) -> int:
