@@ -22,6 +22,7 @@ from inference_pio.plugin.starting import Starter, StartRequest
 from inference_pio.progress_bar import Bar
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits, SecurityLevel
+from inference_pio.security.held import limits_here
 
 if TYPE_CHECKING:
     import torch
@@ -95,7 +96,9 @@ class LLM:
         config = _named(torch_dtype=dtype, use_prefix_caching=enable_prefix_caching) | {"device": device}
         self._seed = seed
         level = SecurityLevel.MAXIMUM_TRUST if security_level is None else security_level
-        apart = level is not SecurityLevel.MAXIMUM_TRUST or resource_limits is not None
+        apart = level is not SecurityLevel.MAXIMUM_TRUST or (
+            resource_limits is not None and limits_here() is None  # else this process is held to them
+        )
         starter: Starter = import_object(_IN_A_WORKER if apart else _HERE)
         running = starter(
             StartRequest(

@@ -13,6 +13,7 @@ import typer
 
 from inference_pio.cli.bench_subject import engine_settings, stated, subject_of
 from inference_pio.cli.engine_options import EngineOptions
+from inference_pio.cli.held import within
 from inference_pio.cli.options import AsJson, Model, Quiet
 from inference_pio.cli.progress import round_bars
 from inference_pio.cli.session import importing
@@ -57,6 +58,7 @@ def report(
     if rounds < 0:
         raise UsageError(f"--rounds must be 0 or more, got {rounds}")
     chosen = engine_settings(engine)
+    within(engine, "report")
     with importing():
         from inference_pio.benchmarks.command import Settings
         from inference_pio.benchmarks.sheet.files import check_folder, write_sheet

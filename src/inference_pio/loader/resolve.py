@@ -17,6 +17,7 @@ from inference_pio.loader.pull import pull
 from inference_pio.loader.rate import Bucket
 from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weight_files import holds_weights
+from inference_pio.security.held import limits_here
 
 _LONGEST = 1024
 _HUB_ID = re.compile(
@@ -55,6 +56,9 @@ def resolve(
     `download=False` nothing is fetched: what is not here already is an error. Raises ModelNotFound for a name
     that means nothing, and whatever `pull` and the hub raise. What is fetched comes through `bucket`.
     """
+    if (limits := limits_here()) is not None:
+        download = download and limits.network_bandwidth_mbps > 0
+        bucket = bucket or (Bucket(limits.network_bandwidth_mbps) if download else None)
     _require_plain(model)
     if (local := _local(model)) is not None:
         return local

@@ -48,6 +48,7 @@ from inference_pio.runtime.plan import Budget, MemoryPlan, most_logit_rows, plan
 from inference_pio.runtime.ranks import divided
 from inference_pio.runtime.weight_bytes import loading_bytes, read_ahead, weight_bytes
 from inference_pio.security import ResourceLimits
+from inference_pio.security.held import limits_here
 
 
 @dataclass(frozen=True)
@@ -313,6 +314,7 @@ def scratch_of(model: nn.Module, itemsize: int, tokens: int, sequences: int, con
 
 def _budget(device: torch.device, limits: ResourceLimits | None) -> Budget:
     """What may be used: the memory that is free, or the limit if that is less."""
+    limits = limits or limits_here()
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
         if limits is not None and limits.gpu_memory_gb * 1e9 - GPU_CONTEXT_BYTES < free:

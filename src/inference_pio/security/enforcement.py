@@ -66,9 +66,9 @@ def _limits(
     return [
         _cpu(limits.cpu_percent, proof, by_group),
         _memory(limits.memory_gb, proof, by_group),
-        _graphics(limits.gpu_memory_gb, proof, gpu_uncounted),
+        _graphics(level, limits.gpu_memory_gb, proof, gpu_uncounted),
         _disk(level, limits.disk_space_gb, proof),
-        _network(limits.network_bandwidth_mbps, proof),
+        _network(level, limits.network_bandwidth_mbps, proof),
     ]
 
 
@@ -105,13 +105,17 @@ def _memory(gigabytes: float, proof: Proof, by_group: Sequence[str]) -> Enforcem
     return Enforcement("memory_gb", gigabytes, "PARTIAL", how, gaps)
 
 
-def _graphics(gigabytes: float, proof: Proof, uncounted: str) -> Enforcement:
+def _graphics(level: SecurityLevel, gigabytes: float, proof: Proof, uncounted: str) -> Enforcement:
     if gigabytes:
         how = "a larger plan is refused before loading, and the allocator has no more"
         gap = f"memory that others than torch's allocator take: {uncounted}"
         if not uncounted:
             how, gap = f"{how}; a watch every 250 ms (NVML)", "what is allocated within 250 ms"
         return Enforcement("gpu_memory_gb", gigabytes, "PARTIAL", how, (gap,))
+    if level is SecurityLevel.MAXIMUM_TRUST:
+        return _without_walls(
+            "gpu_memory_gb", 0.0, "no device is shown to CUDA, and nothing keeps it from one"
+        )
     if proof.refused("graphics") and proof.state("files") != "missing":
         return Enforcement("gpu_memory_gb", 0.0, "VERIFIED", "no device of a GPU can be opened")
     return Enforcement("gpu_memory_gb", 0.0, "NOT ENFORCED", _why(proof, "files"), remedy=_NEEDS_LANDLOCK)
@@ -120,9 +124,7 @@ def _graphics(gigabytes: float, proof: Proof, uncounted: str) -> Enforcement:
 def _disk(level: SecurityLevel, gigabytes: float, proof: Proof) -> Enforcement:
     if level is SecurityLevel.MAXIMUM_TRUST:
         how = "RLIMIT_FSIZE holds each file; it may write anywhere, and nothing adds that up"
-        return Enforcement(
-            "disk_space_gb", gigabytes, "NOT ENFORCED", how, remedy="a level below maximum_trust"
-        )
+        return _without_walls("disk_space_gb", gigabytes, how)
     if not proof.refused("write", "temporary file"):
         return Enforcement(
             "disk_space_gb", gigabytes, "NOT ENFORCED", _why(proof, "files"), remedy=_NEEDS_LANDLOCK
@@ -138,7 +140,11 @@ def _disk(level: SecurityLevel, gigabytes: float, proof: Proof) -> Enforcement:
     )
 
 
-def _network(mbps: float, proof: Proof) -> Enforcement:
+def _network(level: SecurityLevel, mbps: float, proof: Proof) -> Enforcement:
+    if level is SecurityLevel.MAXIMUM_TRUST:
+        fetched = "comes through one bucket of that rate" if mbps else "is nothing"
+        how = f"what is downloaded for it {fetched}; it may open sockets of its own"
+        return _without_walls("network_bandwidth_mbps", mbps, how)
     if proof.refused("tcp", "udp", "unix socket"):
         if not mbps:
             return Enforcement(
@@ -148,6 +154,10 @@ def _network(mbps: float, proof: Proof) -> Enforcement:
         return Enforcement("network_bandwidth_mbps", mbps, "SET", how)
     how = _why(proof, "system calls")
     return Enforcement("network_bandwidth_mbps", mbps, "NOT ENFORCED", how, remedy=_NEEDS_FILTERS)
+
+
+def _without_walls(limit: str, value: float, how: str) -> Enforcement:
+    return Enforcement(limit, value, "NOT ENFORCED", how, remedy="a level below maximum_trust")
 
 
 def _walls(level: SecurityLevel, proof: Proof) -> Sequence[Enforcement]:

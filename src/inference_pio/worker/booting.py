@@ -113,7 +113,7 @@ class Cell:
             reading=reading,
             data_bytes=self.planning_bytes,
             file_bytes=0 if self.scratch is None else self.scratch.most_bytes,
-            processors=self._processors(),
+            processors=_processors(self.limits),
             reach=reach_of(self.level, places),
         )
 
@@ -161,9 +161,7 @@ class Cell:
         shown[THREADS_VARIABLE] = os.environ.get(THREADS_VARIABLE, str(self._threads()))
         if self.scratch is not None:
             shown[SCRATCH_VARIABLE] = str(self.scratch.folder)
-        if self.limits is not None and self.limits.gpu_memory_gb == 0:
-            shown["CUDA_VISIBLE_DEVICES"] = ""
-        return shown
+        return {**shown, **_no_device(self.limits)}
 
     def _user(self) -> tuple[User | None, bool]:
         """Who it becomes, and whether it has to read what only this process's user may."""
@@ -191,11 +189,32 @@ class Cell:
     def _free_to_widen(self) -> bool:
         return self.level in (SecurityLevel.HIGH_TRUST, SecurityLevel.MAXIMUM_TRUST)
 
-    def _processors(self) -> tuple[int, ...]:
-        if self.limits is None:
-            return ()
-        allowed = sorted(os.sched_getaffinity(0))
-        return tuple(allowed[: threads_for(self.limits.cpu_percent)])
+
+def confinement_of_a_verb(limits: ResourceLimits) -> Confinement:
+    """Of a process that does its own work beside running a model: limits and no walls, from its beginning."""
+    return Confinement(
+        SecurityLevel.MAXIMUM_TRUST,
+        data_bytes=int(limits.memory_gb * 1e9),
+        file_bytes=int(limits.disk_space_gb * 1e9),
+        processors=_processors(limits),
+    )
+
+
+def environment_of_a_verb(limits: ResourceLimits) -> dict[str, str]:
+    """Beside all that this process has."""
+    threads = min(compute_threads(), threads_for(limits.cpu_percent))
+    return {THREADS_VARIABLE: os.environ.get(THREADS_VARIABLE, str(threads)), **_no_device(limits)}
+
+
+def _no_device(limits: ResourceLimits | None) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": ""} if limits is not None and limits.gpu_memory_gb == 0 else {}
+
+
+def _processors(limits: ResourceLimits | None) -> tuple[int, ...]:
+    if limits is None:
+        return ()
+    allowed = sorted(os.sched_getaffinity(0))
+    return tuple(allowed[: threads_for(limits.cpu_percent)])
 
 
 def _files(model: Path | None) -> Sequence[Path]:
