@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
@@ -12,17 +14,20 @@ from pathlib import Path
 _FOLDER = "scratch"
 _MOST_FILES = 20_000
 _MOST_LEVELS = 8
+_NEW_SECONDS = 60.0
 _BLOCK = 512  # what st_blocks counts in
 
 
-@dataclass(frozen=True)
+@dataclass
 class Scratch:
-    """
+    """While it is there, this process holds a lock on it: whoever gets that finds a folder that an engine left.
+
     most_bytes  of all files together; None: no limit
     """
 
     folder: Path
     most_bytes: int | None
+    _lock: int | None = None
 
     @classmethod
     def below(cls, home: Path, most_bytes: int | None) -> Scratch:
@@ -32,8 +37,7 @@ class Scratch:
             OSError: there can be none.
         """
         (home / _FOLDER).mkdir(mode=0o755, parents=True, exist_ok=True)
-        name = f"{os.getpid()}-{_started(os.getpid())}-{secrets.token_hex(4)}"
-        return cls(home / _FOLDER / name, most_bytes)
+        return cls(home / _FOLDER / secrets.token_hex(8), most_bytes)
 
     def make(self, owner: tuple[int, int] | None = None) -> None:
         """Empty, for (uid, gid); what engines left that ended without wiping theirs goes.
@@ -44,6 +48,7 @@ class Scratch:
         _sweep(self.folder.parent)
         self.wipe()
         self.folder.mkdir(mode=0o700)
+        self._lock = _locked(self.folder)
         if owner is not None:
             os.chown(self.folder, *owner)
 
@@ -70,6 +75,9 @@ class Scratch:
         """With everything in it, whatever that is. What the system does not let go the next engine sweeps."""
         with suppress(OSError):
             _remove(self.folder)
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
 
 class _TooDeep(Exception):
@@ -120,17 +128,23 @@ def _open_up(folder: Path) -> None:
 
 
 def _sweep(above: Path) -> None:
+    """What is not locked; one that was made just now may be about to be."""
     for left in above.iterdir():
-        pid, _, rest = left.name.partition("-")
-        if pid.isdigit() and _started(int(pid)) != rest.partition("-")[0]:
-            with suppress(OSError):
+        with suppress(OSError):
+            if time.time() - left.stat().st_mtime < _NEW_SECONDS or (lock := _locked(left)) is None:
+                continue
+            try:
                 _remove(left)
+            finally:
+                os.close(lock)
 
 
-def _started(pid: int) -> str:
-    """When a process began, in the kernel's ticks: with its number, nobody else's. Empty: there is none."""
+def _locked(folder: Path) -> int | None:
+    """A descriptor that holds a lock on the folder; None where somebody has it."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        with open(f"/proc/{pid}/stat", "rb") as file:
-            return file.read().rpartition(b")")[2].split()[19].decode()
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
-        return ""
+        os.close(descriptor)
+        return None
+    return descriptor
