@@ -61,13 +61,14 @@ def report(
     within(engine, "report")
     with importing():
         from inference_pio.benchmarks.command import Settings
-        from inference_pio.benchmarks.sheet.files import check_folder, write_sheet
+        from inference_pio.benchmarks.sheet.files import check_folder
         from inference_pio.benchmarks.sheet.measure import Measuring, check_techniques
         from inference_pio.loader.store import default_home
-    names = check_techniques(technique or ())
     folder = out if out is not None else default_home().absolute() / "reports"
     check_folder(folder)  # minutes of measuring would be for nothing
-    settings = Settings(model=model, quick=quick, rounds=rounds, techniques=names, **chosen)
+    settings = Settings(
+        model=model, quick=quick, rounds=rounds, techniques=check_techniques(technique or ()), **chosen
+    )
     subject = subject_of(model, engine, quiet)
     failure: KeyboardInterrupt | InferencePIOError | None = None
     with round_bars(quiet) as bars, redirect_stdout(sys.stderr):
@@ -78,14 +79,20 @@ def report(
             failure = why
     sheet = measuring.sheet(stated(settings), _again(model))
     if sheet.lines:
-        paths = write_sheet(sheet, folder)
-        _show(sheet, as_json)
-        for path in paths:
-            print(f"written: {path}", file=sys.stderr)
+        _keep(sheet, folder, as_json)
     if failure is not None:
         if sheet.lines:
             print(f"not measured: {', '.join(sheet.left)}", file=sys.stderr)
         raise failure
+
+
+def _keep(sheet: Sheet, folder: Path, as_json: bool) -> None:
+    from inference_pio.benchmarks.sheet.files import write_sheet
+
+    paths = write_sheet(sheet, folder)
+    _show(sheet, as_json)
+    for path in paths:
+        print(f"written: {path}", file=sys.stderr)
 
 
 def _again(model: str) -> str:

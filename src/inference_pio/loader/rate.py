@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
+from inference_pio.security.levels import ResourceLimits
+
 if TYPE_CHECKING:
     import httpx2
 
@@ -35,6 +37,13 @@ class Bucket:
         self._paid = 0.0  # until when what was taken so far is paid for
         self._name = next(_names)
         _buckets[self._name] = self
+
+    @classmethod
+    def of(cls, limits: ResourceLimits | None) -> Bucket | None:
+        """For all that is downloaded within limits; None where none is set, or nothing may be."""
+        if limits is None or not limits.network_bandwidth_mbps:
+            return None
+        return cls(limits.network_bandwidth_mbps)
 
     def owe(self, count: int) -> float:
         """Take bytes that have come already; for how many seconds no more may."""

@@ -58,7 +58,7 @@ def resolve(
     """
     if (limits := limits_here()) is not None:
         download = download and limits.network_bandwidth_mbps > 0
-        bucket = bucket or (Bucket(limits.network_bandwidth_mbps) if download else None)
+        bucket = bucket or Bucket.of(limits)
     _require_plain(model)
     if (local := _local(model)) is not None:
         return local

@@ -90,7 +90,7 @@ class WorkerRuntime:
             progress=progress,
             download=options.download and self._may_download,
             accept_licence=options.accept_licence,
-            bucket=self._bucket(),
+            bucket=Bucket.of(self._limits),
         )
         writes = writers(asked.config, options)
         cell = Cell.of(self._level, self._limits, source.path, store, writes)
@@ -332,10 +332,6 @@ class WorkerRuntime:
     @property
     def _may_download(self) -> bool:
         return self._limits is None or self._limits.network_bandwidth_mbps > 0
-
-    def _bucket(self) -> Bucket | None:
-        """What is downloaded for it comes through one."""
-        return Bucket(self._limits.network_bandwidth_mbps) if self._limits and self._may_download else None
 
     def _disk_bytes(self) -> int | None:
         return None if self._limits is None else int(self._limits.disk_space_gb * 1e9)
