@@ -22,6 +22,7 @@ from inference_pio.plugin.starting import Starter, StartRequest
 from inference_pio.progress_bar import Bar
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security import ResourceLimits, SecurityLevel
+from inference_pio.security.held import limits_here
 
 if TYPE_CHECKING:
     import torch
@@ -94,7 +95,8 @@ class LLM:
         options |= {"skip_tokenizer_init": skip_tokenizer_init} | _named(max_model_len=max_model_len)
         config = _named(torch_dtype=dtype, use_prefix_caching=enable_prefix_caching) | {"device": device}
         self._seed = seed
-        here = security_level in (None, SecurityLevel.MAXIMUM_TRUST) and resource_limits is None
+        held = limits_here() is not None  # this process, to the limits that there are
+        here = security_level in (None, SecurityLevel.MAXIMUM_TRUST) and (resource_limits is None or held)
         starter: Starter = import_object(_HERE if here else _IN_A_WORKER)
         running = starter(
             StartRequest(

@@ -17,7 +17,7 @@ import pytest
 from inference_pio import SecurityLevel
 from inference_pio.errors import ModelFileError
 from inference_pio.security import landlock
-from inference_pio.worker.supervisor import State
+from inference_pio.worker.roles import State
 from support.faulty_models import Streams, ready, until, worker
 
 pytestmark = [

@@ -29,6 +29,8 @@ class LocalHub:
     drop_after: dict[str, int] = field(default_factory=dict)
     status: dict[str, int] = field(default_factory=dict)
     log: list[tuple[str, str, str]] = field(default_factory=list)  # method, path, Range
+    headers: set[str] = field(default_factory=set)  # names of all that came
+    more: dict[str, str] = field(default_factory=dict)  # what it says of each file beside the usual
     endpoint: str = ""
 
     def fetched(self) -> list[str]:
@@ -74,6 +76,7 @@ class _Handler(BaseHTTPRequestHandler):
     def _answer(self, *, body: bool) -> None:
         path = unquote(urlsplit(self.path).path)
         self.hub.log.append((self.command, path, self.headers.get("Range", "")))
+        self.hub.headers |= set(self.headers)
         if match := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree|paths-info)/([^/]+))?", path):
             repo, kind = match[1], match[2]
         elif match := re.fullmatch(r"/([^/]+/[^/]+)/resolve/([^/]+)/(.+)", path):
@@ -116,6 +119,8 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Accept-Ranges", "bytes")
         self.send_header("ETag", f'"{hashlib.sha256(data).hexdigest()}"')
         self.send_header("X-Repo-Commit", COMMIT)
+        for name_value in self.hub.more.items():
+            self.send_header(*name_value)
         self.end_headers()
         if not body:
             return

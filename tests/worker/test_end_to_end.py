@@ -86,7 +86,12 @@ def test_its_limits_are_verified(apart: LLM) -> None:
     states = {entry.limit: entry.state for entry in report.entries}
     assert "NOT ENFORCED" not in {state for name, state in states.items() if name == "memory_gb"}
     if worker_of(apart)._level in (SecurityLevel.LOW_TRUST, SecurityLevel.MEDIUM_TRUST):
-        assert {states[name] for name in vars(LIMITS)} == {"VERIFIED"}
+        # At MEDIUM_TRUST it may write to a folder, which is looked at every now and then.
+        disk = "VERIFIED" if worker_of(apart)._level is SecurityLevel.LOW_TRUST else "PARTIAL"
+        assert {name: states[name] for name in vars(LIMITS)} == {
+            **dict.fromkeys(vars(LIMITS), "VERIFIED"),
+            "disk_space_gb": disk,
+        }
 
 
 def test_three_kills_under_eight_streams(here: LLM, checkpoint: Path) -> None:

@@ -30,7 +30,7 @@ from inference_pio.worker.messages import (
     Planned,
     Progress,
 )
-from inference_pio.worker.supervisor import State
+from inference_pio.worker.roles import State
 from support.pretended_worker import KILLED, SEGV, VOCAB, Caller, World, expected, request
 
 
@@ -296,12 +296,31 @@ def test_an_idle_worker_may_be_silent(world: World) -> None:
     assert not world.verdict
 
 
-def test_a_question_dies_with_its_worker(world: World) -> None:
-    world.supervisor.ask(7, lambda: None)
+def test_a_question_goes_to_the_next_worker_and_dies_with_that(world: World) -> None:
+    put: list[int] = []
+    world.supervisor.ask(7, lambda: put.append(7))
+    world.die(SEGV)
+    world.supervisor.ask(8, lambda: put.append(8))  # waits
+    assert (put, world.errors) == ([7], [])
+    world.again()
+    assert put == [7, 7, 8]
     world.die(SEGV)
     assert "SIGSEGV" in str(world.errors[-1])
-    with pytest.raises(PluginError, match="waiting"):
-        world.supervisor.ask(8, lambda: None)
+    assert len(world.errors) == 1  # the other one has had one worker only
+    world.again()
+    assert put == [7, 7, 8, 8]
+    world.supervisor.hear(Answered(8), world.now)
+    with pytest.raises(ProtocolError, match="question 7, which was not put"):
+        world.supervisor.hear(Answered(7), world.now)
+
+
+def test_no_question_waits_for_a_worker_that_never_comes(world: World) -> None:
+    world.die(SEGV)
+    world.supervisor.ask(8, lambda: None)
+    world.supervisor.give_up(PluginError("no more"))
+    assert str(world.errors[-1]) == "no more"
+    with pytest.raises(PluginError, match="no more"):
+        world.supervisor.ask(9, lambda: None)
 
 
 LIES = {

@@ -13,6 +13,7 @@ import typer
 from inference_pio import __version__
 from inference_pio.cli.flat import flat
 from inference_pio.cli.text import one_line
+from inference_pio.cli.typed import typed
 from inference_pio.errors import UsageError
 
 # In the order of `--help`. Only the module of the verb that was typed is imported.
@@ -46,6 +47,7 @@ def execute(arguments: Sequence[str]) -> int:
     Raises:
         InferencePIOError: what the verb could not do; options that do not parse are a `UsageError`.
     """
+    typed.set(tuple(arguments))
     command = typer.main.get_command(_program(arguments))
     # Not `command.main`, which has its own ideas of Ctrl-C and of a reader that leaves.
     try:

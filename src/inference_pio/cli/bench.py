@@ -16,6 +16,7 @@ from inference_pio.cli import bench_ab, bench_history, bench_replay
 from inference_pio.cli.bench_subject import Subject, engine_settings, subject_of
 from inference_pio.cli.engine_options import EngineOptions
 from inference_pio.cli.flat import flat
+from inference_pio.cli.held import within
 from inference_pio.cli.options import AsJson, Model, Quiet
 from inference_pio.cli.progress import Report as Progress
 from inference_pio.cli.progress import round_bars
@@ -166,7 +167,8 @@ def run(
     The model's plugin says what it is measured on (--list). Every run is kept. Ctrl-C ends it, and what was finished
     is shown and kept. Without a NAME, accuracy and optimization_impact are left out: they take minutes.
     """
-    engine.limits(), engine.runtime_options(1)  # wrong values are told before anything is imported
+    engine.runtime_options(1)  # wrong values are told before anything is imported
+    within(engine, "bench")
     if measuring.out is not None:
         bench_history.check_out(measuring.out)
     with importing():
@@ -195,7 +197,7 @@ def run(
 app.command(_MEASURE)(flat(run))
 app.command("history")(bench_history.history)
 app.command("diff")(bench_history.diff)
-app.command("ab")(bench_ab.ab)
+app.command("ab")(flat(bench_ab.ab))
 app.command("replay")(flat(bench_replay.replay))
 
 

@@ -13,6 +13,8 @@ import typer
 from inference_pio.cli.bench_subject import engine_settings, subject_of
 from inference_pio.cli.engine_options import EngineOptions
 from inference_pio.cli.flat import flat
+from inference_pio.cli.held import within
+from inference_pio.cli.limit_options import LimitOptions
 from inference_pio.cli.options import AsJson, Model, Quiet
 from inference_pio.cli.progress import round_bars
 from inference_pio.cli.session import importing
@@ -36,6 +38,8 @@ def ab(
     rounds: Annotated[int, typer.Option("--rounds", metavar="N", help="Timed rounds; 0 is eight.")] = 0,
     as_json: AsJson = False,
     quiet: Quiet = False,
+    *,
+    limits: LimitOptions,
 ) -> None:
     """Measure a model under two sets of options, round by round in turns: what does B change?
 
@@ -45,6 +49,9 @@ def ab(
     if rounds < 0:
         raise UsageError(f"--rounds must be 0 or more, got {rounds}")
     engines = [_engine(name, text) for name, text in (("-A", a), ("-B", b))]
+    if any(engine.stated() or engine.security_level or engine.enforcement for engine in engines):
+        raise UsageError("limits hold for both: name them outside of -A and -B")
+    within(limits, "bench ab")
     chosen = [engine_settings(engine) for engine in engines]
     if chosen[0] == chosen[1] and engines[0].plugin == engines[1].plugin:
         raise UsageError("-A and -B ask for the same: name an option in one of them")

@@ -11,6 +11,7 @@ import typer
 
 from inference_pio.cli.bench_subject import engine_settings, subject_of
 from inference_pio.cli.engine_options import EngineOptions
+from inference_pio.cli.held import within
 from inference_pio.cli.options import AsJson, Model, Quiet
 from inference_pio.cli.progress import round_bars
 from inference_pio.cli.session import importing
@@ -56,7 +57,8 @@ def replay(
     Requests come when the trace says, answered or not, and times count from there. Tokens are random; prompts share
     what the trace says they share. --json has every request. Ctrl-C ends it, and what has ended is reported.
     """
-    engine.limits(), engine.runtime_options(1)  # wrong values are told before anything is imported
+    engine.runtime_options(1)  # wrong values are told before anything is imported
+    within(engine, "bench replay")
     with importing():
         from inference_pio.benchmarks.command import Settings
         from inference_pio.benchmarks.replay import Replaying, measure

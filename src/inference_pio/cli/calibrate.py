@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from inference_pio.cli.held import within
+from inference_pio.cli.limit_options import LimitOptions
 from inference_pio.cli.options import AsJson, Model
 from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_json, print_table
@@ -37,12 +39,15 @@ def calibrate(
         str | None, typer.Option("--plugin", metavar="NAME", help="The plugin to run it with.")
     ] = None,
     as_json: AsJson = False,
+    *,
+    limits: LimitOptions,
 ) -> None:
     """Measure each approximate technique against float32, and keep what stays within each level as this checkpoint's
     receipt; from then on those act by themselves (--quality).
     """
     written = read_text(text)
     RuntimeOptions(quantize=quantize)  # wrong words are told before anything is measured
+    within(limits, "calibrate")
     with importing():
         from inference_pio.benchmarks.calibration import calibrate as measure
         from inference_pio.runtime.devices import resolve_device, resolve_dtype

@@ -52,7 +52,7 @@ def _isolation() -> dict[str, Any]:
     """What holds of the standard's default limits here, by level, as a locked child found out."""
     limits, store = ResourceLimits(gpu_memory_gb=0), ModelStore()
     levels = [level for level in SecurityLevel if level is not SecurityLevel.MAXIMUM_TRUST]
-    return {level.value: Cell(level, limits, None, store).report().as_dict()["limits"] for level in levels}
+    return {level.value: Cell.of(level, limits, None, store).report().as_dict()["limits"] for level in levels}
 
 
 def _torch(problems: list[str]) -> tuple[dict[str, Any], list[dict[str, str]]]:

@@ -7,14 +7,13 @@ from typing import Annotated, Any, Literal
 
 import typer
 
+from inference_pio.cli.limit_options import LimitOptions
 from inference_pio.cli.options import AcceptLicence
 from inference_pio.config import PROFILES, Profile, find_profile
 from inference_pio.plugin.runtime import EXPERTS, KV_DTYPES, RuntimeOptions
-from inference_pio.security import ResourceLimits, SecurityLevel
+from inference_pio.security import SecurityLevel
 
-_PANEL = "Engine and limits"
-# A limit that was not given must not limit, and a limit is always a number: more than any machine has.
-_UNLIMITED = 1e9
+_PANEL = "Engine"
 
 
 def _engine(text: str, *names: str, value: str | None = None) -> Any:
@@ -22,7 +21,7 @@ def _engine(text: str, *names: str, value: str | None = None) -> Any:
 
 
 @dataclass(frozen=True)
-class EngineOptions:
+class EngineOptions(LimitOptions):
     """How the model runs, and within which limits."""
 
     dtype: Annotated[
@@ -217,61 +216,8 @@ class EngineOptions:
         bool,
         _engine("Say what of the prompt was found in the prefix cache, and why no more.", "--explain-cache"),
     ] = False
-    security_level: Annotated[
-        Literal["low_trust", "medium_trust", "high_trust", "maximum_trust"] | None,
-        _engine(
-            "How far its plugin is trusted. Below maximum_trust, or with any limit, the model runs in a locked process "
-            "of its own. (maximum_trust for plugins of this package, low_trust for others)",
-            "--security-level",
-            value="LEVEL",
-        ),
-    ] = None
-    enforcement: Annotated[
-        Literal["strict", "best_effort"] | None,
-        _engine(
-            "Refuse a model whose limits cannot be held here, or run it and say so. (strict below high_trust)",
-            "--enforcement",
-            value="strict|best_effort",
-        ),
-    ] = None
-    memory_gb: Annotated[
-        float | None, _engine("Limit of the model's memory, in GB.", "--memory-gb", value="GB")
-    ] = None
-    cpu_percent: Annotated[
-        float | None,
-        _engine("Limit of its processor time: 100 is one core, 400 four.", "--cpu-percent", value="X"),
-    ] = None
-    gpu_memory_gb: Annotated[
-        float | None,
-        _engine("Limit of its GPU memory, in GB; 0 keeps it from every GPU.", "--gpu-memory-gb", value="GB"),
-    ] = None
-    disk_gb: Annotated[
-        float | None, _engine("Limit of all downloaded models together, in GB.", "--disk-gb", value="GB")
-    ] = None
-    network_mbps: Annotated[
-        float | None,
-        _engine("Limit of downloads, in Mbit/s; 0 downloads nothing.", "--network-mbps", value="X"),
-    ] = None
     offline: Annotated[bool, _engine("Download nothing.", "--offline")] = False
     accept_licence: AcceptLicence = False
-
-    def limits(self) -> ResourceLimits | None:
-        """The limits that were given; the others do not limit. None where none was."""
-        given = {
-            "memory_gb": self.memory_gb,
-            "cpu_percent": self.cpu_percent,
-            "gpu_memory_gb": self.gpu_memory_gb,
-            "disk_space_gb": self.disk_gb,
-            "network_bandwidth_mbps": self.network_mbps,
-        }
-        stated = {name: value for name, value in given.items() if value is not None}
-        if not stated:
-            return None
-        open_limits = dict.fromkeys(
-            ("cpu_percent", "memory_gb", "gpu_memory_gb", "disk_space_gb", "network_bandwidth_mbps"),
-            _UNLIMITED,
-        )
-        return ResourceLimits(**{**open_limits, **stated})
 
     def given(self, max_num_seqs: int | None) -> dict[str, Any]:
         """Fields of `RuntimeOptions` that were given, and no others: those that are not as they are by default here.

@@ -30,7 +30,7 @@ def main() -> NoReturn:
 
 def guarded(command: Callable[[], int]) -> int:
     """The exit code of `command`, its error told in one line."""
-    from inference_pio.errors import InferencePIOError
+    from inference_pio.errors import InferencePIOError, ResourceError
 
     try:
         code = command()
@@ -52,6 +52,9 @@ def guarded(command: Callable[[], int]) -> int:
         _debug()
         place = f"{error.filename}: " if error.filename is not None else ""
         return _complain(f"error: {place}{error.strerror or error}", InferencePIOError.exit_code)
+    except MemoryError:
+        _debug()
+        return _complain("error: no memory is left: raise --memory-gb, or free some", ResourceError.exit_code)
     except Exception as error:  # noqa: BLE001 - the one place where a fault of ours becomes a line for people
         _debug()
         return _complain(

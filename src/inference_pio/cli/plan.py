@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from inference_pio.cli.engine_options import EngineOptions
+from inference_pio.cli.held import refuse_levels
 from inference_pio.cli.options import AsJson, Model
 from inference_pio.cli.progress import download_bars
 from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_facts, print_json, print_table
 from inference_pio.cli.text import size
 from inference_pio.errors import ResourceError
+from inference_pio.security.held import held_to
 
 if TYPE_CHECKING:
     from inference_pio.optimizations.choice import Chosen
@@ -37,10 +40,12 @@ def plan(
     """Show the memory that a model takes, from its headers or its configuration alone; exit code 5 where it does not
     fit.
     """
+    refuse_levels(engine, "plan")
     limits, options = engine.limits(), engine.runtime_options(max_num_seqs)
     with importing():
         from inference_pio.runtime.plan_only import plan_only
-    with download_bars(quiet=False) as progress:
+    here = nullcontext() if limits is None else held_to(limits)
+    with here, download_bars(quiet=False) as progress:
         found = plan_only(
             model,
             engine.dtype_of_all(),

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inference_pio.cli.calibrate import read_text
+from inference_pio.cli.held import within
+from inference_pio.cli.limit_options import LimitOptions
 from inference_pio.cli.options import AcceptLicence, AsJson, Model, Quiet
 from inference_pio.cli.progress import download_bars
 from inference_pio.cli.session import importing
@@ -60,6 +62,8 @@ def quantize(
     offline: Annotated[bool, typer.Option("--offline", help="Download nothing.")] = False,
     quiet: Quiet = False,
     as_json: AsJson = False,
+    *,
+    limits: LimitOptions,
 ) -> None:
     """Write a model with its weights in 4 or 8 bits.
 
@@ -67,6 +71,7 @@ def quantize(
     """
     recipe = Recipe(bits, group, method, tokens, again)
     words = read_text(text)
+    within(limits, "quantize")
     with importing():
         from inference_pio.runtime.quantizing import quantize_model
     options = RuntimeOptions(accept_licence=accept_licence, download=not offline)

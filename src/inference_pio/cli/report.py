@@ -13,6 +13,7 @@ import typer
 
 from inference_pio.cli.bench_subject import engine_settings, stated, subject_of
 from inference_pio.cli.engine_options import EngineOptions
+from inference_pio.cli.held import within
 from inference_pio.cli.options import AsJson, Model, Quiet
 from inference_pio.cli.progress import round_bars
 from inference_pio.cli.session import importing
@@ -57,15 +58,17 @@ def report(
     if rounds < 0:
         raise UsageError(f"--rounds must be 0 or more, got {rounds}")
     chosen = engine_settings(engine)
+    within(engine, "report")
     with importing():
         from inference_pio.benchmarks.command import Settings
-        from inference_pio.benchmarks.sheet.files import check_folder, write_sheet
+        from inference_pio.benchmarks.sheet.files import check_folder
         from inference_pio.benchmarks.sheet.measure import Measuring, check_techniques
         from inference_pio.loader.store import default_home
-    names = check_techniques(technique or ())
     folder = out if out is not None else default_home().absolute() / "reports"
     check_folder(folder)  # minutes of measuring would be for nothing
-    settings = Settings(model=model, quick=quick, rounds=rounds, techniques=names, **chosen)
+    settings = Settings(
+        model=model, quick=quick, rounds=rounds, techniques=check_techniques(technique or ()), **chosen
+    )
     subject = subject_of(model, engine, quiet)
     failure: KeyboardInterrupt | InferencePIOError | None = None
     with round_bars(quiet) as bars, redirect_stdout(sys.stderr):
@@ -76,14 +79,20 @@ def report(
             failure = why
     sheet = measuring.sheet(stated(settings), _again(model))
     if sheet.lines:
-        paths = write_sheet(sheet, folder)
-        _show(sheet, as_json)
-        for path in paths:
-            print(f"written: {path}", file=sys.stderr)
+        _keep(sheet, folder, as_json)
     if failure is not None:
         if sheet.lines:
             print(f"not measured: {', '.join(sheet.left)}", file=sys.stderr)
         raise failure
+
+
+def _keep(sheet: Sheet, folder: Path, as_json: bool) -> None:
+    from inference_pio.benchmarks.sheet.files import write_sheet
+
+    paths = write_sheet(sheet, folder)
+    _show(sheet, as_json)
+    for path in paths:
+        print(f"written: {path}", file=sys.stderr)
 
 
 def _again(model: str) -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from inference_pio.cli.engine_options import EngineOptions
+from inference_pio.cli.held import within
 from inference_pio.cli.options import AsJson, Model, Quiet
 from inference_pio.cli.progress import download_bars
 from inference_pio.cli.session import importing
@@ -42,6 +43,7 @@ def tune(
     Options that are given here are not searched. Ctrl-C leaves everything as it was.
     """
     keywords = engine.keywords(None)
+    within(engine, "tune")
     with importing():
         import msgspec
 

@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING, Annotated, Any, TextIO
 
 import typer
 
+from inference_pio.cli.held import within
+from inference_pio.cli.limit_options import LimitOptions
 from inference_pio.cli.options import AsJson
 from inference_pio.cli.session import importing
 from inference_pio.cli.tables import print_json
@@ -43,6 +45,8 @@ def verify(
         ),
     ] = None,
     as_json: AsJson = False,
+    *,
+    limits: LimitOptions,
 ) -> None:
     """Run the contract's checks over a plugin, built-in or of a package.
 
@@ -50,6 +54,7 @@ def verify(
     fails, 4 where something to check with is not installed.
     """
     registered = default_registry().get(plugin)
+    within(limits, "verify")
     collected = {} if configs is None else _collected(configs)
     _quiet_references()
     with importing():

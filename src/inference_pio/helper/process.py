@@ -30,7 +30,8 @@ from inference_pio.helper.jobs import (
 )
 from inference_pio.security.confine import Confinement
 from inference_pio.security.levels import SecurityLevel
-from inference_pio.security.reach import Places, reach_of
+from inference_pio.security.reach import Places, interpreter, reach_of
+from inference_pio.security.user import user_and_reading, worker_user
 from inference_pio.text.rendering import failure
 
 CPU_SECONDS = 4
@@ -153,7 +154,15 @@ class Helper:
 def _confinement() -> Confinement:
     reach = reach_of(SecurityLevel.LOW_TRUST, Places(import_paths(), (), None))
     # Any thread may be the one that starts it; it ends by itself when the line does, or its processor time.
-    return Confinement(SecurityLevel.LOW_TRUST, data_bytes=_MEMORY_BYTES, reach=reach, dies_with_parent=False)
+    user, reading = user_and_reading(worker_user(), [*import_paths(), *interpreter()])
+    return Confinement(
+        SecurityLevel.LOW_TRUST,
+        data_bytes=_MEMORY_BYTES,
+        user=user,
+        reading=reading,
+        reach=reach,
+        dies_with_parent=False,
+    )
 
 
 def _refusal(said: Refused) -> InferencePIOError:

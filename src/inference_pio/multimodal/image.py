@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-from torch import Tensor
-
-from inference_pio.errors import ImageError
+from inference_pio.errors import ImageError, UsageError
 from inference_pio.multimodal.decoding import decoded, pillow, rgb
 from inference_pio.multimodal.header import BadHeader, Header, count_scans, read_header
 from inference_pio.multimodal.limits import DEFAULT_LIMITS, ImageLimits
 from inference_pio.multimodal.source import file_bytes
+from inference_pio.plugin.media import ImageSource
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+    from torch import Tensor
 
 Decoder = Callable[[bytes, str, str, int, int], tuple[int, int, bytes]]
 """As `decoding.rgb`: a file, its name in errors, its format, width and height to height, width and rows of RGB."""
@@ -26,23 +25,45 @@ _MAX_SCANS = 100
 
 
 @dataclass(frozen=True, eq=False)
+class Pixels:
+    """An image that was decoded elsewhere: rows of RGB, 8 bits each."""
+
+    height: int
+    width: int
+    rows: bytes | memoryview
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != 3 * self.height * self.width:
+            raise ValueError(f"{len(self.rows)} bytes of an image with {self.height} × {self.width} pixels")
+
+
+@dataclass(frozen=True, eq=False)
 class ImageFile:
     """An image within the limits, as far as its header can say, and not decoded yet.
 
-    data  the file's bytes, or what Pillow has opened
+    data  the file's bytes, what Pillow has opened, or pixels that need no decoder
     """
 
     where: str
     header: Header
-    data: bytes | Image
+    data: bytes | Image | Pixels
+
+    def pixels(self, decoder: Decoder = rgb) -> Pixels:
+        """Raises `ImageError` where the file is broken. `decoder` is where files are decoded."""
+        header = self.header
+        if isinstance(self.data, Pixels):
+            return self.data
+        if isinstance(self.data, bytes):
+            return Pixels(*decoder(self.data, self.where, header.format, header.width, header.height))
+        array = decoded(self.data, self.where, header.format)
+        return Pixels(array.shape[0], array.shape[1], array.tobytes())
 
     def decode(self, decoder: Decoder = rgb) -> Tensor:
-        """[H, W, 3] uint8; raises `ImageError` where the file is broken. `decoder` is where files are decoded."""
-        header = self.header
-        if not isinstance(self.data, bytes):
-            return torch.from_numpy(decoded(self.data, self.where, header.format))
-        height, width, pixels = decoder(self.data, self.where, header.format, header.width, header.height)
-        return torch.frombuffer(bytearray(pixels), dtype=torch.uint8).view(height, width, 3)
+        """[H, W, 3] uint8, as `pixels`."""
+        import torch  # who only passes images on does without
+
+        made = self.pixels(decoder)
+        return torch.frombuffer(bytearray(made.rows), dtype=torch.uint8).view(made.height, made.width, 3)
 
 
 def read_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str = "image") -> Tensor:
@@ -67,14 +88,18 @@ def open_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str 
     """An image's file, with its header read and held to the limits.
 
     Args:
-        source: the path of a PNG, JPEG, WebP, GIF or BMP file, its bytes, `data:image/…;base64,…`, or an image that
-            Pillow has opened.
+        source: the path of a PNG, JPEG, WebP, GIF or BMP file, its bytes, `data:image/…;base64,…`, an image that
+            Pillow has opened, or `Pixels`.
         where: names the image in errors.
 
     Raises:
         ImageError: not such a source, or over a limit.
-        UnavailableError: Pillow is not installed.
+        UnavailableError: Pillow is not installed, and it is needed.
     """
+    if isinstance(source, Pixels):
+        told = Header("decoded", source.width, source.height)
+        _check(told, where, limits)
+        return ImageFile(where, told, source)
     if isinstance(source, pillow().Image):
         given = Header("given", source.width, source.height)
         _check(given, where, limits)
@@ -91,6 +116,30 @@ def open_image(source: object, limits: ImageLimits = DEFAULT_LIMITS, where: str 
     if scans > _MAX_SCANS:
         raise ImageError(where, f"the JPEG file has more than {_MAX_SCANS} scans: save it anew")
     return ImageFile(where, header, data)
+
+
+def open_images(images: Sequence[ImageSource], limits: ImageLimits = DEFAULT_LIMITS) -> list[ImageFile]:
+    """All images of a request: their headers are read and held to the limits before the first one is decoded.
+
+    Raises:
+        UsageError: more images than are allowed.
+        ImageError, UnavailableError: as for `open_image`.
+    """
+    if len(images) > limits.max_images:
+        raise UsageError(
+            f"{len(images)} images in one request, and {limits.max_images} are allowed: leave some out"
+        )
+    files, total = [], 0
+    for image in images:
+        file = open_image(image.source, limits, image.where)
+        files.append(file)
+        total += file.header.width * file.header.height
+        if total > limits.max_total:
+            raise ImageError(
+                image.where,
+                f"with it the request's images have {total:,} pixels, more than {limits.max_total:,}: scale them down",
+            )
+    return files
 
 
 def _check(header: Header, where: str, limits: ImageLimits) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from inference_pio.errors import ContextLengthError, ImageError, PluginError, UsageError
 from inference_pio.multimodal.decoding import rgb
-from inference_pio.multimodal.image import Decoder, ImageFile, open_image
+from inference_pio.multimodal.image import Decoder, ImageFile, open_images
 from inference_pio.multimodal.limits import DEFAULT_LIMITS, ImageLimits
 from inference_pio.plugin.media import Grid, ImageSource, MediaItem, MediaProcessor, PromptMedia
 
@@ -56,7 +56,7 @@ def fill_placeholders(
     filled: list[int] = []
     items: list[MediaItem] = []
     done, left = 0, len(token_ids)
-    for place, file in zip(places, _opened(images, limits), strict=True):
+    for place, file in zip(places, open_images(images, limits), strict=True):
         image = _prepared(file, processor, decoder)
         filled += token_ids[done:place]
         done, left = place + 1, len(token_ids) - place - 1
@@ -78,25 +78,6 @@ def fill_placeholders(
 def _is(token_id: object, placeholder: int) -> bool:
     # What is no number at all is told by the engine, with everything else that is wrong with token ids.
     return not isinstance(token_id, Sequence) and bool(token_id == placeholder)
-
-
-def _opened(images: Sequence[ImageSource], limits: ImageLimits) -> list[ImageFile]:
-    """All headers are read and held to the limits before the first image is decoded."""
-    if len(images) > limits.max_images:
-        raise UsageError(
-            f"{len(images)} images in one request, and {limits.max_images} are allowed: leave some out"
-        )
-    files, total = [], 0
-    for image in images:
-        file = open_image(image.source, limits, image.where)
-        files.append(file)
-        total += file.header.width * file.header.height
-        if total > limits.max_total:
-            raise ImageError(
-                image.where,
-                f"with it the request's images have {total:,} pixels, more than {limits.max_total:,}: scale them down",
-            )
-    return files
 
 
 def _prepared(file: ImageFile, processor: MediaProcessor, decoder: Decoder) -> _Prepared:

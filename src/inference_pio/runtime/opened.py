@@ -18,6 +18,7 @@ from inference_pio.loader.store import ModelStore
 from inference_pio.loader.strict_json import read_json_object
 from inference_pio.plugin.runtime import Progress, RuntimeOptions
 from inference_pio.security import ResourceLimits
+from inference_pio.security.held import limits_here
 
 
 @dataclass(frozen=True)
@@ -94,4 +95,5 @@ def open_model(
 
 def model_store(limits: ResourceLimits | None) -> ModelStore:
     """The cache of downloaded models, bounded by `disk_space_gb` where limits are given."""
+    limits = limits or limits_here()
     return ModelStore(limit_bytes=int(limits.disk_space_gb * 1e9) if limits is not None else None)

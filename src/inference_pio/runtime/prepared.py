@@ -26,6 +26,7 @@ from inference_pio.loader.stack_file import stack_key
 from inference_pio.loader.store import ModelStore, can_keep
 from inference_pio.loader.weight_plan import WeightPlan
 from inference_pio.loader.weights import audit
+from inference_pio.metrics.gpu_memory import GPU_CONTEXT_BYTES
 from inference_pio.metrics.memory import available_bytes
 from inference_pio.optimizations.choice import Chosen, apply_all, check_names, choose, without_disabled
 from inference_pio.optimizations.quality import Grants, no_receipt
@@ -47,6 +48,7 @@ from inference_pio.runtime.plan import Budget, MemoryPlan, most_logit_rows, plan
 from inference_pio.runtime.ranks import divided
 from inference_pio.runtime.weight_bytes import loading_bytes, read_ahead, weight_bytes
 from inference_pio.security import ResourceLimits
+from inference_pio.security.held import limits_here
 
 
 @dataclass(frozen=True)
@@ -322,8 +324,11 @@ def scratch_of(model: nn.Module, itemsize: int, tokens: int, sequences: int, con
 
 def _budget(device: torch.device, limits: ResourceLimits | None) -> Budget:
     """What may be used: the memory that is free, or the limit if that is less."""
+    limits = limits or limits_here()
     if device.type == "cuda":
         free, _ = torch.cuda.mem_get_info(device)
+        if limits is not None and limits.gpu_memory_gb * 1e9 - GPU_CONTEXT_BYTES < free:
+            return Budget(max(0, int(limits.gpu_memory_gb * 1e9) - GPU_CONTEXT_BYTES), "gpu_memory_gb")
         return Budget(free, f"free on {device}")
     free = available_bytes()
     if limits is not None and limits.memory_gb * 1e9 < free:

@@ -121,6 +121,8 @@ def encoded(
     """Token ids of a prompt for the model `name`; `processor` reads images, where the model sees, and
     `decoder` is where their files are decoded."""
     if isinstance(prompt, EncodedPrompt):
+        if type(prompt) is not EncodedPrompt:
+            raise UsageError("the prompt was encoded for a model in a worker, which has its images")
         if prompt.media is not None and processor is None:
             raise UsageError("this model takes text only, and the prompt has images")
         return prompt

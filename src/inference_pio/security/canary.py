@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from inference_pio.security.confine import Confinement, Lock, confine
+from inference_pio.security.identity import has_capabilities
 from inference_pio.security.levels import SecurityLevel
 
 _OVER = 64 << 20
@@ -40,7 +41,7 @@ class Told(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """`secret` is a file that exists and that nothing grants; `outside` a folder likewise. So many `threads` compute
-    for a while; 0: none.
+    for a while; 0: none. `scratch` is a folder that it may write to; empty: there is none.
     """
 
     confinement: Confinement
@@ -48,6 +49,7 @@ class Trial(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     secret: str
     outside: str
     threads: int
+    scratch: str
 
 
 def main() -> None:
@@ -95,13 +97,29 @@ def _attempts(trial: Trial) -> dict[str, Callable[[], object]]:
         "signal to the parent": lambda: os.kill(trial.parent, 0),
         "more processors": lambda: os.sched_setaffinity(0, range(os.cpu_count() or 1)),
         "graphics": lambda: os.close(os.open("/dev/nvidiactl", os.O_RDWR)),
+        "capabilities": _have_capabilities,
+        "root": lambda: os.setresuid(0, 0, 0),
         "temporary file": lambda: tempfile.TemporaryFile().close(),
     }
     if trial.confinement.level is SecurityLevel.MAXIMUM_TRUST:
         del found["execute"]  # nothing would stop it, and it would be the end of this
+    if trial.scratch and trial.confinement.file_bytes is not None:
+        longer = trial.confinement.file_bytes + _OVER
+        found["long file"] = lambda: _lengthen(Path(trial.scratch) / "long", longer)
     if most is not None:
         found["memory"] = lambda: bytearray(most + _OVER)
     return found
+
+
+def _have_capabilities() -> None:
+    if not has_capabilities():
+        raise PermissionError(errno.EPERM, "none")
+
+
+def _lengthen(file: Path, most: int) -> None:
+    """Without its bytes ever being written."""
+    with file.open("wb") as opened:
+        opened.truncate(most)
 
 
 def _fork() -> None:

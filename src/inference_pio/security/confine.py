@@ -32,6 +32,7 @@ class Confinement:
     open_files           descriptors
     processors           on which it may run; empty: all
     user                 (uid, gid) it becomes where it is root; None: it stays who it is, without privileges
+    reading              as that user it reads what `reach` leaves it, whoever may
     reach                files that stay reachable
     dies_with_parent     at once. The kernel means the thread that started it: not for a child that outlives that
     """
@@ -42,6 +43,7 @@ class Confinement:
     open_files: int = 1024
     processors: tuple[int, ...] = ()
     user: tuple[int, int] | None = None
+    reading: bool = False
     reach: landlock.Reach = _NOTHING
     dies_with_parent: bool = True
 
@@ -76,7 +78,7 @@ def confine(wanted: Confinement, parent: int) -> tuple[Lock, ...]:
     if locked:  # while folders can still be opened that another user may not enter
         steps.append(("files", lambda: landlock.enter(wanted.reach).gaps))
     steps += [
-        ("privileges", lambda: give_up_privileges(wanted.user)),
+        ("privileges", lambda: give_up_privileges(wanted.user, reading=wanted.reading)),
         # A change of user takes this and what follows back.
         ("hidden from its equals", lambda: _prctl(_SET_DUMPABLE, 0)),
     ]
@@ -113,7 +115,6 @@ def _die_with(parent: int) -> None:
 def _limit(wanted: Confinement) -> None:
     limits = {
         resource.RLIMIT_CORE: 0,
-        resource.RLIMIT_FSIZE: wanted.file_bytes,
         resource.RLIMIT_NOFILE: wanted.open_files,
         resource.RLIMIT_DATA: wanted.data_bytes,
     }

@@ -19,10 +19,16 @@ _FRACTION = "pauses every 10 ms"
 
 
 def worker_report(
-    level: SecurityLevel, limits: ResourceLimits | None, proof: Proof, by_group: Sequence[str]
+    level: SecurityLevel,
+    limits: ResourceLimits | None,
+    proof: Proof,
+    by_group: Sequence[str],
+    gpu_uncounted: str = "",
 ) -> EnforcementReport:
-    """Limits first, then walls. `by_group` is what a control group holds, of "memory" and "cpu"."""
-    entries = [] if limits is None else _limits(level, limits, proof, by_group)
+    """Limits first, then walls. `by_group` is what a control group holds, of "memory" and "cpu"; `gpu_uncounted` is why
+    nobody counts what a process has of a GPU's memory.
+    """
+    entries = [] if limits is None else _limits(level, limits, proof, by_group, gpu_uncounted)
     if level is not SecurityLevel.MAXIMUM_TRUST:
         entries += _walls(level, proof)
     return EnforcementReport(level, tuple(entries))
@@ -55,14 +61,14 @@ def is_strict(level: SecurityLevel, enforcement: str | None) -> bool:
 
 
 def _limits(
-    level: SecurityLevel, limits: ResourceLimits, proof: Proof, by_group: Sequence[str]
+    level: SecurityLevel, limits: ResourceLimits, proof: Proof, by_group: Sequence[str], gpu_uncounted: str
 ) -> list[Enforcement]:
     return [
         _cpu(limits.cpu_percent, proof, by_group),
         _memory(limits.memory_gb, proof, by_group),
-        _graphics(limits.gpu_memory_gb, proof),
+        _graphics(level, limits.gpu_memory_gb, proof, gpu_uncounted),
         _disk(level, limits.disk_space_gb, proof),
-        _network(limits.network_bandwidth_mbps, proof),
+        _network(level, limits.network_bandwidth_mbps, proof),
     ]
 
 
@@ -99,11 +105,16 @@ def _memory(gigabytes: float, proof: Proof, by_group: Sequence[str]) -> Enforcem
     return Enforcement("memory_gb", gigabytes, "PARTIAL", how, gaps)
 
 
-def _graphics(gigabytes: float, proof: Proof) -> Enforcement:
+def _graphics(level: SecurityLevel, gigabytes: float, proof: Proof, uncounted: str) -> Enforcement:
     if gigabytes:
-        gap = "the allocator's share of the device; the driver's own memory is not counted"
-        return Enforcement(
-            "gpu_memory_gb", gigabytes, "PARTIAL", "refused before loading by its plan", (gap,)
+        how = "a larger plan is refused before loading, and the allocator has no more"
+        gap = f"memory that others than torch's allocator take: {uncounted}"
+        if not uncounted:
+            how, gap = f"{how}; a watch every 250 ms (NVML)", "what is allocated within 250 ms"
+        return Enforcement("gpu_memory_gb", gigabytes, "PARTIAL", how, (gap,))
+    if level is SecurityLevel.MAXIMUM_TRUST:
+        return _without_walls(
+            "gpu_memory_gb", 0.0, "no device is shown to CUDA, and nothing keeps it from one"
         )
     if proof.refused("graphics") and proof.state("files") != "missing":
         return Enforcement("gpu_memory_gb", 0.0, "VERIFIED", "no device of a GPU can be opened")
@@ -111,30 +122,42 @@ def _graphics(gigabytes: float, proof: Proof) -> Enforcement:
 
 
 def _disk(level: SecurityLevel, gigabytes: float, proof: Proof) -> Enforcement:
+    if level is SecurityLevel.MAXIMUM_TRUST:
+        how = "RLIMIT_FSIZE holds each file; it may write anywhere, and nothing adds that up"
+        return _without_walls("disk_space_gb", gigabytes, how)
     if not proof.refused("write", "temporary file"):
         return Enforcement(
             "disk_space_gb", gigabytes, "NOT ENFORCED", _why(proof, "files"), remedy=_NEEDS_LANDLOCK
         )
-    if level is SecurityLevel.HIGH_TRUST:
-        gap = "files in the model cache are counted when they are made"
-        return Enforcement("disk_space_gb", gigabytes, "PARTIAL", "it writes to the model cache only", (gap,))
+    if "long file" in (proof.told.attempts if proof.told else {}):
+        gaps = ["what is written within 250 ms", "a file that was unlinked counts by itself"]
+        if not proof.refused("long file"):
+            gaps.append("a file may be longer for a moment")
+        how = "it writes to one folder of its own: RLIMIT_FSIZE, and a watch every 250 ms"
+        return Enforcement("disk_space_gb", gigabytes, "PARTIAL", how, tuple(gaps))
     return Enforcement(
         "disk_space_gb", gigabytes, "VERIFIED", "it can write no file; the model cache is the parent's"
     )
 
 
-def _network(mbps: float, proof: Proof) -> Enforcement:
+def _network(level: SecurityLevel, mbps: float, proof: Proof) -> Enforcement:
+    if level is SecurityLevel.MAXIMUM_TRUST:
+        fetched = "comes through one bucket of that rate" if mbps else "is nothing"
+        how = f"what is downloaded for it {fetched}; it may open sockets of its own"
+        return _without_walls("network_bandwidth_mbps", mbps, how)
     if proof.refused("tcp", "udp", "unix socket"):
         if not mbps:
             return Enforcement(
                 "network_bandwidth_mbps", mbps, "VERIFIED", "it has no socket; nothing is downloaded for it"
             )
-        how = "it has no socket; what is downloaded for it, its parent downloads"
-        return Enforcement(
-            "network_bandwidth_mbps", mbps, "PARTIAL", how, ("its parent does not slow downloads down",)
-        )
+        how = "it has no socket; what its parent downloads for it comes through one bucket of that rate"
+        return Enforcement("network_bandwidth_mbps", mbps, "SET", how)
     how = _why(proof, "system calls")
     return Enforcement("network_bandwidth_mbps", mbps, "NOT ENFORCED", how, remedy=_NEEDS_FILTERS)
+
+
+def _without_walls(limit: str, value: float, how: str) -> Enforcement:
+    return Enforcement(limit, value, "NOT ENFORCED", how, remedy="a level below maximum_trust")
 
 
 def _walls(level: SecurityLevel, proof: Proof) -> Sequence[Enforcement]:
@@ -142,16 +165,21 @@ def _walls(level: SecurityLevel, proof: Proof) -> Sequence[Enforcement]:
     calls = ["tcp"] if level is SecurityLevel.HIGH_TRUST else ["tcp", "execute", "fork"]
     filters = _wall("system calls", proof, calls, (), "system calls", _NEEDS_FILTERS)
     signals = _wall("signals", proof, ["signal to the parent"], (), "system calls", _NEEDS_FILTERS)
-    held = proof.state("privileges") != "missing"
-    rights = Enforcement(
-        "privileges",
-        None,
-        "SET" if held else "NOT ENFORCED",
-        "no capabilities, and none can be gained" if held else _why(proof, "privileges"),
-        proof.gaps("privileges") if held else (),
-        "" if held else "a start as another user than root",
-    )
-    return [files, filters, signals, rights]
+    return [files, filters, signals, _rights(proof)]
+
+
+def _rights(proof: Proof) -> Enforcement:
+    if proof.state("privileges") == "missing":
+        how = _why(proof, "privileges")
+        return Enforcement(
+            "privileges", None, "NOT ENFORCED", how, remedy="a start as another user than root"
+        )
+    how = "another user than root, and no way back"
+    if not proof.refused("root"):
+        how = "no capabilities, and none can be gained"
+    gaps = proof.gaps("privileges")
+    state: State = "VERIFIED" if proof.refused("root", "capabilities") and not gaps else "PARTIAL"
+    return Enforcement("privileges", None, state, how, gaps)
 
 
 def _wall(

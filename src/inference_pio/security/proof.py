@@ -57,17 +57,24 @@ Held = Callable[[int], AbstractContextManager[Callable[[], None]]]
 """Holds a process to limits for as long as the block lasts; what it gives is called every few milliseconds."""
 
 
-def prove(confinement: Confinement, imports: Sequence[str], held: Held, threads: int) -> Proof:
+def prove(
+    confinement: Confinement,
+    imports: Sequence[str],
+    held: Held,
+    threads: int,
+    scratch: Path | None = None,
+) -> Proof:
     """Some 0.1 s, and half a second where processors are tried: the memory that is asked for is never touched.
 
     Args:
         imports: where the child imports this project from.
         threads: that compute for a while; 0: none.
+        scratch: a folder that the child may write to.
     """
     with tempfile.TemporaryDirectory() as folder:
         secret = Path(folder) / "secret"
         secret.write_bytes(b"x")
-        trial = Trial(confinement, os.getpid(), str(secret), folder, threads)
+        trial = Trial(confinement, os.getpid(), str(secret), folder, threads, str(scratch or ""))
         try:
             code, said, complaint = _run(msgspec.json.encode(trial), imports, held)
         except (OSError, TimeoutError) as error:

@@ -36,7 +36,7 @@ class Places:
     model    files and folders of the model
     read     what else its operator grants
     scratch  the one folder it may write to; None: none
-    cache    the model cache; None: it has no business there
+    cache    the model cache, of which it reads how models run; None: it has no business there
     """
 
     imports: Sequence[str]
@@ -52,7 +52,6 @@ def reach_of(level: SecurityLevel, places: Places) -> Reach:
 
     LOW_TRUST reads no model: its files are open when it starts. Folders of models it may list, which tells names only.
     """
-    interpreter = {sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))}
     read = [*_SYSTEM_READ, *map(str, _settings(places.cache)), *map(str, places.read)]
     write = [_NOWHERE, *([] if places.scratch is None else [str(places.scratch)])]
     if places.gpu:
@@ -61,8 +60,12 @@ def reach_of(level: SecurityLevel, places: Places) -> Reach:
         read += [*map(str, places.model), "/proc/self", "/sys/fs/cgroup"]
     if level is SecurityLevel.HIGH_TRUST:
         read += ["/proc", "/sys"]
-        write += [] if places.cache is None else [str(places.cache)]
-    return Reach(_once(read), _once([*_SYSTEM_EXECUTE, *interpreter, *places.imports]), _once(write))
+    return Reach(_once(read), _once([*_SYSTEM_EXECUTE, *interpreter(), *places.imports]), _once(write))
+
+
+def interpreter() -> list[str]:
+    """Where Python itself lies."""
+    return [sys.prefix, sys.base_prefix, os.path.dirname(os.path.realpath(sys.executable))]
 
 
 def _settings(cache: Path | None) -> list[Path]:

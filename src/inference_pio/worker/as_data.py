@@ -16,9 +16,12 @@ from inference_pio.worker.messages import Load
 
 if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
+    from inference_pio.plugin.runtime import RuntimeOptions
+    from inference_pio.security import ResourceLimits
 
 _PLAIN = (str, int, float, bool, type(None))
 _NAMES = ("model_path", "model_name")
+_LIMITS = ("memory_gb", "cpu_percent", "disk_space_gb", "gpu_memory_gb")  # that a worker plans within
 
 
 def load_within(
@@ -31,8 +34,7 @@ def load_within(
         plugin=asked.plugin if external is None else external.name,
         external=external,
         config={"model_name": name, **asked.config},
-        memory_gb=None if limits is None else limits.memory_gb,
-        cpu_percent=None if limits is None else limits.cpu_percent,
+        **({} if limits is None else {name: getattr(limits, name) for name in _LIMITS}),
     )
 
 
@@ -49,6 +51,17 @@ def options_as_data(config: BaseModelConfig) -> dict[str, Any]:
             continue
         found[each.name] = value if isinstance(value, _PLAIN) else str(value)
     return found
+
+
+def writers(config: Mapping[str, Any], options: RuntimeOptions) -> list[str]:
+    """What was asked for that needs files of its own, in words."""
+    asked = {
+        "prefix_cache_disk_gb": options.prefix_cache_disk_gb > 0,
+        "resident_weights_gb": options.resident_weights_gb is not None,
+        "experts disk": options.experts == "disk",
+        "device_map disk": config.get("device_map") == "disk",
+    }
+    return [name for name, wanted in asked.items() if wanted]
 
 
 def with_figures(config: BaseModelConfig, told: dict[str, Any]) -> BaseModelConfig:

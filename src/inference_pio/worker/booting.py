@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference_pio.children.beginning import import_paths
-from inference_pio.loader.store import ModelStore
+from inference_pio.errors import ResourceError
+from inference_pio.loader.store import SCRATCH_VARIABLE, ModelStore, is_writable
+from inference_pio.metrics.gpu_memory import GpuMemory
 from inference_pio.metrics.hardware import compute_threads
 from inference_pio.packages.external import check_unchanged
 from inference_pio.plugin.registry import External
@@ -17,10 +19,12 @@ from inference_pio.security.confine import Confinement
 from inference_pio.security.enforcement import worker_report
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
 from inference_pio.security.proof import prove
-from inference_pio.security.reach import Places, reach_of
+from inference_pio.security.reach import Places, interpreter, reach_of
 from inference_pio.security.report import EnforcementReport, threads_for
+from inference_pio.security.user import User, user_and_reading, worker_user
 from inference_pio.worker.holding import Holding
 from inference_pio.worker.messages import Boot
+from inference_pio.worker.scratch import Scratch
 
 # What a model's folder has for others to read: weights, configurations, templates, vocabularies.
 _ENDINGS = (".safetensors", ".gguf", ".json", ".jinja")
@@ -41,6 +45,7 @@ class Cell:
     """Where one worker lives.
 
     model     the file or folder that is loaded; None: there is none so far
+    scratch   the one folder that it may write to; None: it writes nothing
     external  the plugin of others that runs it; None: a built-in one
     """
 
@@ -48,7 +53,39 @@ class Cell:
     limits: ResourceLimits | None
     model: Path | None
     store: ModelStore
+    scratch: Scratch | None = None
     external: External | None = None
+
+    @classmethod
+    def of(
+        cls,
+        level: SecurityLevel,
+        limits: ResourceLimits | None,
+        model: Path | None,
+        store: ModelStore,
+        writes: Sequence[str] = (),
+        external: External | None = None,
+    ) -> Cell:
+        """
+        Args:
+            writes: what was asked for that needs files of its own.
+
+        Raises:
+            ResourceError: it may have none.
+        """
+        most = None if limits is None else int(limits.disk_space_gb * 1e9)
+        low, why = level is SecurityLevel.LOW_TRUST, ""
+        if most == 0:
+            why = "with disk_space_gb 0: raise it"
+        elif low and most is None:
+            why = "at low_trust without a limit of the disk: set disk_space_gb"
+        elif not is_writable(store.home):
+            why = f"where {store.home} takes no files: make it writable, or set INFERENCE_PIO_HOME"
+        if why and writes:
+            raise ResourceError(f"{', '.join(writes)}: needs files, and a worker has none {why}")
+        if why or (low and not writes):
+            return cls(level, limits, model, store, external=external)
+        return cls(level, limits, model, store, Scratch.below(store.home, most), external)
 
     @property
     def most_bytes(self) -> int | None:
@@ -68,17 +105,33 @@ class Cell:
 
     def hold(self, pid: int, kill: Callable[[str], None]) -> Holding:
         """A process that has done nothing so far, from now on."""
-        return Holding(pid, self.limits, self.planning_bytes, free_to_widen=self._free_to_widen, kill=kill)
+        return Holding(
+            pid,
+            self.limits,
+            self.planning_bytes,
+            free_to_widen=self._free_to_widen,
+            kill=kill,
+            scratch=self.scratch,
+        )
 
     def confinement(self) -> Confinement:
         gpu = self.limits is not None and self.limits.gpu_memory_gb > 0
         folders = () if self.external is None else self.external.folders
-        places = Places([*import_paths(), *folders], _places_of(self.model), self.store.home, gpu=gpu)
+        places = Places(
+            [*import_paths(), *folders],
+            _places_of(self.model),
+            self.store.home,
+            None if self.scratch is None else self.scratch.folder,
+            gpu=gpu,
+        )
+        user, reading = self._user()
         return Confinement(
             self.level,
+            user=user,
+            reading=reading,
             data_bytes=self.data_bytes(self.planning_bytes),
-            file_bytes=self._file_bytes,
-            processors=self._processors(),
+            file_bytes=0 if self.scratch is None else self.scratch.most_bytes,
+            processors=_processors(self.limits),
             reach=reach_of(self.level, places),
         )
 
@@ -90,6 +143,8 @@ class Cell:
         """
         if self.external is not None:
             check_unchanged(self.external)
+        if self.scratch is not None:
+            self.scratch.make(self._user()[0])
         low = self.level is SecurityLevel.LOW_TRUST
         return Boot(self.confinement(), _opened(_files(self.model)) if low else {}, os.getpid())
 
@@ -117,16 +172,41 @@ class Cell:
             finally:
                 holding.close()
 
-        proof = prove(self.confinement(), import_paths(), held, self._threads_to_try())
-        return worker_report(self.level, self.limits, proof, groups[0] if groups else ())
+        with self._scratch_made() as folder:
+            proof = prove(self.confinement(), import_paths(), held, self._threads_to_try(), folder)
+        counts = self.limits is not None and self.limits.gpu_memory_gb
+        uncounted = GpuMemory().reason if counts else ""
+        return worker_report(self.level, self.limits, proof, groups[0] if groups else (), uncounted)
+
+    @contextmanager
+    def _scratch_made(self) -> Iterator[Path | None]:
+        if self.scratch is None:
+            yield None
+            return
+        self.scratch.make(self._user()[0])
+        try:
+            yield self.scratch.folder
+        finally:
+            self.scratch.wipe()
 
     def environment(self) -> dict[str, str]:
         """Of variables, beside the few that every worker has."""
         shown = {"INFERENCE_PIO_HOME": str(self.store.home), **_SETTINGS}
         shown[THREADS_VARIABLE] = str(_asked_threads() or self._threads())
-        if self.limits is not None and self.limits.gpu_memory_gb == 0:
-            shown["CUDA_VISIBLE_DEVICES"] = ""
-        return shown
+        if self.scratch is not None:
+            shown[SCRATCH_VARIABLE] = str(self.scratch.folder)
+        return {**shown, **_no_device(self.limits)}
+
+    def _user(self) -> tuple[User | None, bool]:
+        """Who it becomes, and whether it has to read what only this process's user may."""
+        if self.level is SecurityLevel.MAXIMUM_TRUST:
+            return None, False
+        needed: list[str | Path] = [*import_paths(), *interpreter()]
+        if self.level is not SecurityLevel.LOW_TRUST:  # there, its model's files are open when it starts
+            needed += [*_places_of(self.model), *_files(self.model)]
+        if self.scratch is not None:
+            needed.append(self.scratch.folder.parent)
+        return user_and_reading(worker_user(), needed)
 
     def _threads(self) -> int:
         there = compute_threads()
@@ -143,18 +223,32 @@ class Cell:
     def _free_to_widen(self) -> bool:
         return self.level in (SecurityLevel.HIGH_TRUST, SecurityLevel.MAXIMUM_TRUST)
 
-    @property
-    def _file_bytes(self) -> int | None:
-        """Of one file: below HIGH_TRUST nothing is written."""
-        if self.level in (SecurityLevel.LOW_TRUST, SecurityLevel.MEDIUM_TRUST):
-            return 0
-        return None if self.limits is None else int(self.limits.disk_space_gb * 1e9)
 
-    def _processors(self) -> tuple[int, ...]:
-        if self.limits is None:
-            return ()
-        allowed = sorted(os.sched_getaffinity(0))
-        return tuple(allowed[: threads_for(self.limits.cpu_percent)])
+def confinement_of_a_verb(limits: ResourceLimits) -> Confinement:
+    """Of a process that does its own work beside running a model: limits and no walls, from its beginning."""
+    return Confinement(
+        SecurityLevel.MAXIMUM_TRUST,
+        data_bytes=int(limits.memory_gb * 1e9),
+        file_bytes=int(limits.disk_space_gb * 1e9),
+        processors=_processors(limits),
+    )
+
+
+def environment_of_a_verb(limits: ResourceLimits) -> dict[str, str]:
+    """Beside all that this process has."""
+    threads = min(compute_threads(), threads_for(limits.cpu_percent))
+    return {THREADS_VARIABLE: str(_asked_threads() or threads), **_no_device(limits)}
+
+
+def _no_device(limits: ResourceLimits | None) -> dict[str, str]:
+    return {"CUDA_VISIBLE_DEVICES": ""} if limits is not None and limits.gpu_memory_gb == 0 else {}
+
+
+def _processors(limits: ResourceLimits | None) -> tuple[int, ...]:
+    if limits is None:
+        return ()
+    allowed = sorted(os.sched_getaffinity(0))
+    return tuple(allowed[: threads_for(limits.cpu_percent)])
 
 
 def _asked_threads() -> int:

@@ -7,9 +7,12 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
 
+from inference_pio.metrics.gpu_memory import GpuMemory
 from inference_pio.security.levels import ResourceLimits
 from inference_pio.worker.death import Death
+from inference_pio.worker.gpu import GpuWatch
 from inference_pio.worker.leaf import Leaf, make_leaf
+from inference_pio.worker.scratch import Scratch
 from inference_pio.worker.watch import Share, Watch
 
 MOST_THREADS = 1024
@@ -22,6 +25,7 @@ class Holding:
         most_bytes: of memory of its own, until `tighten`; None: no limit.
         free_to_widen: it may take more processors than it is given, so that its time has to be counted.
         kill: ends it, with a reason.
+        scratch: the folder that it may write to.
     """
 
     def __init__(
@@ -32,13 +36,14 @@ class Holding:
         *,
         free_to_widen: bool,
         kill: Callable[[str], None],
+        scratch: Scratch | None = None,
     ) -> None:
         self._limits, self._leaf = limits, None if limits is None else _leaf_of(pid, limits)
         share = None
         if limits is not None and not (self._leaf and "cpu" in self._leaf.holds):
             counted = limits.cpu_percent % 100 or free_to_widen
             share = Share(limits.cpu_percent) if counted else None
-        self.watch = Watch(pid, most_bytes, MOST_THREADS, share, kill)
+        self.watch = Watch(pid, most_bytes, MOST_THREADS, share, kill, _rarely(pid, limits, scratch))
 
     @property
     def by_group(self) -> tuple[str, ...]:
@@ -62,6 +67,15 @@ class Holding:
         self.watch.close()
         if self._leaf is not None:
             self._leaf.remove()
+
+
+def _rarely(
+    pid: int, limits: ResourceLimits | None, scratch: Scratch | None
+) -> list[Callable[[], str | None]]:
+    found = [] if scratch is None else [scratch.problem]
+    if limits is not None and limits.gpu_memory_gb and not (counter := GpuMemory()).reason:
+        found.append(GpuWatch(pid, limits.gpu_memory_gb, counter).problem)
+    return found
 
 
 def _leaf_of(pid: int, limits: ResourceLimits) -> Leaf | None:

@@ -1,7 +1,7 @@
 """What a parent and its worker say to each other: closed types, and nothing that names code.
 
-A parent says Boot, Load, Go, Generate, Abort, Ask, Ping and Close; a worker Hello, Progress, Planned, Loaded, Pieces,
-Ended, Answered, Failed and Pong. `request` numbers are the parent's: no name of a client's crosses.
+A parent says Boot, Load, Go, Rows, Generate, Abort, Ask, Ping and Close; a worker Hello, Progress, Planned, Loaded,
+Pieces, Ended, Answered, Failed and Pong. `request` numbers are the parent's: no name of a client's crosses.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class Boot(_Message, frozen=True):
 class Load(_Message, frozen=True):
     """Which model, how; `config` and `options` are what a caller named. The worker plans, and waits for Go.
 
-    memory_gb, cpu_percent  limits to plan within
-    external                the plugin of others that runs it; None: a built-in one
+    memory_gb, cpu_percent, disk_space_gb, gpu_memory_gb  limits to plan within
+    external                                              the plugin of others that runs it; None: a built-in one
     """
 
     model: str
@@ -48,8 +48,10 @@ class Load(_Message, frozen=True):
     options: dict[str, Any]
     profile: str | None
     tuned: bool
-    memory_gb: float | None
-    cpu_percent: float | None
+    memory_gb: float | None = None
+    cpu_percent: float | None = None
+    disk_space_gb: float | None = None
+    gpu_memory_gb: float | None = None
     external: External | None = None
 
 
@@ -58,9 +60,20 @@ class Go(_Message, frozen=True):
 
 
 class Picture(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An image of a prompt: the bytes of a file. `where` names it in errors."""
+    """An image of a prompt; `where` names it in errors. Its rows of RGB, 8 bits each, go ahead of the message that it
+    is a part of, in Rows: on the wire there are none here.
+    """
 
     where: str
+    height: int
+    width: int
+    rows: bytes = b""
+
+
+class Rows(_Message, frozen=True):
+    """The next bytes of the pictures of the request or question of this number, which follows, in order."""
+
+    number: int
     data: bytes
 
 
@@ -107,6 +120,7 @@ class Ask(_Message, frozen=True):
         "fit",
     ]
     given: dict[str, Any] = {}
+    images: list[Picture] = []
 
 
 class Ping(_Message, frozen=True):
@@ -150,6 +164,7 @@ class Loaded(_Message, frozen=True):
     vocab_size: int
     max_model_len: int
     has_chat_template: bool
+    sees: bool = False
 
 
 class Event(msgspec.Struct, frozen=True, forbid_unknown_fields=True, array_like=True):
@@ -209,5 +224,5 @@ class Pong(_Message, frozen=True):
     busy: bool
 
 
-FromParent = Boot | Load | Go | Generate | Abort | Ask | Ping | Close
+FromParent = Boot | Load | Go | Rows | Generate | Abort | Ask | Ping | Close
 FromWorker = Hello | Progress | Planned | Loaded | Pieces | Ended | Answered | Failed | Pong

@@ -7,7 +7,7 @@ import itertools
 import logging
 import os
 import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from time import monotonic
 from typing import Any
@@ -26,11 +26,14 @@ from inference_pio.worker.messages import (
     Hello,
     Load,
     Loaded,
+    Picture,
     Planned,
     Progress,
 )
+from inference_pio.worker.pictures import in_pieces
 from inference_pio.worker.process import Process
-from inference_pio.worker.supervisor import State, Supervisor
+from inference_pio.worker.roles import State
+from inference_pio.worker.supervisor import Supervisor
 
 _log = logging.getLogger("inference_pio")
 _TICK_SECONDS = 1.0
@@ -131,7 +134,7 @@ class WorkerModel:
     def abort(self, number: int) -> None:
         self._supervisor.abort(number)
 
-    async def ask(self, about: Any, **given: Any) -> Any:
+    async def ask(self, about: Any, images: Sequence[Picture] = (), **given: Any) -> Any:
         """
         Raises:
             InferencePIOError: what the worker raised, or that it has gone.
@@ -139,7 +142,7 @@ class WorkerModel:
         number = next(self._numbers)
         answer = self._questions[number] = self._loop.create_future()
         try:
-            self._supervisor.ask(number, lambda: self.say(Ask(number, about, given)))
+            self._supervisor.ask(number, lambda: self.say(Ask(number, about, given, list(images))))
             return await answer
         finally:
             self._questions.pop(number, None)
@@ -167,7 +170,8 @@ class WorkerModel:
 
     def say(self, message: FromParent) -> None:
         if self._process is not None:
-            self._process.say(message)
+            for piece in in_pieces(message):
+                self._process.say(piece)
 
     def kill(self, verdict: str) -> None:
         if self._process is not None:
@@ -283,6 +287,8 @@ class WorkerModel:
             death = self._holding.explained(death)
             self._holding.close()
             self._holding = None
+        if self._cell.scratch is not None:
+            self._cell.scratch.wipe()
         self._gone.set()
         self._supervisor.lost(death, monotonic())
 

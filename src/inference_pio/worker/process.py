@@ -112,8 +112,10 @@ class Process(asyncio.BufferedProtocol):
             os.killpg(self.pid, signal.SIGKILL)
 
     def limit_data(self, most_bytes: int) -> None:
-        """Of memory of its own (RLIMIT_DATA), for good."""
-        with suppress(ProcessLookupError):
+        """Of memory of its own (RLIMIT_DATA), for good. A root without CAP_SYS_RESOURCE may not say so of another
+        user's process: what watches it holds the limit then.
+        """
+        with suppress(ProcessLookupError, PermissionError):
             resource.prlimit(self.pid, resource.RLIMIT_DATA, (most_bytes, most_bytes))
 
     # What the loop calls -----------------------------------------------------------------------------------------

@@ -7,9 +7,9 @@ from dataclasses import asdict
 from typing import Any
 
 from inference_pio.engine.checks import check_length
-from inference_pio.plugin.runtime import FormattedPrompt
 from inference_pio.runtime.start import Started
 from inference_pio.security import ResourceLimits
+from inference_pio.worker.requests import prompt_of
 
 Question = Callable[[Started, Mapping[str, Any]], Any]
 
@@ -28,12 +28,17 @@ def _write(started: Started, given: Mapping[str, Any]) -> Any:
         given["messages"], given["add_generation_prompt"], given["tools"], given["options"]
     )
     path = str(started.runtime.prepared.opened.source.path)
-    return {"source": written.source, "values": written.values, "path": path}
+    return {
+        "source": written.source,
+        "values": written.values,
+        "path": path,
+        "images": [image.where for image in written.images],
+    }
 
 
 def _encode(started: Started, given: Mapping[str, Any]) -> Any:
-    prompt = FormattedPrompt(given["text"]) if given["formatted"] else given["text"]
-    encoded = started.runtime.encode(prompt)
+    """Its placeholders filled, where it has images."""
+    encoded = started.runtime.encode(prompt_of(given["written"], given["formatted"], given.get("images", ())))
     check_length(len(encoded.token_ids), started.runtime.max_model_len)  # more would not fit a message either
     return {"text": encoded.text, "token_ids": encoded.token_ids}
 

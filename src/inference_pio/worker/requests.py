@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import threading
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from inference_pio.children.crossing import words_of
@@ -43,14 +43,14 @@ class Requests:
         self._thread = threading.Thread(target=self._tell_or_end, name="inference-pio-teller", daemon=True)
         self._thread.start()
 
-    def add(self, asked: Generate) -> None:
+    def add(self, asked: Generate, images: Sequence[ImageSource]) -> None:
         """
         Raises:
             InferencePIOError: it cannot be served.
         """
         params = SamplingParams(**asked.params)
         reader = self._runtime.text.reader(asked.tools) if asked.chat else None
-        encoded = self._runtime.encode(_prompt(asked))
+        encoded = self._runtime.encode(_prompt(asked, images))
         kept = reader.kept if reader else _NO_KEPT
         answers = self._runtime.submit(
             encoded, params, self._changed, kept, whole=asked.whole, done=asked.done
@@ -113,16 +113,19 @@ class Requests:
         return []
 
 
-def _prompt(asked: Generate) -> RuntimePrompt:
-    images = [ImageSource(picture.where, picture.data) for picture in asked.images]
-    if asked.formatted:
-        return FormattedPrompt(asked.text or "", images)
-    if images:
-        written = asked.text if asked.text is not None else asked.token_ids or []
-        return ImagePrompt(written, tuple(images))
-    if asked.token_ids is not None:
+def _prompt(asked: Generate, images: Sequence[ImageSource]) -> RuntimePrompt:
+    if asked.token_ids is not None and not images:
         return EncodedPrompt(asked.text, asked.token_ids)
-    return asked.text or ""
+    return prompt_of(asked.text if asked.token_ids is None else asked.token_ids, asked.formatted, images)
+
+
+def prompt_of(
+    written: str | list[int] | None, formatted: bool, images: Sequence[ImageSource]
+) -> RuntimePrompt:
+    """What a parent sent of a prompt that is not encoded; `formatted` text is what a chat template made."""
+    if formatted:
+        return FormattedPrompt(str(written), images)
+    return ImagePrompt(written or "", tuple(images))
 
 
 def _pieces(request: int, running: _Running, update: SequenceUpdate) -> list[Piece]:

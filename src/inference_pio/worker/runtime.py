@@ -9,19 +9,13 @@ from typing import TYPE_CHECKING, Any
 
 from inference_pio.engine.checks import check_request
 from inference_pio.errors import EngineClosed, PluginError, UsageError
-from inference_pio.helper.process import HELPER
 from inference_pio.imports import import_object
-from inference_pio.loader.headers import check_headers
-from inference_pio.loader.resolve import resolve
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.performance import PerformanceMetrics
 from inference_pio.outputs import RequestOutput, StreamChunk
-from inference_pio.packages.choice import external_for
-from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.runtime import (
     EncodedPrompt,
     FormattedPrompt,
-    ImagePrompt,
     Progress,
     Reading,
     RuntimeOptions,
@@ -31,17 +25,23 @@ from inference_pio.sampling_params import SamplingParams
 from inference_pio.security.enforcement import is_strict, require
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
 from inference_pio.security.report import EnforcementReport
-from inference_pio.text.limits import check_text
-from inference_pio.text.messages import check_conversation
 from inference_pio.text.tools import checked_tools
-from inference_pio.worker.as_data import exact, load_within, options_as_data, params_as_data, with_figures
+from inference_pio.worker.as_data import (
+    exact,
+    options_as_data,
+    params_as_data,
+    with_figures,
+)
 from inference_pio.worker.background import BACKGROUND
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.changing import within
 from inference_pio.worker.collecting import Collected, Countdown, Streamed
+from inference_pio.worker.finding import find
 from inference_pio.worker.flights import Receiver
 from inference_pio.worker.messages import Generate, Load, Loaded, Planned
 from inference_pio.worker.model import WorkerModel
+from inference_pio.worker.pictures import prompt_as_data
+from inference_pio.worker.text import encoded, rendered
 from inference_pio.worker.tokenizer import WorkerTokenizer
 
 if TYPE_CHECKING:
@@ -87,27 +87,14 @@ class WorkerRuntime:
         """
         self.close()
         self._pid = os.getpid()
-        store = ModelStore(limit_bytes=self._disk_bytes())
-        source = resolve(
-            asked.model,
-            store=store,
-            progress=progress,
-            download=options.download and self._may_download,
-            accept_licence=options.accept_licence,
-        )
-        check_headers(source.path)
-        external = external_for(source.path, asked.plugin)
-        level = self._level or (SecurityLevel.MAXIMUM_TRUST if external is None else SecurityLevel.LOW_TRUST)
-        path = source.path.absolute()  # a worker stands in another folder
-        cell = Cell(level, self._limits, path, store, external)
-        self._report = cell.report()
-        if is_strict(level, self._enforcement):
-            require(self._report, source.name)
-        load = load_within(asked, source.name, path, external, self._limits)
-        self._started = cell, load
+        found = find(asked, options, self._level, self._limits, progress)
+        self._report = found.cell.report()
+        if is_strict(found.cell.level, self._enforcement):
+            require(self._report, found.name)
+        self._started = found.cell, found.load
 
         async def started() -> Planned:
-            self._model = WorkerModel(source.name, cell, load, progress)
+            self._model = WorkerModel(found.name, found.cell, found.load, progress)
             return await self._model.plan()
 
         self._planned = BACKGROUND.run(started())
@@ -129,8 +116,6 @@ class WorkerRuntime:
             {each.name: getattr(options, each.name) for each in fields(options)},
             None,
             False,
-            None,
-            None,
         )
         return with_figures(config, self.start(asked, options, progress).config)
 
@@ -172,7 +157,7 @@ class WorkerRuntime:
 
     def security_report(self, level: SecurityLevel, limits: ResourceLimits | None) -> EnforcementReport:
         if self._report is None or (level, limits) != (self._report.security_level, self._limits):
-            return Cell(level, limits, None, ModelStore()).report()
+            return Cell.of(level, limits, None, ModelStore()).report()
         return self._report
 
     def ask(self, about: str, **given: Any) -> Any:
@@ -195,30 +180,10 @@ class WorkerRuntime:
         tools: Sequence[Mapping[str, Any]] | None = None,
         options: Mapping[str, Any] | None = None,
     ) -> FormattedPrompt:
-        if images := check_conversation(messages, add_generation_prompt, tools, options):
-            raise _unread(images)
-        told = self.ask(
-            "write",
-            messages=[exact(message) for message in messages],
-            add_generation_prompt=add_generation_prompt,
-            tools=None if tools is None else [dict(tool) for tool in tools],
-            options=None if options is None else dict(options),
-        )
-        return FormattedPrompt(HELPER.render(told["source"], told["values"], told["path"]))
+        return rendered(self.ask, messages, add_generation_prompt, tools, options)
 
     def encode(self, prompt: RuntimePrompt) -> EncodedPrompt:
-        if isinstance(prompt, EncodedPrompt):
-            return prompt
-        images = prompt.images if isinstance(prompt, (FormattedPrompt, ImagePrompt)) else ()
-        if images:
-            raise _unread(images)
-        if isinstance(prompt, ImagePrompt):
-            return self.encode(prompt.prompt)
-        if isinstance(prompt, str):
-            check_text(prompt)
-            told = self.ask("encode", text=exact(prompt), formatted=isinstance(prompt, FormattedPrompt))
-            return EncodedPrompt(told["text"], told["token_ids"])
-        return EncodedPrompt(None, list(prompt))
+        return encoded(self.ask, prompt, self._ready().name, self._running().sees)
 
     # Answers -----------------------------------------------------------------------------------------------------
 
@@ -229,12 +194,12 @@ class WorkerRuntime:
         on_finished: Callable[[], None] | None = None,
         reading: Reading | None = None,
     ) -> list[RequestOutput]:
-        encoded = [self.encode(prompt) for prompt in prompts]
-        all_over = Countdown(len(encoded))
+        ready = [self.encode(prompt) for prompt in prompts]
+        all_over = Countdown(len(ready))
         waiting: list[Collected] = []
         numbers: list[int] = []
         try:
-            for prompt, wanted in zip(encoded, params, strict=True):
+            for prompt, wanted in zip(ready, params, strict=True):
                 collected = Collected(
                     wanted.n,
                     scored=wanted.logprobs is not None,
@@ -251,7 +216,7 @@ class WorkerRuntime:
             raise waiting[0].error
         return [
             one.result(str(index), prompt.text, prompt.token_ids)
-            for index, (one, prompt) in enumerate(zip(waiting, encoded, strict=True))
+            for index, (one, prompt) in enumerate(zip(waiting, ready, strict=True))
         ]
 
     def stream(
@@ -283,11 +248,10 @@ class WorkerRuntime:
         asked = Generate(
             0,
             params_as_data(params),
-            prompt.text,
-            token_ids,
+            **prompt_as_data(prompt, token_ids),
             whole=whole,
             chat=reading is not None,
-            tools=None if tools is None else [dict(tool) for tool in tools],
+            tools=exact(tools),
         )
         most = min(params.max_tokens or loaded.max_model_len, loaded.max_model_len)
 
@@ -353,13 +317,6 @@ class WorkerRuntime:
         told: dict[str, float] = self.ask(about)
         return told
 
-    @property
-    def _may_download(self) -> bool:
-        return self._limits is None or self._limits.network_bandwidth_mbps > 0
-
-    def _disk_bytes(self) -> int | None:
-        return None if self._limits is None else int(self._limits.disk_space_gb * 1e9)
-
     def _ready(self) -> WorkerModel:
         if self._model is None:
             raise PluginError("the model is not initialised: call initialize first")
@@ -371,9 +328,3 @@ class WorkerRuntime:
         if self._loaded is None:
             raise PluginError("the model is not loaded: call load_model first")
         return self._loaded
-
-
-def _unread(images: Sequence[ImageSource]) -> UsageError:
-    return UsageError(
-        f"{images[0].where}: images are not read in a worker so far: load the model without limits"
-    )

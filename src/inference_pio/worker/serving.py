@@ -17,6 +17,7 @@ from inference_pio.plugin.starting import StartRequest
 from inference_pio.runtime.start import Started, start
 from inference_pio.security import ResourceLimits, SecurityLevel
 from inference_pio.worker.booting import THREADS_VARIABLE
+from inference_pio.worker.gpu import limit_allocator
 from inference_pio.worker.messages import (
     Abort,
     Answered,
@@ -33,7 +34,9 @@ from inference_pio.worker.messages import (
     Planned,
     Pong,
     Progress,
+    Rows,
 )
+from inference_pio.worker.pictures import Album
 from inference_pio.worker.questions import QUESTIONS
 from inference_pio.worker.requests import Requests
 
@@ -55,9 +58,12 @@ class Worker:
         self._line = line
         self._started: Started | None = None
         self._requests: Requests | None = None
+        self._album = Album()
+        self._gpu_memory_gb: float | None = None
         self._handlers: Mapping[type, Callable[[Any], None]] = {
             Load: self._load,
             Go: self._go,
+            Rows: self._album.add,
             Generate: self._generate,
             Abort: self._abort,
             Ask: self._ask,
@@ -75,9 +81,14 @@ class Worker:
                 self._started.plugin.cleanup()
 
     def _load(self, asked: Load) -> None:
-        limits = None
+        limits, self._gpu_memory_gb = None, asked.gpu_memory_gb
         if asked.memory_gb is not None:
-            limits = ResourceLimits(memory_gb=asked.memory_gb, cpu_percent=asked.cpu_percent or 100)
+            limits = ResourceLimits(
+                memory_gb=asked.memory_gb,
+                cpu_percent=asked.cpu_percent or 100,
+                disk_space_gb=asked.disk_space_gb or 0,
+                gpu_memory_gb=asked.gpu_memory_gb or 0,
+            )
         choose_external(asked.external)
         try:
             self._started = started = start(
@@ -105,6 +116,8 @@ class Worker:
 
     def _go(self, _: Go) -> None:
         started = self._ready()
+        if self._gpu_memory_gb is not None:
+            limit_allocator(started.runtime.prepared.device, self._gpu_memory_gb, torch.cuda)
         try:
             started.plugin.load_model()
         except InferencePIOError as error:
@@ -113,13 +126,19 @@ class Worker:
         self._requests = Requests(started.runtime, self._line.say)
         runtime = started.runtime
         self._line.say(
-            Loaded(runtime.prepared.config.vocab_size, runtime.max_model_len, runtime.has_chat_template)
+            Loaded(
+                runtime.prepared.config.vocab_size,
+                runtime.max_model_len,
+                runtime.has_chat_template,
+                runtime.prepared.images is not None,
+            )
         )
 
     def _generate(self, asked: Generate) -> None:
         assert self._requests is not None
+        images = self._album.take(asked.request, asked.images)
         try:
-            self._requests.add(asked)
+            self._requests.add(asked, images)
         except InferencePIOError as error:
             self._line.say(_failed(error, request=asked.request))
 
@@ -128,8 +147,10 @@ class Worker:
         self._requests.abort(asked.request)
 
     def _ask(self, asked: Ask) -> None:
+        images = self._album.take(asked.number, asked.images)
+        given = {**asked.given, "images": images} if images else asked.given
         try:
-            self._line.say(Answered(asked.number, QUESTIONS[asked.about](self._ready(), asked.given)))
+            self._line.say(Answered(asked.number, QUESTIONS[asked.about](self._ready(), given)))
         except InferencePIOError as error:
             self._line.say(_failed(error, number=asked.number))
 

@@ -32,8 +32,6 @@ def run_in_a_worker(asked: StartRequest) -> Running:
         dict(asked.options),
         asked.profile,
         asked.tuned,
-        None,
-        None,
     )
     runtime = WorkerRuntime(asked.level, asked.limits, asked.enforcement)
     try:

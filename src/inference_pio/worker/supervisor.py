@@ -7,12 +7,12 @@ No input, output or clock of its own: what happens comes in through methods, wha
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from enum import Enum
-from typing import Any, Protocol
+from typing import Any
 
 from inference_pio.children.crossing import error_of
 from inference_pio.children.frames import ProtocolError
 from inference_pio.errors import GenerationError, InferencePIOError, PluginError
+from inference_pio.worker.asked import Asked
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Flights
 from inference_pio.worker.messages import (
@@ -21,7 +21,6 @@ from inference_pio.worker.messages import (
     Close,
     Ended,
     Failed,
-    FromParent,
     FromWorker,
     Go,
     Hello,
@@ -37,53 +36,9 @@ from inference_pio.worker.messages import (
 from inference_pio.worker.patience import Progress as EngineProgress
 from inference_pio.worker.patience import Restarts, Word
 from inference_pio.worker.poison import Poison
+from inference_pio.worker.roles import Hands, Owner, State
 
 _MOST_SHARED_CRASHES = 2
-
-
-class State(Enum):
-    STARTING = "starting"
-    PLANNED = "planned"
-    READY = "ready"
-    WAITING = "waiting to start again"
-    CHANGING = "about to run it otherwise"
-    BROKEN = "broken"
-    CLOSED = "closed"
-
-
-class Hands(Protocol):
-    """What a supervisor does to the world."""
-
-    def spawn(self) -> None: ...
-
-    def say(self, message: FromParent) -> None: ...
-
-    def kill(self, verdict: str) -> None: ...
-
-    def tighten(self) -> None:
-        """From now on its limits hold: what it has planned fits them."""
-
-    def start_in(self, seconds: float) -> None:
-        """Call `Supervisor.start` then."""
-
-
-class Owner(Protocol):
-    """Who is told."""
-
-    def hello(self, message: Hello) -> None: ...
-
-    def progress(self, message: Progress) -> None: ...
-
-    def planned(self, message: Planned) -> None: ...
-
-    def loaded(self, message: Loaded) -> None: ...
-
-    def answered(self, number: int, value: object) -> None: ...
-
-    def refused(self, number: int | None, error: InferencePIOError) -> None:
-        """A question's, or (None) that the model cannot be loaded."""
-
-    def crashed(self, death: Death, again_in: float | None) -> None: ...
 
 
 class Supervisor:
@@ -96,7 +51,7 @@ class Supervisor:
         self._vocab_size = 0
         self._wanted = False  # whether a plan is followed by Go: not before the owner says so once
         self._suspects: list[int] = []
-        self._questions: set[int] = set()
+        self._asked = Asked(owner.refused)
         self._pings = 0
         self._broken: InferencePIOError | None = None
         self._heard: Mapping[type, Callable[[Any], None]] = {
@@ -161,11 +116,18 @@ class Supervisor:
         self._hands.say(Close())
 
     def ask(self, number: int, say: Callable[[], None]) -> None:
-        """A question, which dies with the worker that it was put to."""
-        if self.state not in (State.READY, State.PLANNED):
+        """A question; while a worker is started again it waits for that.
+
+        Raises:
+            PluginError: there is none, or will be none.
+            ProtocolError: it is too long.
+        """
+        if self._broken is not None:
+            raise self._broken
+        there = self.state in (State.READY, State.PLANNED)
+        if not there and (self.state is State.CLOSED or not self._wanted):
             raise PluginError(f"{self._name}: its worker is {self.state.value}")
-        say()  # a question that cannot be said was not put
-        self._questions.add(number)
+        self._asked.add(number, say, now=there)
 
     def give_up(self, error: InferencePIOError) -> None:
         """There will be no worker any more."""
@@ -214,17 +176,17 @@ class Supervisor:
 
     def lost(self, death: Death, now: float) -> None:
         """The process has ended."""
-        for number in sorted(self._questions):
-            self._owner.refused(number, PluginError(f"{self._name}: its worker ended: {death.cause}"))
-        self._questions.clear()
+        ended = PluginError(f"{self._name}: its worker ended: {death.cause}")
         if self.state is State.CLOSED:
+            self._asked.end_all(ended)
             return
         if self.state is State.CHANGING:
             self.start()
             return
         if not self._wanted or self._broken is not None:
-            self._break(self._broken or PluginError(f"{self._name}: its worker ended: {death.cause}"))
+            self._break(self._broken or ended)
             return
+        self._asked.lost(ended)
         if death.blames_requests:
             self._blame(death, now)
         for flight in self.flights.sent():
@@ -258,7 +220,7 @@ class Supervisor:
         self._hands.say(Go())
 
     def _answered(self, message: Answered) -> None:
-        self._answer(message.number)
+        self._asked.answered(message.number)
         self._owner.answered(message.number, message.value)
 
     def _ended(self, message: Ended) -> None:
@@ -272,6 +234,7 @@ class Supervisor:
         self.state, self._vocab_size = State.READY, message.vocab_size
         self._engine.start(now)
         self._owner.loaded(message)
+        self._asked.put_all()
         self._send_all()
 
     def _piece(self, piece: Piece) -> None:
@@ -294,15 +257,10 @@ class Supervisor:
                 flight.receiver.failed(error)
                 self._settle(message.request)
         elif message.number is not None:
-            self._answer(message.number)
+            self._asked.answered(message.number)
             self._owner.refused(message.number, error)
         else:
             self._break(error)
-
-    def _answer(self, number: int) -> None:
-        if number not in self._questions:
-            raise ProtocolError(f"an answer to question {number}, which was not put")
-        self._questions.remove(number)
 
     def _expect(self, state: State, message: FromWorker) -> None:
         if self.state is not state:
@@ -353,4 +311,5 @@ class Supervisor:
     def _break(self, error: InferencePIOError) -> None:
         self.state, self._broken = State.BROKEN, error
         self._owner.refused(None, error)
+        self._asked.end_all(error)
         self.flights.fail_all(lambda _: error)

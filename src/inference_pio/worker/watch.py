@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from time import CLOCK_MONOTONIC, clock_gettime
@@ -53,6 +53,7 @@ class Watch:
         most_bytes: of memory of its own, files that it only maps left out; None: no limit.
         most_threads: that it may have.
         share: of processor time; None: none that needs pauses.
+        rarely: what is looked at every 250 ms; each says why the process has to end, or None.
         kill: called with the reason.
     """
 
@@ -61,9 +62,11 @@ class Watch:
     most_threads: int
     share: Share | None
     kill: Callable[[str], None]
+    rarely: Sequence[Callable[[], str | None]] = ()
     peak_bytes: int = 0
     _own_bytes: int = 0
-    _memory_due: float = 0.0
+    _look_due: float = 0.0
+    _rarely_due: float = 0.0
     _status: int = field(init=False)
 
     def __post_init__(self) -> None:
@@ -81,9 +84,9 @@ class Watch:
         with suppress(ProcessLookupError):  # it ended since
             if self.share is not None:
                 self._pace(self.share)
-            if (now := clock_gettime(CLOCK_MONOTONIC)) >= self._memory_due:
-                self._look_at_memory()
-                self._memory_due = now + self._memory_seconds()
+            if (now := clock_gettime(CLOCK_MONOTONIC)) >= self._look_due:
+                self._look_at_all()
+                self._look_due = now + self._memory_seconds()
 
     def _memory_seconds(self) -> float:
         """The less it has left, the sooner: what a look finds costs time that the model has not."""
@@ -92,7 +95,7 @@ class Watch:
         left = (self.most_bytes - self._own_bytes) / _FASTEST_BYTES
         return min(max(left, _SOONEST_SECONDS), _LATEST_SECONDS)
 
-    def _look_at_memory(self) -> None:
+    def _look_at_all(self) -> None:
         figures = self._figures()
         used = self._own_bytes = _own(figures)
         self.peak_bytes = max(self.peak_bytes, used)
@@ -100,6 +103,10 @@ class Watch:
             self.kill(f"memory_gb {self.most_bytes / 1e9:g} exceeded: it has {used / 1e9:.2f} GB")
         if (threads := figures.get("Threads", 0)) > self.most_threads:
             self.kill(f"{threads} threads: {self.most_threads} are allowed")
+        if self.rarely and (now := clock_gettime(CLOCK_MONOTONIC)) >= self._rarely_due:
+            self._rarely_due = now + _LATEST_SECONDS
+            for problem in filter(None, (look() for look in self.rarely)):
+                self.kill(problem)
 
     def own_bytes(self) -> int:
         """Memory that is the process's own, what is swapped out included.

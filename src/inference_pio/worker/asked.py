@@ -1,0 +1,75 @@
+"""Questions to a worker: they wait while there is none, and die with the second that they were put to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from inference_pio.children.frames import ProtocolError
+from inference_pio.errors import InferencePIOError
+
+_MOST_WORKERS = 2
+
+
+@dataclass
+class _Question:
+    say: Callable[[], None]
+    put: bool = False
+    workers: int = 0
+
+
+class Asked:
+    """All of one model that have no answer. `refuse` is told of each that gets none."""
+
+    def __init__(self, refuse: Callable[[int, InferencePIOError], None]) -> None:
+        self._refuse = refuse
+        self._open: dict[int, _Question] = {}
+
+    def add(self, number: int, say: Callable[[], None], *, now: bool) -> None:
+        """Put it `now`, or when there is a worker.
+
+        Raises:
+            ProtocolError: it cannot be said.
+        """
+        question = _Question(say)
+        if now:
+            self._put(question)
+        self._open[number] = question
+
+    def put_all(self) -> None:
+        """There is a worker."""
+        for number, question in [*self._open.items()]:
+            if not question.put:
+                try:
+                    self._put(question)
+                except ProtocolError as error:
+                    self._end(number, error)
+
+    def lost(self, error: InferencePIOError) -> None:
+        """The worker has ended, and there may be another one."""
+        for number, question in [*self._open.items()]:
+            question.put = False
+            if question.workers >= _MOST_WORKERS:
+                self._end(number, error)
+
+    def end_all(self, error: InferencePIOError) -> None:
+        for number in [*self._open]:
+            self._end(number, error)
+
+    def answered(self, number: int) -> None:
+        """
+        Raises:
+            ProtocolError: it was not put.
+        """
+        if number not in self._open or not self._open[number].put:
+            raise ProtocolError(f"an answer to question {number}, which was not put")
+        del self._open[number]
+
+    def _put(self, question: _Question) -> None:
+        question.say()
+        question.put = True
+        question.workers += 1
+
+    def _end(self, number: int, error: InferencePIOError) -> None:
+        del self._open[number]
+        self._refuse(number, error)
