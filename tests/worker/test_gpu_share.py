@@ -67,7 +67,8 @@ def test_more_than_the_limit_ends_it_and_so_does_not_knowing() -> None:
     watch.look()
     assert not killed
     for used, fails in ((4_200_000_000, ""), (0, "processes")):
-        library.used[0][pid], library.fails, watch._due = used, fails, 0.0
+        library.used[0][pid], library.fails = used, fails
+        watch._look_due = watch._rarely_due = 0.0
         watch.look()
     watch.close()
     assert killed == [
