@@ -288,7 +288,11 @@ class LLM:
     def close(self) -> None:
         """Stop the engine and release the model."""
         self._closed = True
-        self._running.runtime.close()
+        plugin = self._running.plugin
+        if plugin is not None:  # it holds the model too
+            plugin.cleanup()
+        else:
+            self._running.runtime.close()
 
     @property
     def _runtime(self) -> Runtime:

@@ -6,6 +6,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -123,7 +124,8 @@ def _child_of(pid: int) -> psutil.Process:
     """The one that does the work; it has more threads once it has locked itself in and imported torch."""
     for _ in range(1200):
         for child in psutil.Process(pid).children():
-            if "inference_pio.cli.held" in " ".join(child.cmdline()) and child.num_threads() > 1:
-                return child
+            with suppress(psutil.NoSuchProcess):  # the canary, which ended meanwhile
+                if "inference_pio.cli.held" in " ".join(child.cmdline()) and child.num_threads() > 1:
+                    return child
         time.sleep(0.05)
     raise AssertionError("no child in 60 s")

@@ -14,6 +14,7 @@ import safetensors.torch
 
 from inference_pio import LLM, ResourceLimits, SamplingParams
 from inference_pio.errors import ResourceError
+from inference_pio.security.held import held_to
 
 _GROWTH = """
 import json, sys
@@ -85,7 +86,7 @@ def test_what_is_offered_fits(checkpoint: Path, llm: LLM) -> None:
     with pytest.raises(ResourceError, match=r"kv_cache_memory_gb 0\.00[34] it fits") as refused:
         LLM(str(checkpoint), dtype="float32", resource_limits=limit, kv_cache_memory_gb=0.008)
     offer = float(str(refused.value).split("kv_cache_memory_gb ")[1].split()[0])
-    with LLM(str(checkpoint), dtype="float32", resource_limits=limit, kv_cache_memory_gb=offer) as small:
+    with held_to(limit), LLM(str(checkpoint), dtype="float32", kv_cache_memory_gb=offer) as small:
         assert small.plugin.runtime.plan.fits
         assert small.generate("the", SamplingParams(max_tokens=2, ignore_eos=True))
 

@@ -20,6 +20,7 @@ from inference_pio.optimizations.technique import Situation
 from inference_pio.plugin.runtime import RuntimeOptions
 from inference_pio.plugin.serving import Serving, give_serving
 from inference_pio.runtime.paging import PagingRequest
+from inference_pio.security.held import held_to
 from support.layered import layered
 
 pytestmark = pytest.mark.skipif(native.MISSING is not None, reason=str(native.MISSING))
@@ -177,13 +178,13 @@ def test_what_memory_lacks_is_on_the_disk(path: Path, monkeypatch: pytest.Monkey
     with opened(path, **FLOATS) as llm:
         plan = llm.plugin.runtime.plan
     least = plan.total - plan.kv_cache + 256 * plan.kv_bytes_per_token
-    monkeypatch.setattr("inference_pio.runtime.prepared.available_bytes", lambda: least - 300_000)
-    with opened(path, kv_cache_memory_gb=None, **FLOATS) as llm:
+    limits = ResourceLimits(memory_gb=(least - 300_000) / 1e9)
+    with held_to(limits), opened(path, kv_cache_memory_gb=None, **FLOATS) as llm:
         plan = llm.plugin.runtime.plan
         assert plan.paged > 0
         assert plan.total <= plan.budget
         assert answers(llm) == greedy
-    with pytest.raises(ResourceError, match="^layers-7 does not fit: "):
+    with held_to(limits), pytest.raises(ResourceError, match="^layers-7 does not fit: "):
         opened(path, kv_cache_memory_gb=None, disable=("disk_offload",), **FLOATS)
 
 

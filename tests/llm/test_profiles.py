@@ -24,6 +24,7 @@ from inference_pio.runtime import threads as threads_module
 from inference_pio.runtime.local import LocalRuntime
 from inference_pio.runtime.probe import this_machine
 from inference_pio.runtime.tuned import Tuned, keep_tuned
+from inference_pio.security.held import held_to
 
 KV = {"kv_cache_memory_gb": 0.01}
 BEST: dict[str, int | str] = {
@@ -244,15 +245,18 @@ def test_threads_are_checked_and_limited(
     monkeypatch.setattr(threads_module, "usable_threads", lambda: 4)
     with pytest.raises(ResourceError, match="threads 5 is more than the 4 that this process can keep busy"):
         LLM(str(checkpoint), threads=5)
-    limits = ResourceLimits(cpu_percent=250, memory_gb=4)
-    with pytest.raises(ResourceError, match="threads 3 is more than the 2 that cpu_percent 250 allows"):
+    limits = ResourceLimits(cpu_percent=200, memory_gb=4)
+    with (
+        held_to(limits),
+        pytest.raises(ResourceError, match="threads 3 is more than the 2 that cpu_percent 200"),
+    ):
         LLM(str(checkpoint), threads=3, resource_limits=limits)
     before = torch.get_num_threads()
-    with engine(checkpoint, threads=2, resource_limits=limits) as (llm, _):
+    with held_to(limits), engine(checkpoint, threads=2, resource_limits=limits) as (llm, _):
         assert llm.plugin.get_compute_stats()["compute_threads"] == 2
         assert idle(llm)
     store_result(checkpoint, options={"threads": 4})
-    with engine(checkpoint, resource_limits=limits) as (llm, _):
+    with held_to(limits), engine(checkpoint, resource_limits=limits) as (llm, _):
         assert llm.settled.options["threads"] == 2
     monkeypatch.setenv("OMP_NUM_THREADS", "1")  # so the caller has named a number
     with engine(checkpoint) as (llm, _):
