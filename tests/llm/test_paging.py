@@ -173,7 +173,7 @@ def test_a_model_of_two_layers_cannot_be_paged(tmp_path: Path) -> None:
         opened(layered(tmp_path, 2), 1e-6, **BLOCKS)
 
 
-def test_what_memory_lacks_is_on_the_disk(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_memory_lacks_is_on_the_disk(path: Path) -> None:
     greedy, _, _ = whole(path, **FLOATS)
     with opened(path, **FLOATS) as llm:
         plan = llm.plugin.runtime.plan

@@ -117,7 +117,7 @@ class Engine:
         elif isinstance(message, Ping):
             if not self._running:
                 self._at("idle")
-            self._line.say(Pong(message.number, self._steps, bool(self._running)))
+            self._line.say(Pong(message.number, self._steps, self._steps, 0, bool(self._running)))
 
     def _step(self) -> None:
         self._steps += 1

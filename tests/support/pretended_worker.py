@@ -81,6 +81,7 @@ class World:
     errors: list[InferencePIOError] = field(default_factory=list)
     deaths: list[tuple[Death, float | None]] = field(default_factory=list)
     steps: int = 0
+    under_way: int = 0
 
     def __post_init__(self) -> None:
         self.supervisor = Supervisor("m", Load("m", None, {}, {}, None, False, None, None), self, self)
@@ -181,7 +182,7 @@ class World:
 
     def pong(self, *, busy: bool) -> None:
         pings = [message for message in self.sent if isinstance(message, Ping)]
-        self.hear(Pong(pings[-1].number, self.steps, busy))
+        self.hear(Pong(pings[-1].number, self.steps, self.steps, self.under_way, busy))
 
     def _token(self, asked: Generate, index: int) -> Piece:
         number = asked.request

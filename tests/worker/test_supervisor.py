@@ -185,13 +185,18 @@ def test_giving_up_a_request_tells_the_worker(world: World) -> None:
 
 def test_silence_with_work_is_a_crash(world: World) -> None:
     """That it answers is no sign of life: only steps are."""
-    world.supervisor.submit(request(1)[0], world.now)
+    world.supervisor.submit(request(1, length=60)[0], world.now)
+    for _ in range(40):
+        world.now += 0.25
+        world.step()
+        world.supervisor.tick(world.now)
+        world.pong(busy=True)
     while not world.verdict and world.now < 60:
         world.now += 1
         world.supervisor.tick(world.now)
         world.pong(busy=True)
     assert world.verdict == "no step in 11 s, with work to do"
-    assert world.now == 12
+    assert world.now == 21
 
 
 def test_steps_are_what_shows_life(world: World) -> None:
@@ -202,6 +207,32 @@ def test_steps_are_what_shows_life(world: World) -> None:
         world.supervisor.tick(world.now)
         world.pong(busy=True)
     assert not world.verdict
+
+
+def test_a_step_of_many_tokens_may_take_its_time(world: World) -> None:
+    """Nobody knows the first one; later ones are judged by what tokens have taken."""
+    flight, _ = request(1, length=200)
+    world.supervisor.submit(flight, world.now)
+    for _ in range(250):
+        world.now += 1
+        world.supervisor.tick(world.now)
+        world.pong(busy=True)
+    world.step()  # 250 s for a token
+    for _ in range(100):
+        world.now += 0.25
+        world.step()
+        world.supervisor.tick(world.now)
+        world.pong(busy=True)
+    world.under_way = 512
+    for _ in range(250):
+        world.now += 1
+        world.supervisor.tick(world.now)
+        world.pong(busy=True)
+    assert not world.verdict
+    for _ in range(60):
+        world.now += 1
+        world.supervisor.tick(world.now)
+    assert world.verdict == "no step in 301 s, with work to do"
 
 
 @pytest.mark.parametrize("planned", [False, True], ids=["planning", "loading"])
@@ -431,7 +462,7 @@ def test_a_seed_is_always_sent(world: World) -> None:
 
 def test_another_way_of_running_comes_with_another_worker(world: World) -> None:
     flight, caller = request(1, answers=1)
-    world.supervisor.submit(flight)
+    world.supervisor.submit(flight, world.now)
     load = Load("m", None, {}, {"fit": True}, None, False, 1.0, None)
     with pytest.raises(PluginError, match="busy with 1 requests"):
         world.supervisor.change(load)

@@ -172,7 +172,7 @@ class EngineCore:
             updates += self._encode(scheduled)
         if not scheduled:
             return updates
-        self._ledger.begin()
+        self._ledger.begin(scheduled)
         updates += self._compute(scheduled, started)
         self._ledger.end(scheduled, started, self.config.num_blocks - self._blocks.num_free_blocks)
         return updates
@@ -215,6 +215,7 @@ class EngineCore:
             blocks_used=total - self._blocks.num_free_blocks,
             blocks_total=total,
             work=self._ledger.totals(),
+            tokens_under_way=self._ledger.tokens_under_way,
             preemptions=scheduler.num_preemptions,
             prompt_tokens=scheduler.num_prompt_tokens,
             generation_tokens=self._generation_tokens,

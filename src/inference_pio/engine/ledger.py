@@ -116,14 +116,16 @@ class Ledger:
         """A copy; as of the last step, where the engine is in one."""
         return replace(self.now)
 
-    def begin(self) -> None:
-        """A step starts."""
+    def begin(self, scheduled: dict[Sequence, int]) -> None:
+        """A step of that many tokens starts."""
+        self.tokens_under_way = sum(scheduled.values())
         self._cpu = process_time()
         if self._joules is not None:
             self._joules.begin(perf_counter())
 
     def end(self, scheduled: dict[Sequence, int], started: float, num_blocks: int) -> None:
         """A step that started then has run, with blocks in use."""
+        self.tokens_under_way = 0
         now, ended, tokens = self.now, perf_counter(), sum(scheduled.values())
         share = (ended - started) / tokens if tokens else 0.0
         opening = None

@@ -51,7 +51,8 @@ def _joined(parts: list[SequenceUpdate]) -> SequenceUpdate:
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
-    """Sequences and blocks now; `work`, preemptions and tokens since the engine was made.
+    """Sequences and blocks now, and tokens of the step that runs; `work`, preemptions and tokens since the engine was
+    made.
 
     prefix_query_tokens are prompt tokens that were looked up in the prefix cache, prefix_hit_tokens those found, of
     which prefix_tier_hit_tokens came back from the tier below memory;
@@ -65,6 +66,7 @@ class EngineStats:
     blocks_used: int
     blocks_total: int
     work: Totals
+    tokens_under_way: int
     preemptions: int
     prompt_tokens: int
     generation_tokens: int

@@ -217,10 +217,14 @@ class Failed(_Message, frozen=True):
 
 
 class Pong(_Message, frozen=True):
-    """`steps` of the engine so far; `busy`: it has work."""
+    """`steps` of the engine and `tokens` of all of them so far; `under_way`: tokens of the one that runs; `busy`: it has
+    work.
+    """
 
     number: int
     steps: int
+    tokens: int
+    under_way: int
     busy: bool
 
 

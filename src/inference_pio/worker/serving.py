@@ -156,11 +156,12 @@ class Worker:
 
     def _ping(self, asked: Ping) -> None:
         if self._requests is None:
-            self._line.say(Pong(asked.number, 0, busy=False))
+            self._line.say(Pong(asked.number, 0, 0, 0, busy=False))
             return
         stats = self._ready().runtime.loop.stats()
         busy = stats.num_running + stats.num_waiting > 0
-        self._line.say(Pong(asked.number, stats.work.steps, busy=busy))
+        work = stats.work
+        self._line.say(Pong(asked.number, work.steps, work.step_tokens, stats.tokens_under_way, busy=busy))
 
     def _progress(self, done: int, total: int, what: str) -> None:
         self._line.say(Progress(done, total, what))

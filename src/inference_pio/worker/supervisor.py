@@ -167,7 +167,7 @@ class Supervisor:
             for piece in message.of:
                 self._piece(piece)
         elif isinstance(message, Pong):
-            self._engine.seen(message.steps, message.busy, now)
+            self._engine.seen(message, now)
         elif isinstance(message, Loaded):
             self._expect(State.PLANNED, message)
             self._loaded(message, now)
