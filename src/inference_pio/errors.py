@@ -35,6 +35,10 @@ class InferencePIOError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """One line: control characters of what strangers wrote, and bytes that are not UTF-8, become escapes."""
+        return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in super().__str__())
+
 
 class UsageError(InferencePIOError, ValueError):
     exit_code = 2
@@ -56,7 +60,7 @@ class ImageError(UsageError):
     """`where: what`."""
 
     def __init__(self, where: str, what: str) -> None:
-        super().__init__(_one_line(f"{where}: {what}"))
+        super().__init__(f"{where}: {what}")
 
 
 class ModelFileError(InferencePIOError):
@@ -70,7 +74,7 @@ class ModelFileError(InferencePIOError):
         self.path, self.what, self.where, self.byte, self.hint = str(path), what, where, byte, hint
         place = where + (f" (byte {byte})" if byte is not None else "")
         message = ": ".join(part for part in (str(path), place.strip(), what) if part)
-        super().__init__(_one_line(f"{message} ({hint})" if hint else message))
+        super().__init__(f"{message} ({hint})" if hint else message)
 
 
 class UnsafeWeightsError(ModelFileError):
@@ -143,8 +147,3 @@ class NonFiniteLogits(GenerationError):
 
 class EngineClosed(GenerationError):
     pass
-
-
-def _one_line(text: str) -> str:
-    """Control characters of file names, and bytes in them that are not UTF-8, written as escapes."""
-    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
