@@ -25,7 +25,11 @@ _ENDINGS = (".safetensors", ".gguf", ".json", ".jinja")
 _MOST_FILES = 2048
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 _PLANNING_BYTES = 700_000_000
+STACK_MB = 2
 _NO_NETWORK = {"HF_HUB_OFFLINE": "1"}
+# RLIMIT_DATA counts what is mapped, used or not: by default 8 MB for each thread's stack, and 32 MB for each of the
+# threads that numpy would multiply matrices with, which nothing here has it do.
+_NARROW = {"OMP_STACKSIZE": f"{STACK_MB}M", "OPENBLAS_NUM_THREADS": "1"}
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,7 @@ class Cell:
 
     def environment(self) -> dict[str, str]:
         """Of variables, beside the few that every worker has."""
-        shown = {"INFERENCE_PIO_HOME": str(self.store.home), **_NO_NETWORK}
+        shown = {"INFERENCE_PIO_HOME": str(self.store.home), **_NO_NETWORK, **_NARROW}
         shown[THREADS_VARIABLE] = os.environ.get(THREADS_VARIABLE, str(self._threads()))
         if self.limits is not None and self.limits.gpu_memory_gb == 0:
             shown["CUDA_VISIBLE_DEVICES"] = ""
