@@ -115,6 +115,7 @@ def _show(found: Planned, techniques: bool = False) -> None:
         ("activations", plan.activations, "of one step"),
         ("logits", plan.logits, f"{plan.logit_rows} × {config.vocab_size:,} tokens"),
         *([("images", plan.images, "encoder of the largest one, features kept")] if plan.images else []),
+        ("loading", plan.loading, f"{_loading(planned)}, before all but the weights is there"),
         ("runtime", plan.runtime, "Python, torch and its threads"),
         ("total", plan.total, ""),
         ("may be used", plan.budget, plan.budget_name),
@@ -232,9 +233,11 @@ def _paged(plan: MemoryPlan) -> list[tuple[str, int, str]]:
 
 def _weights(planned: Prepared) -> str:
     if not planned.packing.kinds:
-        return "and the largest tensor once more while it is loaded"
+        return ""
     kinds = ", ".join(planned.packing.used_kinds())
     saved = planned.pages.saved_bytes if planned.pages else 0
-    held = size(planned.packed_bytes - planned.plan.mapped - saved)
-    more = "two tensors" if planned.ahead == 1 else f"{planned.ahead + 1} tensors"
-    return f"{held} in blocks of {kinds}; and {more} more while they are loaded"
+    return f"{size(planned.packed_bytes - planned.plan.mapped - saved)} in blocks of {kinds}"
+
+
+def _loading(planned: Prepared) -> str:
+    return "the largest tensor once more" if planned.ahead == 0 else f"{planned.ahead + 1} tensors more"

@@ -88,10 +88,14 @@ def place_weights(
     Raises:
         ResourceError: layers cannot be on the disk though the caller asks for it, or not within the budget.
     """
-    request, weights, experts = sizes.request, sizes.resident + sizes.loading, sum(sizes.experts)
-    plan = planned(weight_bytes=weights, mapped_bytes=experts if request.experts == "disk" else 0)
+    request, weights, experts = sizes.request, sizes.resident, sum(sizes.experts)
+
+    def with_loading(weight_bytes: int, mapped_bytes: int) -> MemoryPlan:
+        return replace(planned(weight_bytes=weight_bytes, mapped_bytes=mapped_bytes), loading=sizes.loading)
+
+    plan = with_loading(weights, experts if request.experts == "disk" else 0)
     if request.experts == "auto" and experts and not plan.fits:
-        plan = planned(weight_bytes=weights, mapped_bytes=experts)
+        plan = with_loading(weights, experts)
     if request.explicit:
         pages = _within(request, name, sizes.layers, sizes.resident - plan.mapped)
     elif request.auto and sizes.layers and not plan.fits and plan.longest < min(SHORTEST, plan.positions):
@@ -102,7 +106,7 @@ def place_weights(
     if not pages.streamed:
         return plan, None
     # Where that does not fit either it says what the least is.
-    smaller = planned(weight_bytes=weights - pages.saved_bytes, mapped_bytes=plan.mapped)
+    smaller = with_loading(weights - pages.saved_bytes, plan.mapped)
     return replace(smaller, paged=pages.disk_bytes), pages
 
 
