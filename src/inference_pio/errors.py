@@ -37,6 +37,10 @@ class InferencePIOError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """One line: control characters of what strangers wrote, and bytes that are not UTF-8, become escapes."""
+        return one_line(super().__str__())
+
 
 class UsageError(InferencePIOError, ValueError):
     exit_code = 2
@@ -58,7 +62,7 @@ class ImageError(UsageError):
     """`where: what`."""
 
     def __init__(self, where: str, what: str) -> None:
-        super().__init__(one_line(f"{where}: {what}"))
+        super().__init__(f"{where}: {what}")
 
 
 class ModelFileError(InferencePIOError):
@@ -72,7 +76,7 @@ class ModelFileError(InferencePIOError):
         self.path, self.what, self.where, self.byte, self.hint = str(path), what, where, byte, hint
         place = _short(where, 200) + (f" (byte {byte})" if byte is not None else "")
         message = ": ".join(part for part in (str(path), place.strip(), _short(what, 1200)) if part)
-        super().__init__(one_line(f"{message} ({hint})" if hint else message))
+        super().__init__(f"{message} ({hint})" if hint else message)
 
 
 class UnsafeWeightsError(ModelFileError):

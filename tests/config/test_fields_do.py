@@ -122,7 +122,7 @@ def _loading(checkpoint: Checkpoint) -> None:
         source.read = lambda name, *args, reads=reads, read=read: (reads.append(name), read(name, *args))[1]
         made.load_model()
         ahead.append(first[0])
-        planned.append(made.runtime.plan.weights)
+        planned.append(made.runtime.plan.loading)
         made.cleanup()
     assert ahead[0] == 1
     assert ahead[1] > 3

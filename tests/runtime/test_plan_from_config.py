@@ -195,7 +195,7 @@ def test_what_fits(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not plan(max_model_len=longest + 64).fits
     limits = ResourceLimits(memory_gb=16.0)
     roomy = plan()
-    assert (roomy.longest, roomy.longest_at_once) == (40960, 2)
+    assert (roomy.longest, roomy.longest_at_once) == (40960, 3)
 
 
 def test_fewer_bits_are_offered_where_they_help(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -473,7 +473,7 @@ def test_another_way_of_running_comes_with_another_worker(world: World) -> None:
     with pytest.raises(PluginError, match="about to run it otherwise"):
         world.supervisor.change(load)
     later, waiting = request(2, answers=1)
-    world.supervisor.submit(later)
+    world.supervisor.submit(later, world.now)
     assert not world.running
     world.die(KILLED)
     assert world.deaths == []

@@ -22,7 +22,8 @@ def measure(suite: Suite, settings: Settings) -> Report:
         report = Report("memory_usage", loaded.name, work={"batch": str(batch), "prefill": str(prefill)})
         engine = loaded.performance()
     for what, count, note in (
-        ("weights, planned", plan.weights, "with the largest tensor once more, as loading holds it"),
+        ("weights, planned", plan.weights, "with the second copies that products want"),
+        ("loading, planned", plan.loading, "what reading them holds for a moment"),
         ("weights, loaded", stats["weights_bytes"], "each storage once"),
         ("KV cache, planned", plan.kv_cache, f"{plan.kv_bytes_per_token:,} bytes per token"),
         ("KV cache, reserved", stats["kv_cache_reserved_bytes"], "resident once written"),

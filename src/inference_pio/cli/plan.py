@@ -121,6 +121,7 @@ def _show(found: Planned, techniques: bool = False) -> None:
         ("activations", plan.activations, "of one step"),
         ("logits", plan.logits, f"{plan.logit_rows} × {config.vocab_size:,} tokens"),
         *([("images", plan.images, "encoder of the largest one, features kept")] if plan.images else []),
+        ("loading", plan.loading, f"{_loading(planned)}, before all but the weights is there"),
         ("runtime", plan.runtime, "Python, torch and its threads"),
         ("total", plan.total, ""),
         ("may be used", plan.budget, plan.budget_name),
@@ -240,8 +241,11 @@ def _paged(plan: MemoryPlan) -> list[tuple[str, int, str]]:
 
 def _weights(planned: Prepared) -> str:
     if not planned.packing.kinds:
-        return "and the largest tensor once more while it is loaded"
+        return ""
     kinds = ", ".join(planned.packing.used_kinds())
     saved = planned.pages.saved_bytes if planned.pages else 0
-    held = size(planned.packed_bytes - planned.plan.mapped - saved)
-    return f"{held} in blocks of {kinds}; and what loading takes beside the last of them"
+    return f"{size(planned.packed_bytes - planned.plan.mapped - saved)} in blocks of {kinds}"
+
+
+def _loading(planned: Prepared) -> str:
+    return f"{'the largest tensor' if planned.ahead == 0 else f'{planned.ahead + 1} tensors'} read at once"

@@ -84,16 +84,13 @@ class InBlocks:
         assert recorded == plain
 
     def check_plan(self) -> None:
-        """Weights take less than half of the file's floats, and what was planned less what loading needs meanwhile."""
+        """Weights take less than half of the file's floats, and what was planned."""
         with LLM(str(self.path), quantize=self._quantize, **self.options) as llm:
             held = llm.plugin.get_memory_stats()["weights_bytes"]
             runtime: Any = llm.plugin.runtime
             planned = runtime.plan.weights
             stored = llm.plugin.get_disk_stats()["model_bytes"]
-        largest = max(
-            parameter.nbytes for parameter in self.reference.model.parameters() if parameter.ndim == 2
-        )
-        assert held <= planned <= held + 2 * largest, f"{held} bytes, planned were {planned}"
+        assert held == planned, f"{held} bytes, planned were {planned}"
         assert held < stored / 2, f"{held} bytes of {stored}"
 
     def _decode(self, *, recorded: bool) -> tuple[list[list[int]], set[Any], str | None]:

@@ -10,9 +10,12 @@ import configparser
 import hashlib
 import re
 import stat
+import struct
 import sys
 import zipfile
-from collections.abc import Iterable, Mapping
+import zlib
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from email.parser import HeaderParser
 from pathlib import Path, PurePosixPath
@@ -21,6 +24,7 @@ from inference_pio.errors import PluginError
 from inference_pio.plugin.registry import ENTRY_POINT_GROUP
 
 _MOST_FILES, _MOST_BYTES = 10_000, 200 << 20
+_MOST_TEXT = 4 << 20  # of what it says of itself: a list of 10,000 files is half as long
 _FILE_NAME = re.compile(
     r"(?P<name>[A-Za-z0-9_.]+)-(?P<version>[A-Za-z0-9_.!+]+)(-\w+)?-[\w.]+-[\w.]+-[\w.]+\.whl"
 )
@@ -50,8 +54,12 @@ class Wheel:
     files: Mapping[str, str]
 
     def unpack(self, folder: Path) -> None:
-        """Its files, each checked again, into a folder that is empty."""
-        with zipfile.ZipFile(self.path) as archive:
+        """Its files, each checked again, into a folder that is empty.
+
+        Raises:
+            PluginError: it has changed, or cannot be written.
+        """
+        with _opened(self.path) as archive:
             for name, digest in self.files.items():
                 data = archive.read(name)
                 if hashlib.sha256(data).hexdigest() != digest:
@@ -71,22 +79,37 @@ def read_wheel(path: Path) -> Wheel:
         raise _refused(
             path, "the name is no wheel's: only wheels are installed, because nothing of them runs"
         )
-    try:
-        with zipfile.ZipFile(path) as archive:
-            entries = _entries(path, archive)
-            information = _information(path, entries, named["name"])
-            _only_packages(path, entries, information)
-            files = _listed(path, archive, entries, information)
-            plugins = _plugins(path, archive, entries, information)
-            headers = HeaderParser().parsestr(_text(path, archive, f"{information}/METADATA"))
-    except (zipfile.BadZipFile, OSError, UnicodeDecodeError, NotImplementedError, RuntimeError) as error:
-        raise _refused(path, f"it cannot be read: {error}") from error
+    with _opened(path) as archive:
+        entries = _entries(path, archive)
+        information = _information(path, entries, named["name"])
+        _only_packages(path, entries, information)
+        files = _listed(path, archive, entries, information)
+        plugins = _plugins(path, archive, entries, information)
+        headers = HeaderParser().parsestr(_text(path, archive, f"{information}/METADATA"))
     packages = tuple(sorted({name.partition("/")[0] for name in entries} - {information}))
     _shadows_nothing(path, packages)
     requires = tuple(
         _distribution(line) for line in headers.get_all("Requires-Dist", []) if "extra ==" not in line
     )
     return Wheel(path, named["name"], named["version"], plugins, packages, requires, files)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[zipfile.ZipFile]:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    # All that Python's reader raises about bytes that are no archive, and what a disk says.
+    except (
+        zipfile.BadZipFile,
+        zlib.error,
+        struct.error,
+        EOFError,
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:
+        raise _refused(path, f"it cannot be read: {error}") from error
 
 
 def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]:
@@ -97,6 +120,7 @@ def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
         if (
             pure.is_absolute()
             or ".." in pure.parts
+            or str(pure) != name.removesuffix("/")
             or "\\" in name
             or not name.isprintable()
             or name in found
@@ -104,6 +128,8 @@ def _entries(path: Path, archive: zipfile.ZipFile) -> dict[str, zipfile.ZipInfo]
             raise _refused(path, f"{name!r:.80} is no name for a file of a package")
         if stat.S_IFMT(entry.external_attr >> 16) not in (0, stat.S_IFREG, stat.S_IFDIR):
             raise _refused(path, f"{name!r:.80} is a link or a device")
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise _refused(path, f"{name!r:.80} is packed in a way that wheels are not")
         if _RUN_AT_START.fullmatch(name):
             raise _refused(path, f"{name!r:.80} would run whenever Python starts")
         if not entry.is_dir():
@@ -196,9 +222,12 @@ def _distribution(requirement: str) -> str:
 
 def _text(path: Path, archive: zipfile.ZipFile, name: str) -> str:
     try:
-        return archive.read(name).decode("utf-8")
+        size = archive.getinfo(name).file_size
     except KeyError as error:
         raise _refused(path, f"it has no {name}") from error
+    if size > _MOST_TEXT:
+        raise _refused(path, f"{name} has {size:,} bytes, more than {_MOST_TEXT:,}")
+    return archive.read(name).decode("utf-8")
 
 
 def _refused(path: Path, what: str) -> PluginError:

@@ -103,10 +103,15 @@ def place_weights(
     Raises:
         ResourceError: layers cannot be on the disk though the caller asks for it, or not within the budget.
     """
-    request, weights, experts = sizes.request, sizes.resident + sizes.loading.beside, sum(sizes.experts)
-    plan = planned(weight_bytes=weights, mapped_bytes=experts if request.experts == "disk" else 0)
+    request, weights, experts = sizes.request, sizes.resident, sum(sizes.experts)
+
+    def placed(weight_bytes: int, mapped_bytes: int) -> MemoryPlan:
+        loading = max(sizes.loading.beside, sizes.loading.first + mapped_bytes - weight_bytes)
+        return replace(planned(weight_bytes=weight_bytes, mapped_bytes=mapped_bytes), loading=loading)
+
+    plan = placed(weights, experts if request.experts == "disk" else 0)
     if request.experts == "auto" and experts and not plan.fits:
-        plan = planned(weight_bytes=weights, mapped_bytes=experts)
+        plan = placed(weights, experts)
     if request.explicit:
         pages = _within(request, name, sizes.layers, sizes.resident - plan.mapped)
     elif request.auto and sizes.layers and not plan.fits and plan.longest < min(SHORTEST, plan.positions):
@@ -117,8 +122,7 @@ def place_weights(
     if not pages.streamed:
         return plan, None
     # Where that does not fit either it says what the least is.
-    needed = max(weights - pages.saved_bytes, sizes.loading.first + plan.mapped)
-    smaller = planned(weight_bytes=needed, mapped_bytes=plan.mapped)
+    smaller = placed(weights - pages.saved_bytes, plan.mapped)
     return replace(smaller, paged=pages.disk_bytes), pages
 
 

@@ -27,8 +27,9 @@ if TYPE_CHECKING:
     from inference_pio.plugin.runtime import RuntimeOptions
     from inference_pio.plugin.serving import Serving
 
-# Interpreter, torch and its thread pools, resident: measured 0.22 GB on Linux, a little more with a tokenizer.
-RUNTIME_BYTES = 260_000_000
+# Interpreter, torch and its thread pools, and what the first steps leave: 0.22 GB resident, measured on Linux, and in a
+# worker up to 0.28 GB with what is mapped and not used, which counts against its limit as well.
+RUNTIME_BYTES = 290_000_000
 # Of each token of a vocabulary, beside that: in metadata and in the tokenizer's tables. With 152,000 tokens a process
 # had 0.29 GB of its own beside weights and cache, with 49,000 0.21 GB.
 TOKEN_BYTES = 300
@@ -50,6 +51,7 @@ class MemoryPlan:
     `mapped` bytes of experts lie on the disk and not among the weights: what memory is free keeps those in use.
     `paged` bytes of layers do as well, and are read each time; the window that they pass through is among the weights.
     `positions` are those that the model was made for.
+    `loading` is what reading the weights holds beside them for a moment: it has gone before what follows is allocated.
     """
 
     weights: int
@@ -72,6 +74,7 @@ class MemoryPlan:
     mapped: int
     positions: int
     paged: int = 0
+    loading: int = 0
 
     @property
     def state(self) -> int:
@@ -90,7 +93,17 @@ class MemoryPlan:
 
     @property
     def total(self) -> int:
-        return self.weights + self.kv_cache + self.activations + self.logits + self.images + self.runtime
+        """The most at any time: while weights are loaded, or afterwards."""
+        return max(self.besides + self.kv_cache, self._at_loading)
+
+    @property
+    def besides(self) -> int:
+        """What is there beside the KV cache, once the weights are loaded."""
+        return self.weights + self.activations + self.logits + self.images + self.runtime
+
+    @property
+    def _at_loading(self) -> int:
+        return self.weights + self.loading + self.runtime
 
     @property
     def fits(self) -> bool:
@@ -99,14 +112,14 @@ class MemoryPlan:
     @property
     def room(self) -> int:
         """What the budget leaves for sequences, beside weights and what a step of one of them takes."""
-        return max(0, self.budget - (self.total - self.kv_cache))
+        return max(0, self.budget - self.besides)
 
     @property
     def least(self) -> int:
         """What it would need for one sequence at a time, no longer than is of any use."""
         tokens = min(SHORTEST, self.positions)
         one = tokens * self.kv_bytes_per_token + self.state_bytes_per_sequence
-        return self.total - self.kv_cache + one
+        return max(self.besides + one, self._at_loading)
 
     @property
     def longest(self) -> int:
@@ -128,7 +141,9 @@ class MemoryPlan:
     def sum_text(self) -> str:
         """The arithmetic in one line."""
         images = ("images",) if self.images else ()
-        parts = ("weights", "kv_cache", "activations", "logits", *images, "runtime")
+        parts: tuple[str, ...] = ("weights", "kv_cache", "activations", "logits", *images, "runtime")
+        if self._at_loading == self.total:
+            parts = ("weights", "loading", "runtime")
         terms = " + ".join(
             f"{part.replace('kv_cache', 'KV cache')} {_gb(getattr(self, part))}" for part in parts
         )
@@ -139,12 +154,12 @@ class MemoryPlan:
         """How to make it fit; empty where it does."""
         if self.fits:
             return ""
-        fixed = self.total - self.kv_cache
-        room = self.budget - fixed - self.state
+        room = self.budget - self.besides - self.state
         tokens = room // self.kv_bytes_per_token if self.kv_bytes_per_token else 0
-        if tokens >= self.max_model_len:
+        loads = self._at_loading <= self.budget
+        if loads and tokens >= self.max_model_len:
             return f"with kv_cache_memory_gb {room // 1e6 / 1e3:g} it fits"
-        if tokens >= SHORTEST:
+        if loads and tokens >= SHORTEST:
             return f"with max_model_len {tokens // 64 * 64} it fits"
         return f"it needs {_gb(self.least)} GB at least: raise the limit or take a smaller model"
 
@@ -192,7 +207,7 @@ def plan_memory(
 
     Args:
         serving: what the model asks of the engine: the specs of its caches, and what is kept of them for later.
-        weight_bytes: of all parameters, and of what loading needs beside them at its peak.
+        weight_bytes: of all parameters.
         itemsize: bytes of one activation.
         mapped_bytes: of those parameters that lie in a file, and not in memory.
         reuse: of the model's prefix policy.

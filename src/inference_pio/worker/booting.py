@@ -31,11 +31,12 @@ _ENDINGS = (".safetensors", ".gguf", ".json", ".jinja")
 _MOST_FILES = 2048
 THREADS_VARIABLE = "OMP_NUM_THREADS"
 _PLANNING_BYTES = 700_000_000
-# Address space that is set aside and not touched, which RLIMIT_DATA counts: stacks of threads, a buffer of NumPy's
-# library, what is left of mappings. With two threads 0.11 GB beyond a plan that was used up were measured.
-_RESERVED_BYTES, _RESERVED_PER_THREAD = 96_000_000, 48_000_000
+STACK_MB = 2
+# Address space that is set aside and not touched, which RLIMIT_DATA counts: stacks of threads, rests of mappings.
+_RESERVED_BYTES, _RESERVED_PER_THREAD = 32_000_000, 16_000_000
 _SETTINGS = {
     "HF_HUB_OFFLINE": "1",  # it has no network
+    "OMP_STACKSIZE": f"{STACK_MB}M",  # 8 otherwise, of each thread
     "OPENBLAS_NUM_THREADS": "1",  # NumPy's own, which computes nothing here: 33 MB are set aside for each
 }
 
@@ -202,6 +203,8 @@ class Cell:
         if self.level is SecurityLevel.MAXIMUM_TRUST:
             return None, False
         needed: list[str | Path] = [*import_paths(), *interpreter()]
+        if self.external is not None:
+            needed += self.external.folders
         if self.level is not SecurityLevel.LOW_TRUST:  # there, its model's files are open when it starts
             needed += [*_places_of(self.model), *_files(self.model)]
         if self.scratch is not None:

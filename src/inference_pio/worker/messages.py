@@ -217,8 +217,8 @@ class Failed(_Message, frozen=True):
 
 
 class Pong(_Message, frozen=True):
-    """`steps` of the engine and `tokens` of all of them so far; `under_way`: tokens of the one that runs; `busy`: it has
-    work.
+    """`steps` of the engine and `tokens` of all of them so far; `under_way`: tokens of the one that runs; `busy`: there
+    is work.
     """
 
     number: int

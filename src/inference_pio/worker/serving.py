@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -16,7 +17,7 @@ from inference_pio.plugin.registry import choose_external
 from inference_pio.plugin.starting import StartRequest
 from inference_pio.runtime.start import Started, start
 from inference_pio.security import ResourceLimits, SecurityLevel
-from inference_pio.worker.booting import THREADS_VARIABLE
+from inference_pio.worker.booting import STACK_MB, THREADS_VARIABLE
 from inference_pio.worker.gpu import limit_allocator
 from inference_pio.worker.messages import (
     Abort,
@@ -47,6 +48,7 @@ def serve(line: Words) -> None:
     """Until the parent says Close, or hangs up."""
     # MKL finds processors out by moving to each of them, which a worker may not: it would see one.
     torch.set_num_threads(int(os.environ[THREADS_VARIABLE]))
+    threading.stack_size(STACK_MB << 20)
     try:
         Worker(line).run()
     except (BrokenPipeError, ConnectionResetError):  # the parent has hung up: nobody is left to tell
