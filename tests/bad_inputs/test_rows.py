@@ -206,7 +206,7 @@ def test_names_of_models(
     ]
     agree(row, told)
     read(row, run_here(("run", model, PROMPT), b"", capsys, monkeypatch), "")
-    assert not home.exists()
+    assert not (home / "models").exists()
 
 
 def outcome(ask: Callable[[], Any]) -> Any:

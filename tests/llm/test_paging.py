@@ -189,8 +189,10 @@ def test_what_memory_lacks_is_on_the_disk(path: Path) -> None:
 
 
 def test_a_process_that_can_keep_no_file_reads_none_from_the_disk(path: Path) -> None:
-    limits = ResourceLimits(gpu_memory_gb=0)
-    with pytest.raises(ResourceError, match="^weights cannot be read from the disk here: .* worker"):
+    limits = ResourceLimits(gpu_memory_gb=0, disk_space_gb=0)
+    with pytest.raises(
+        ResourceError, match="^resident_weights_gb: needs files, and a worker has none with disk"
+    ):
         opened(path, 0.00014, resource_limits=limits, security_level=SecurityLevel.MEDIUM_TRUST, **BLOCKS)
 
 

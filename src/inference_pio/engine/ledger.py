@@ -108,6 +108,7 @@ class Ledger:
 
     def __init__(self, meter: Meter | None = None) -> None:
         """`meter` counts joules; None, or one that counts nothing, where the machine cannot tell."""
+        self.tokens_under_way = 0
         self.now = Totals()
         self._cpu = 0.0
         self._joules = _Joules(meter) if meter is not None and meter.available else None

@@ -332,5 +332,5 @@ def _budget(device: torch.device, limits: ResourceLimits | None) -> Budget:
         return Budget(free, f"free on {device}")
     free = available_bytes()
     if limits is not None and limits.memory_gb * 1e9 < free:
-        return Budget(int(limits.memory_gb * 1e9), "memory_gb")
+        return Budget(round(limits.memory_gb * 1e9), "memory_gb")
     return Budget(free, "free memory")

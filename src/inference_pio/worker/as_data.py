@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from inference_pio.security import ResourceLimits
 
 _PLAIN = (str, int, float, bool, type(None))
-_NAMES = ("model_path", "model_name")
 _LIMITS = ("memory_gb", "cpu_percent", "disk_space_gb", "gpu_memory_gb")  # that a worker plans within
 
 
@@ -33,7 +32,7 @@ def load_within(
         model=str(path),
         plugin=asked.plugin if external is None else external.name,
         external=external,
-        config={"model_name": name, **asked.config},
+        config={**asked.config, "model_name": asked.config.get("model_name") or name},
         **({} if limits is None else {name: getattr(limits, name) for name in _LIMITS}),
     )
 
@@ -47,7 +46,7 @@ def options_as_data(config: BaseModelConfig) -> dict[str, Any]:
     found = {}
     for each in fields(config):
         value = getattr(config, each.name)
-        if each.name in _NAMES or (each.name in architecture and value == getattr(plain, each.name)):
+        if each.name == "model_path" or (each.name in architecture and value == getattr(plain, each.name)):
             continue
         found[each.name] = value if isinstance(value, _PLAIN) else str(value)
     return found

@@ -91,7 +91,7 @@ class Cell:
     @property
     def most_bytes(self) -> int | None:
         """Of memory of its own."""
-        return None if self.limits is None else int(self.limits.memory_gb * 1e9)
+        return None if self.limits is None else round(self.limits.memory_gb * 1e9)
 
     @property
     def planning_bytes(self) -> int | None:
@@ -231,7 +231,7 @@ def confinement_of_a_verb(limits: ResourceLimits) -> Confinement:
     """Of a process that does its own work beside running a model: limits and no walls, from its beginning."""
     return Confinement(
         SecurityLevel.MAXIMUM_TRUST,
-        data_bytes=int(limits.memory_gb * 1e9),
+        data_bytes=round(limits.memory_gb * 1e9),
         file_bytes=int(limits.disk_space_gb * 1e9),
         processors=_processors(limits),
     )

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from inference_pio.children.frames import MOST_BYTES, ProtocolError
+from inference_pio.children.frames import ProtocolError
 from inference_pio.helper.process import HELPER
 from inference_pio.multimodal.image import Pixels, open_images
 from inference_pio.multimodal.limits import DEFAULT_LIMITS
@@ -16,7 +16,7 @@ from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.runtime import EncodedPrompt
 from inference_pio.worker.messages import Ask, FromParent, Generate, Picture, Rows
 
-_AT_ONCE = MOST_BYTES // 2
+_AT_ONCE = 4 << 20
 _IMAGE_PARTS = ("image", "image_url")
 _RGB = 3
 

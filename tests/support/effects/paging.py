@@ -6,6 +6,7 @@ import pytest
 
 from inference_pio.errors import ResourceError
 from inference_pio.security import ResourceLimits
+from inference_pio.security.held import held_to
 from support.effects import Tiny, effect_of
 from support.effects.models import loaded
 
@@ -36,7 +37,7 @@ def disk_offload(tiny: Tiny) -> None:
         least = plan.total - plan.kv_cache + 256 * plan.kv_bytes_per_token
         limits = ResourceLimits(memory_gb=(least - 1) / 1e9)
         try:
-            with loaded(path, resource_limits=limits, kv_cache_memory_gb=None) as plugin:
+            with held_to(limits), loaded(path, kv_cache_memory_gb=None) as plugin:
                 assert plugin.generate_text("the cat", max_new_tokens=5, do_sample=False) == answer
                 assert plugin.runtime.plan.paged > 0
         except ResourceError as refusal:

@@ -46,7 +46,7 @@ def test_lifecycle(tiny_path: Path) -> None:
     )
     assert monitored["compute_usage"]["generation_tokens"] == 8
     assert monitored["disk_usage"]["model_bytes"] == monitored["memory_usage"]["weights_bytes"]
-    assert set(monitored["limits"]["limits"]) == set(vars(ResourceLimits()))
+    assert set(monitored["limits"]["limits"]) > set(vars(ResourceLimits()))
     optimized = manage_resources(plugin, "optimize")
     assert optimized["process_bytes_before"] > 0
     assert optimized["process_bytes_after"] > 0

@@ -78,7 +78,7 @@ def test_snapshots_are_half_of_what_the_prefix_cache_may_keep(tiny_path: Path) -
     for most, snapshots in ((_STATE - 1, 0), (_STATE, 1), (5 * _STATE, 3), (6 * _STATE + 1, 4)):
         config = Qwen3NextConfig(model_path=str(tiny_path), torch_dtype="float32", prefix_cache_max_size=most)
         plugin = create_plugin("qwen3_next")
-        assert initialize_plugin(plugin, config=config, kv_cache_memory_gb=0.01)
+        assert plugin.initialize(config=config, kv_cache_memory_gb=0.01)
         plugin.load_model()
         sizes, plan = plugin.runtime._loop._core.config, plugin.runtime.plan
         assert (plan.num_snapshots, sizes.num_snapshots) == (snapshots, snapshots)
