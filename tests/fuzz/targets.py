@@ -117,7 +117,7 @@ def _world() -> World:
     world = World()
     world.start()
     for number in (1, 2):
-        world.supervisor.submit(request(number, answers=number)[0])
+        world.supervisor.submit(request(number, answers=number)[0], world.now)
     return world
 
 

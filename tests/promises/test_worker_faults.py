@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from inference_pio import SecurityLevel
+from inference_pio.children.frames import MOST_BYTES
 from inference_pio.errors import ModelFileError
 from inference_pio.security import landlock
 from inference_pio.worker.roles import State
@@ -34,8 +35,8 @@ CAUSES = {
     "exit 0": "it exited with 0",
     "loop": "no step in ",
     "garbage": "it broke the protocol: not a message",
-    "over": "it broke the protocol: a frame of 8,388,609 bytes: it takes 8,388,608",
-    "claim": "it broke the protocol: a frame of 1,073,741,824 bytes: it takes 8,388,608",
+    "over": f"it broke the protocol: a frame of {MOST_BYTES + 1:,} bytes: it takes {MOST_BYTES:,}",
+    "claim": f"it broke the protocol: a frame of 1,073,741,824 bytes: it takes {MOST_BYTES:,}",
     "hang up": "it hung up, and stayed",
     "noise": "",
 }

@@ -135,7 +135,10 @@ class World:
     # The worker --------------------------------------------------------------------------------------------------
 
     def hear(self, message: FromWorker) -> None:
-        self.supervisor.hear(message, self.now)
+        if isinstance(message, Pieces):
+            self.supervisor.take(message)
+        else:
+            self.supervisor.hear(message, self.now)
 
     def start(self) -> None:
         """Up to a worker that is ready."""

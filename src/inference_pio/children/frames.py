@@ -7,7 +7,7 @@ closed set ends the conversation; a frame is never passed over.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from types import UnionType
 from typing import Generic, TypeVar
 
@@ -53,13 +53,20 @@ class FrameReader(Generic[Message]):
         )
         self._held = bytearray()
 
-    def feed(self, data: bytes | memoryview) -> Iterator[Message]:
+    def feed(self, data: bytes | memoryview) -> Iterable[Message]:
         """What is whole by now.
 
         Raises:
             ProtocolError: too long a frame, or no message of those that may come.
         """
+        if not self._held and len(data) >= _LENGTH.size:
+            (length,) = _LENGTH.unpack_from(data)
+            if len(data) == _LENGTH.size + length <= self.most:  # mostly it is one frame
+                return (self._decoded(data[_LENGTH.size :]),)
         self._held += data
+        return self._whole()
+
+    def _whole(self) -> Iterator[Message]:
         while len(self._held) >= _LENGTH.size:
             (length,) = _LENGTH.unpack_from(self._held)
             if length > self.most:
@@ -76,7 +83,7 @@ class FrameReader(Generic[Message]):
         """Whether the stream ends in the middle of a frame, if it ends here."""
         return bool(self._held)
 
-    def _decoded(self, body: bytes) -> Message:
+    def _decoded(self, body: bytes | memoryview) -> Message:
         try:
             return self._decoder.decode(body)
         except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:

@@ -42,7 +42,7 @@ class Line(Generic[Heard, Said]):
             data = self._socket.recv(_AT_ONCE)
             if not data:
                 return None
-            self._ready = self._reader.feed(data)
+            self._ready = iter(self._reader.feed(data))
 
     def say(self, message: Said) -> None:
         """

@@ -87,32 +87,22 @@ class Collected:
 
 
 class Streamed:
-    """A `Receiver` whose chunks another thread takes as they come. One that ends an answer waits for what follows it:
-    the last of all has the request's metrics.
+    """A `Receiver` whose chunks another thread takes as they come, and makes of what came: who hears workers is quick.
+    A chunk that ends an answer waits for what follows it: the last of all has the request's metrics.
     """
 
     def __init__(self, *, chat: bool) -> None:
         self._chat, self._clock = chat, Clock()
-        self._held: StreamChunk | None = None
-        self._came: queue.SimpleQueue[StreamChunk | InferencePIOError | None] = queue.SimpleQueue()
+        self._came: queue.SimpleQueue[Piece | RequestMetrics | InferencePIOError] = queue.SimpleQueue()
 
     def piece(self, piece: Piece) -> None:
         self._clock.token()
-        self._release()
-        chunk = _chunk(piece, chat=self._chat)
-        if piece.finish_reason is None:
-            self._came.put(chunk)
-        else:
-            self._held = chunk
+        self._came.put(piece)
 
     def ended(self, metrics: RequestMetrics) -> None:
-        if self._held is not None:
-            self._held = replace(self._held, metrics=self._clock.over(metrics))
-        self._release()
-        self._came.put(None)
+        self._came.put(self._clock.over(metrics))
 
     def failed(self, error: InferencePIOError) -> None:
-        self._release()
         self._came.put(error)
 
     def chunks(self) -> Iterator[StreamChunk]:
@@ -120,15 +110,21 @@ class Streamed:
         Raises:
             InferencePIOError: the request failed.
         """
-        while (came := self._came.get()) is not None:
+        held: StreamChunk | None = None
+        while True:
+            came = self._came.get()
+            if isinstance(came, RequestMetrics):
+                if held is not None:
+                    yield replace(held, metrics=came)
+                return
+            if held is not None:
+                yield held
             if isinstance(came, InferencePIOError):
                 raise came
-            yield came
-
-    def _release(self) -> None:
-        if self._held is not None:
-            self._came.put(self._held)
-            self._held = None
+            chunk = _chunk(came, chat=self._chat)
+            held = chunk if came.finish_reason is not None else None
+            if held is None:
+                yield chunk
 
 
 class Countdown:

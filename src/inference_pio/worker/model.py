@@ -27,6 +27,7 @@ from inference_pio.worker.messages import (
     Load,
     Loaded,
     Picture,
+    Pieces,
     Planned,
     Progress,
 )
@@ -279,7 +280,10 @@ class WorkerModel:
             self._loop.call_later(holding.watch.interval, self._look, holding)
 
     def _heard(self, message: FromWorker) -> None:
-        self._supervisor.hear(message, monotonic())
+        if isinstance(message, Pieces):
+            self._supervisor.take(message)
+        else:
+            self._supervisor.hear(message, monotonic())
 
     def _died(self, death: Death) -> None:
         self._process = None

@@ -22,7 +22,7 @@ _AT_ONCE = 1 << 16
 _CHILD = "inference_pio.worker.child:main"
 
 
-class Process(asyncio.BufferedProtocol):
+class Process:
     """One child. `heard` is called for each message, `died` once, after the last of them."""
 
     def __init__(self, heard: Callable[[FromWorker], None], died: Callable[[Death], None]) -> None:
@@ -32,10 +32,11 @@ class Process(asyncio.BufferedProtocol):
         self._logged = 0
         self._verdict = ""
         self._child: subprocess.Popen[bytes] | None = None
-        self._transport: asyncio.Transport | None = None
+        self._line: socket.socket | None = None
+        self._unsent, self._sending = bytearray(), False
         self._exit = -1
         self._open = 0
-        self._came = bytearray(_AT_ONCE)
+        self._came = memoryview(bytearray(_AT_ONCE))
 
     @property
     def pid(self) -> int:
@@ -83,12 +84,14 @@ class Process(asyncio.BufferedProtocol):
             os.set_blocking(errors, False)
             self._exit = os.pidfd_open(self.pid)
             place(self.pid)
-            await loop.connect_accepted_socket(lambda: self, ours)
+            ours.setblocking(False)
         except BaseException:
             self._give_up(ours, errors)
             raise
+        self._line = ours
         loop.add_reader(errors, self._read_log, errors)
         loop.add_reader(self._exit, self._exited)
+        loop.add_reader(ours, self._hear)
         self.say(boot)
 
     def _give_up(self, ours: socket.socket, errors: int) -> None:
@@ -102,8 +105,14 @@ class Process(asyncio.BufferedProtocol):
             os.close(self._exit)
 
     def say(self, message: FromParent) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.write(frame(message))
+        """
+        Raises:
+            ProtocolError: it is longer than a message may be.
+        """
+        if self._line is None:
+            return
+        self._unsent += frame(message)
+        self._send()
 
     def kill(self, verdict: str) -> None:
         """End it, and everything that it started; `verdict` is why."""
@@ -120,26 +129,49 @@ class Process(asyncio.BufferedProtocol):
 
     # What the loop calls -----------------------------------------------------------------------------------------
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - one size for all
-        return self._came
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self._verdict:  # what it still says counts no more
-            return
+    def _hear(self) -> None:
+        assert self._line is not None
         try:
-            for message in self._reader.feed(memoryview(self._came)[:nbytes]):
-                self._heard(message)
-        except ProtocolError as error:
-            self.kill(f"it broke the protocol: {error}")
+            length = self._line.recv_into(self._came)
+        except BlockingIOError:
+            return
+        except OSError:
+            length = 0
+        if not length:
+            self._hung_up(self._line)
+        elif not self._verdict:  # else what it still says counts no more
+            try:
+                for message in self._reader.feed(self._came[:length]):
+                    self._heard(message)
+            except ProtocolError as error:
+                self.kill(f"it broke the protocol: {error}")
 
-    def connection_lost(self, error: Exception | None) -> None:  # noqa: ARG002 - the exit says why
+    def _send(self) -> None:
+        """As much as the socket takes; the rest when it takes more."""
+        if self._line is None:
+            return
+        loop = asyncio.get_running_loop()
+        try:
+            del self._unsent[: self._line.send(self._unsent)]
+        except BlockingIOError:
+            pass
+        except OSError:  # it has hung up, which is heard
+            self._unsent.clear()
+        if self._unsent and not self._sending:
+            loop.add_writer(self._line, self._send)
+        elif self._sending and not self._unsent:
+            loop.remove_writer(self._line)
+        self._sending = bool(self._unsent)
+
+    def _hung_up(self, line: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(line)
+        loop.remove_writer(line)
+        line.close()
+        self._line = None
         if self._child is not None and self._child.returncode is None and not self._verdict:
             # It closed the line; if it is not about to end by itself, it is of no use.
-            asyncio.get_running_loop().call_later(1.0, self.kill, "it hung up, and stayed")
+            loop.call_later(1.0, self.kill, "it hung up, and stayed")
         self._part_over()
 
     def _exited(self) -> None:

@@ -26,7 +26,6 @@ from inference_pio.worker.messages import (
     Hello,
     Load,
     Loaded,
-    Piece,
     Pieces,
     Ping,
     Planned,
@@ -157,16 +156,25 @@ class Supervisor:
         self._pings += 1
         self._hands.say(Ping(self._pings))
 
-    def hear(self, message: FromWorker, now: float) -> None:
+    def take(self, pieces: Pieces) -> None:
+        """What is heard most, in as few steps as it takes: between two tokens nothing of this lies in a cache.
+
+        Raises:
+            ProtocolError: as in `hear`.
         """
+        for piece in pieces.of:
+            flight = self._flight(piece.request)
+            if flight is not None:  # else it was given up while its tokens were on their way
+                flight.take(piece, self._vocab_size)
+
+    def hear(self, message: FromWorker, now: float) -> None:
+        """All but Pieces.
+
         Raises:
             ProtocolError: a worker does not say that, or not now. It is to be ended.
         """
         self._word.came(now)
-        if isinstance(message, Pieces):
-            for piece in message.of:
-                self._piece(piece)
-        elif isinstance(message, Pong):
+        if isinstance(message, Pong):
             self._engine.seen(message, now)
         elif isinstance(message, Loaded):
             self._expect(State.PLANNED, message)
@@ -236,11 +244,6 @@ class Supervisor:
         self._owner.loaded(message)
         self._asked.put_all()
         self._send_all()
-
-    def _piece(self, piece: Piece) -> None:
-        flight = self._flight(piece.request)
-        if flight is not None:
-            flight.take(piece, self._vocab_size)
 
     def _flight(self, number: int) -> Flight | None:
         """None for one that was given up while its tokens were on their way."""
