@@ -51,6 +51,7 @@ CASES: dict[str, tuple[str, str | None, str, dict[str, Any]]] = {
     "llama Q8_0": ("llama", "Q8_0", "auto", {}),
     "qwen2 bfloat16": ("qwen2", None, "bfloat16", {}),
     "gemma3 bfloat16": ("gemma3_text", None, "bfloat16", {}),
+    "experts bfloat16": ("qwen3_moe", None, "bfloat16", {}),
     "experts int8": ("qwen3_moe", None, "auto", {"quantize": "int8"}),
     "delta rule float32": ("qwen3_next", None, "float32", {}),
 }
