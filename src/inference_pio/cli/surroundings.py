@@ -10,7 +10,8 @@ from inference_pio.cli.text import one_line
 from inference_pio.errors import UnavailableError
 
 _PREFIX = "INFERENCE_PIO_"
-_NAMES = ("HOME", "DEBUG", "OPS", "ISA", "PEERS")  # the last is of the benchmarks' scripts
+# The last two are for workers and for the benchmarks' scripts.
+_NAMES = ("HOME", "DEBUG", "OPS", "ISA", "WORKER_USER", "SCRATCH", "PEERS")
 
 
 def check_folder() -> None:
@@ -32,6 +33,6 @@ def strangers(variables: Iterable[str]) -> Iterator[str]:
         own = name.removeprefix(_PREFIX)
         if own != name and own not in _NAMES:
             near = difflib.get_close_matches(own, _NAMES, n=1)
-            known = ", ".join(_PREFIX + each for each in _NAMES[:-1])
+            known = ", ".join(_PREFIX + each for each in _NAMES[:-2])
             hint = f"did you mean {_PREFIX}{near[0]}?" if near else f"there are {known}"
             yield one_line(f"nothing reads the variable {name:.80}; {hint}")
