@@ -51,16 +51,16 @@ class Cost:
 def bookkeeping_us(batch: int, repeats: int = _REPEATS) -> float:
     """Of one step of as many requests as it has sequences, the new token of each included; median of ten."""
     ledger = Ledger(meter_for(torch.device("cpu")))
-    scheduled = {_Asked(ledger): 1 for _ in range(batch)}
+    scheduled = cast(dict[Sequence, int], {_Asked(ledger): 1 for _ in range(batch)})
     of_all = []
     for _ in range(10):
         started = time.perf_counter()
         for _ in range(repeats // 10):
             at = time.perf_counter()
-            ledger.begin()
+            ledger.begin(scheduled)
             for asked in scheduled:
                 ledger.told(asked.request.usage)
-            ledger.end(cast(dict[Sequence, int], scheduled), at, 100)
+            ledger.end(scheduled, at, 100)
         of_all.append((time.perf_counter() - started) / (repeats // 10))
     return 1e6 * statistics.median(of_all)
 
