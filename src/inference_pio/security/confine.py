@@ -115,6 +115,7 @@ def _die_with(parent: int) -> None:
 def _limit(wanted: Confinement) -> None:
     limits = {
         resource.RLIMIT_CORE: 0,
+        resource.RLIMIT_FSIZE: wanted.file_bytes,
         resource.RLIMIT_NOFILE: wanted.open_files,
         resource.RLIMIT_DATA: wanted.data_bytes,
     }
