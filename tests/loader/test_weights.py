@@ -276,7 +276,7 @@ def test_weight_maps_that_contradict_themselves(weight_map: WeightMap, message: 
 
 
 def test_a_name_of_many_numbers_costs_no_time(open_with: Open) -> None:
-    checkpoint = open_with({".".join(["1"] * 60): numbers(1), "x." + "9" * 5000 + ".e": numbers(1)})
+    checkpoint = open_with({".".join(["1"] * 60): numbers(1), "x." + "9" * 1000 + ".e": numbers(1)})
     with pytest.raises(CheckpointMismatch, match="2 unused"):
         audit({}, checkpoint, PAIR)
 

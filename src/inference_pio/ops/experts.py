@@ -121,8 +121,8 @@ def _one_by_one(
 
 
 def _few_shapes(x_TD: Tensor) -> Tensor:
-    """Products of bfloat16 on a processor are oneDNN's, which keeps code and buffers for each number of rows that it has
-    met: rows of zeros make it one of few.
+    """Products of bfloat16 on a processor are oneDNN's, which keeps code and buffers for each number of rows that it
+    has met: rows of zeros make it one of few.
     """
     if x_TD.dtype != torch.bfloat16 or x_TD.device.type != "cpu":
         return x_TD
