@@ -13,7 +13,7 @@ from support.mutation import copied, guards, survives
 ROOT = Path(inference_pio.__file__).parent
 GUARDED = ("security/", "children/", "worker/", "helper/", "packages/", "given.py")
 # As many as run in a minute; `python tests/support/mutation.py` takes all of them.
-EVERY = 12
+EVERY = 16
 
 
 def test_guards_are_where_the_list_says() -> None:
@@ -28,7 +28,7 @@ def test_guards_are_where_the_list_says() -> None:
 
 @pytest.mark.slow
 def test_a_guard_that_is_taken_out_is_missed() -> None:
-    """Of every twelfth."""
+    """Of every sixteenth."""
     with copied() as checkout:
         found = {guard.name: survives(guard, checkout) for guard in guards()[::EVERY]}
     assert {name: why for name, why in found.items() if why} == {}
