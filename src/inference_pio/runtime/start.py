@@ -79,7 +79,8 @@ def _is_of_others(asked: StartRequest) -> bool:
         download=options.download,
         accept_licence=options.accept_licence,
     )
-    return external_for(source.path, None) is not None
+    found = external_for(source.path, None)
+    return found is not None and registry.is_elsewhere(found.name)
 
 
 def start(asked: StartRequest) -> Started:
