@@ -19,6 +19,7 @@ from inference_pio import LLM, ResourceLimits, SamplingParams, SecurityLevel
 from inference_pio.conformance.subject import Subject
 from inference_pio.errors import GenerationError, InferencePIOError, NonFiniteLogits
 from inference_pio.outputs import RequestOutput
+from inference_pio.plugin import registry
 from inference_pio.security import landlock
 from inference_pio.worker import patience
 from inference_pio.worker.model import WorkerModel
@@ -69,6 +70,7 @@ def llm(checkpoint: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     (same / "config.json").write_text(json.dumps({**config, "architectures": [ARCHITECTURE]}))
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(installed(tmp_path_factory.mktemp("plugins"))))
+        patch.setattr(registry, "_defaults", [])
         patch.setenv("API_KEY", CANARY)
         patch.setattr(patience, "MOST_CRASHES", 100)
         patch.setattr(patience, "_LONGEST_WAIT", 0.0)

@@ -108,6 +108,7 @@ _CALENDAR = {
     "loader/prefix_store.py": "how old a file is, by the file system's clock",
     "packages/store.py": "how old a folder is, by the file system's clock",
     "loader/store.py": "the date on a receipt",
+    "worker/scratch.py": "how old a folder is, by the file system's clock",
     "runtime/probe.py": "the date of a measurement",
     "text/sandbox.py": "the date that a chat template asks for",
 }

@@ -29,6 +29,7 @@ REFUSED = dict.fromkeys(
             "memory",
         ),
         *("memory without a name", "shared memory", "signal to the parent", "more processors", "graphics"),
+        *("root", "capabilities"),
     ),
     "EACCES",
 )
@@ -42,7 +43,7 @@ def states(attempts: dict[str, str], *, cores: float | None = 1.0, locks: Any = 
 
 
 def test_everything_holds_where_nothing_could_be_done() -> None:
-    assert set(states(REFUSED).values()) == {"VERIFIED", "SET"}
+    assert set(states(REFUSED).values()) == {"VERIFIED"}
     require(worker_report(LOW, LIMITS, Proof(Told(LOCKS, REFUSED, 1.0)), ()), "m")
 
 
@@ -62,6 +63,8 @@ _HELD_BY = {
     "memory without a name": "memory_gb",
     "signal to the parent": "signals",
     "graphics": "gpu_memory_gb",
+    "root": "privileges",
+    "capabilities": "privileges",
 }
 
 

@@ -14,7 +14,7 @@ _NEEDS_LANDLOCK = "a kernel from 5.13 on with Landlock among its security module
 _NEEDS_FILTERS = "a kernel with seccomp filters, on x86_64 or aarch64"
 _NEEDS_GROUPS = "control groups that this process may make: systemd-run --user --scope -p Delegate=yes …"
 _CPU_TOLERANCE = 1.1
-_WATCH = "a watch every 20 ms"
+_WATCH = "a watch every 20 ms, less often the more is left"
 _FRACTION = "pauses every 10 ms"
 
 
