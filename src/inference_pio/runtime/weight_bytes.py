@@ -71,6 +71,7 @@ def loading_bytes(
     readings = plan_readings(weights, header.tensors)
     sizes = [_read_bytes(reading, header, packing, dtype) for reading in readings]
     left = {name: len(target.pieces) for name, target in weights.targets.items()}
+    whole = {name: _placed_bytes(target, packing, dtype) for name, target in weights.targets.items()}
     waiting: Counter[str] = Counter()
     placed, moments = 0, []
     for number, reading in enumerate(readings):
@@ -80,7 +81,7 @@ def loading_bytes(
             waiting[target.name] += sizes[number] // len(reading.uses)
             if target.stacked or not left[target.name]:  # of a stack each part has its place at once
                 share = len(target.pieces) if target.stacked else 1
-                placed += _placed_bytes(target, packing, dtype) // share
+                placed += whole[target.name] // share
                 done.append(target.name)
         # What was read last is among what waits, though its parameter is packed by now.
         moments.append(placed + waiting.total() + sum(sizes[number + 1 : number + 1 + ahead]))
