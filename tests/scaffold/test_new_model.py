@@ -44,10 +44,10 @@ def test_every_plugin_can_be_a_source(make: Make, source: str) -> None:
     assert registered.origin == "inference-pio-ninth"
     assert registered.manifest.plugin.startswith("inference_pio_ninth.plugin:Ninth")
     assert set(registered.manifest.architectures).isdisjoint(origin.architectures)
+    subject = Subject.of("ninth", folder / "checkpoints", collected={})  # trusted from here on
     plugin, theirs = create_plugin("ninth"), create_plugin(source)
     stated = [[fact.name for fact in each.techniques(each.config)] for each in (plugin, theirs)]
     assert stated[0] == stated[1]
-    subject = Subject.of("ninth", folder / "checkpoints", collected={})
     assert subject.case.name == "ninth"
     assert default_registry().for_checkpoint(subject.case.tiny[subject.case.typical], "x").name == "ninth"
 
