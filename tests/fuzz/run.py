@@ -8,6 +8,7 @@ The rest of the line is libFuzzer's: new inputs go to the first folder, those th
 from __future__ import annotations
 
 import random
+import resource
 import struct
 import sys
 from collections.abc import Iterator
@@ -24,8 +25,10 @@ with atheris.instrument_imports(
 ):
     from fuzz.targets import TARGETS
 
-# Of memory with torch and what watches; of one input.
-_LIMITS = ["-rss_limit_mb=1024", "-timeout=5", "-max_len=4096", "-seed=1"]
+# Of memory, with torch and what watches, beyond the most that it has had, which Linux passes on from whoever starts a process;
+# of one input.
+_MOST_MB = 1024 + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+_LIMITS = [f"-rss_limit_mb={_MOST_MB}", "-timeout=5", "-max_len=4096", "-seed=1"]
 _LEAVES: list[Any] = [
     None,
     True,
