@@ -25,7 +25,7 @@ with atheris.instrument_imports(
 ):
     from fuzz.targets import TARGETS
 
-# Of memory, with torch and what watches, beyond the most that it has had, which Linux passes on from whoever starts a process;
+# Of memory, beyond the most that it has had, which Linux passes on from whoever starts a process;
 # of one input.
 _MOST_MB = 1024 + resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
 _LIMITS = [f"-rss_limit_mb={_MOST_MB}", "-timeout=5", "-max_len=4096", "-seed=1"]

@@ -11,6 +11,7 @@ import inference_pio
 from support.mutation import copied, guards, survives
 
 ROOT = Path(inference_pio.__file__).parent
+TESTS = Path(__file__).parents[2]
 GUARDED = ("security/", "children/", "worker/", "helper/", "packages/", "given.py")
 # As many as run in a minute; `python tests/support/mutation.py` takes all of them.
 EVERY = 16
@@ -24,6 +25,8 @@ def test_guards_are_where_the_list_says() -> None:
         source = (ROOT / guard.file).read_text()
         assert source.count(guard.text) == 1, f"{guard.file}: {guard.name}"
         ast.parse(source.replace(guard.text, guard.then))
+        file, _, test = guard.test.partition("::")
+        assert f"def {test.partition('[')[0]}" in (TESTS / file).read_text(), guard.test
 
 
 @pytest.mark.slow

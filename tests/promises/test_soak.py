@@ -30,8 +30,8 @@ SECONDS = 180.0
 WARM_SECONDS = 100.0  # until caches and allocators have what they keep: some twenty thousand requests
 CLIENTS = 4
 LIMITS = ResourceLimits(memory_gb=2.0, cpu_percent=200, gpu_memory_gb=0, network_bandwidth_mbps=0)
-MOST_GROWTH = 0.02
-MOST_BYTES_PER_REQUEST = 100.0
+MOST_GROWTH = 0.05
+MOST_BYTES_PER_REQUEST = 500.0
 
 
 @dataclass(frozen=True)
