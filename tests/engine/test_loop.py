@@ -193,3 +193,24 @@ def test_a_forked_process_is_told_so(loop):
     _, status = os.waitpid(child, 0)
     assert os.waitstatus_to_exitcode(status) == 2
     stream.cancel()
+
+
+def test_who_is_told_of_steps_finds_their_updates_and_is_told_of_the_end(fake, loop):
+    arrived, threads = [], set()
+    stream = loop.submit(PROMPT, GREEDY, changed=(changed := threading.Condition()))
+
+    def told():
+        threads.add(threading.current_thread().name)
+        with changed:
+            ready = stream.ready and not stream.exhausted
+        for update in stream.take_ready() if ready else ():
+            arrived.extend(update.token_ids)
+
+    loop.after_step(told)
+    wait_until(lambda: len(arrived) == 20)
+    assert arrived == fake.greedy_reference(PROMPT, 20)
+    assert threads == {"inference-pio-engine"}
+    ends = []
+    loop.after_step(lambda: ends.append(True))
+    loop.close()
+    assert ends

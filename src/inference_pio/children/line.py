@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import threading
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ class Line(Generic[Heard, Said]):
         self._reader: FrameReader[Heard] = FrameReader(heard, most)
         self._ready: Iterator[Heard] = iter(())
         self._saying = threading.Lock()
+        self._coming = select.poll()
+        self._coming.register(connected, select.POLLIN)
 
     def hear(self) -> Heard | None:
         """The next message; None where the other side hung up.
@@ -39,6 +42,8 @@ class Line(Generic[Heard, Said]):
         while True:
             for message in self._ready:
                 return message
+            # Linux wakes whoever waits in recv each time that the other side has read something; poll it does not.
+            self._coming.poll()
             data = self._socket.recv(_AT_ONCE)
             if not data:
                 return None

@@ -34,6 +34,7 @@ class EngineLoop:
         self._mailboxes: dict[str, Mailbox] = {}
         self._names = itertools.count()
         self._closing = False
+        self._after_step: Callable[[], None] | None = None
         self._pid = os.getpid()
         self._thread = threading.Thread(target=self._run, name="inference-pio-engine", daemon=True)
         self._thread.start()
@@ -77,6 +78,12 @@ class EngineLoop:
             self._command(lambda: self._core.add_request(name, prompt, params, media, script, came, done))
         return RequestStream(name, mailbox, lambda: self._cancel(name, mailbox))
 
+    def after_step(self, told: Callable[[], None]) -> None:
+        """Have `told` called by the engine's thread when the updates of a step are there to be read, and when no more
+        come. The next step waits for it.
+        """
+        self._after_step = told
+
     def stats(self) -> EngineStats:
         """Figures of the core, as of its last step."""
         return self._core.stats()
@@ -106,6 +113,8 @@ class EngineLoop:
                     mailbox.put(update)
                     if mailbox.finished:
                         del self._mailboxes[update.request_id]
+                if self._after_step is not None:
+                    self._after_step()
         finally:
             # Reached by an exception as well: a defect in the engine ends it, and nobody waits for ever.
             self._fail_all()
@@ -127,6 +136,8 @@ class EngineLoop:
         for name, mailbox in mailboxes.items():
             mailbox.close(EngineClosed(f"request {name}: the engine was closed before it was finished"))
             self._core.abort(name)
+        if self._after_step is not None:
+            self._after_step()
 
     def _cancel(self, name: str, mailbox: Mailbox) -> None:
         if os.getpid() != self._pid:

@@ -33,15 +33,29 @@ class _Running:
 
 
 class Requests:
-    """`add` and `abort` are called by the thread that hears the parent; one of its own tells what comes."""
+    """`add` and `abort` are called by the thread that hears the parent.
 
-    def __init__(self, runtime: LocalRuntime, say: Callable[[FromWorker], None]) -> None:
+    Args:
+        say: sends a message to the parent.
+        beside: have a thread of its own tell what a step gave, while a device computes the next one. Without, the
+            engine's thread tells it between two steps: where processors compute, another thread would take its turn
+            from one of them, with nothing of what it needs in the caches.
+    """
+
+    def __init__(self, runtime: LocalRuntime, say: Callable[[FromWorker], None], *, beside: bool) -> None:
         self._runtime, self._say = runtime, say
         self._changed = threading.Condition()
         self._running: dict[int, _Running] = {}
+        self._telling = threading.Lock()
         self._closing = False
-        self._thread = threading.Thread(target=self._tell_or_end, name="inference-pio-teller", daemon=True)
-        self._thread.start()
+        self._stepped = threading.Event()
+        self._teller: threading.Thread | None = None
+        if beside:
+            self._teller = threading.Thread(
+                target=self._tell_beside, name="inference-pio-teller", daemon=True
+            )
+            self._teller.start()
+        runtime.loop.after_step(self._stepped.set if beside else self._tell_or_end)
 
     def add(self, asked: Generate, images: Sequence[ImageSource]) -> None:
         """
@@ -62,7 +76,7 @@ class Requests:
                 parser.feed(output.text)
         with self._changed:
             self._running[asked.request] = running
-            self._changed.notify_all()
+        self._tell_or_end()  # what steps gave before it stood there
 
     def abort(self, request: int) -> None:
         with self._changed:
@@ -71,16 +85,23 @@ class Requests:
             running.answers.cancel()
 
     def close(self) -> None:
-        with self._changed:
-            self._closing = True
-            self._changed.notify_all()
-        self._thread.join()
+        """Nothing is told any more."""
+        self._closing = True
+        self._stepped.set()
+        if self._teller is not None:
+            self._teller.join()
+
+    def _tell_beside(self) -> None:
+        while self._stepped.wait() and not self._closing:
+            self._stepped.clear()
+            self._tell_or_end()
 
     def _tell_or_end(self) -> None:
         """A worker that cannot tell what it computes is of no use: its parent starts another one."""
         told = False
         try:
-            self._tell()
+            with self._telling:
+                self._tell()
             told = True
         finally:
             if not told:
@@ -88,29 +109,23 @@ class Requests:
                 os._exit(1)
 
     def _tell(self) -> None:
-        while ready := self._wait():
-            pieces: list[Piece] = []
-            over: list[FromWorker] = []
-            for request, running in ready:
-                for update in running.answers.stream.take_ready():
-                    pieces += _pieces(request, running, update)
-                if running.answers.stream.exhausted or running.answers.finished:
-                    over.append(_end(request, running))
-                    with self._changed:
-                        del self._running[request]
-            if pieces:
-                self._say(Pieces(pieces))
-            for message in over:
-                self._say(message)
-
-    def _wait(self) -> list[tuple[int, _Running]]:
-        """Requests that have something to tell; none when it is time to end."""
+        if self._closing:
+            return
         with self._changed:
-            while not self._closing:
-                if ready := [each for each in self._running.items() if each[1].answers.stream.ready]:
-                    return ready
-                self._changed.wait()
-        return []
+            ready = [each for each in self._running.items() if each[1].answers.stream.ready]
+        pieces: list[Piece] = []
+        over: list[FromWorker] = []
+        for request, running in ready:
+            for update in running.answers.stream.take_ready():
+                pieces += _pieces(request, running, update)
+            if running.answers.stream.exhausted or running.answers.finished:
+                over.append(_end(request, running))
+                with self._changed:
+                    del self._running[request]
+        if pieces:
+            self._say(Pieces(pieces))
+        for message in over:
+            self._say(message)
 
 
 def _prompt(asked: Generate, images: Sequence[ImageSource]) -> RuntimePrompt:

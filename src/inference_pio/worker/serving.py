@@ -125,8 +125,9 @@ class Worker:
         except InferencePIOError as error:
             self._line.say(_failed(error))
             return
-        self._requests = Requests(started.runtime, self._line.say)
         runtime = started.runtime
+        on_processors = runtime.prepared.device.type == "cpu"
+        self._requests = Requests(runtime, self._line.say, beside=not on_processors)
         self._line.say(
             Loaded(
                 runtime.prepared.config.vocab_size,
