@@ -59,6 +59,7 @@ def main(descriptor: int) -> None:
     line: Line[FromParent, FromWorker] = Line(connected, FromParent)
     boot = line.hear()
     assert isinstance(boot, Boot)
+    line.bell = boot.bell
     confine(boot.confinement, boot.parent)
     give(boot.files)
     fault, _, phase = os.environ.get("FAULT", "").partition("@")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import select
 import socket
 import threading
@@ -14,13 +15,19 @@ import msgspec
 from inference_pio.children.frames import MOST_BYTES, FrameReader, frame
 
 _AT_ONCE = 1 << 18
+_UNHEARD = 1 << 16  # a socket takes that much while nobody listens
 
 Heard = TypeVar("Heard")
 Said = TypeVar("Said", bound=msgspec.Struct)
 
 
 class Line(Generic[Heard, Said]):
-    """`hear` is for one thread, `say` for any."""
+    """`hear` is for one thread, `say` for any.
+
+    bell  descriptor of an event (eventfd) to ring for who waits on that, and not on the socket; -1: there is none.
+          Linux takes a message on a socket as a sign that its sender will wait now, and lets who is woken have the
+          sender's processor. An engine does not wait.
+    """
 
     def __init__(
         self, connected: socket.socket, heard: type[Heard] | UnionType, most: int = MOST_BYTES
@@ -32,6 +39,7 @@ class Line(Generic[Heard, Said]):
         self._saying = threading.Lock()
         self._coming = select.poll()
         self._coming.register(connected, select.POLLIN)
+        self.bell = -1
 
     def hear(self) -> Heard | None:
         """The next message; None where the other side hung up.
@@ -56,7 +64,12 @@ class Line(Generic[Heard, Said]):
         """
         written = frame(message, self._most)
         with self._saying:
-            self._socket.sendall(written)
+            if self.bell < 0:
+                self._socket.sendall(written)
+                return
+            for begin in range(0, len(written), _UNHEARD):
+                self._socket.sendall(written[begin : begin + _UNHEARD])
+                os.eventfd_write(self.bell, 1)
 
     def close(self) -> None:
         self._socket.close()

@@ -30,6 +30,7 @@ def main(descriptor: int) -> None:
     boot = line.hear()
     if not isinstance(boot, Boot):
         return
+    line.bell = boot.bell
     keep((STATUS,))
     locks = confine(boot.confinement, boot.parent)
     give(boot.files)

@@ -28,11 +28,14 @@ class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_fiel
 
 
 class Boot(_Message, frozen=True):
-    """The first word. `files` are open for the worker, path -> descriptor; `parent` is who must outlive it."""
+    """The first word. `files` are open for the worker, path -> descriptor; `parent` is who must outlive it; `bell` is
+    the descriptor of an event that says that something was said.
+    """
 
     confinement: Confinement
     files: dict[str, int]
     parent: int
+    bell: int = -1
 
 
 class Load(_Message, frozen=True):

@@ -297,6 +297,8 @@ class WorkerModel:
         self._supervisor.lost(death, monotonic())
 
     def _tick(self) -> None:
+        if self._process is not None:
+            self._process.hear()
         self._supervisor.tick(monotonic())
         self._ticker = self._loop.call_later(_TICK_SECONDS, self._tick)
 

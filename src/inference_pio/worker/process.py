@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
+import msgspec
+
 from inference_pio.children.beginning import command, environment
 from inference_pio.children.frames import FrameReader, ProtocolError, frame
 from inference_pio.worker.death import Death
@@ -34,7 +36,7 @@ class Process:
         self._child: subprocess.Popen[bytes] | None = None
         self._line: socket.socket | None = None
         self._unsent, self._sending = bytearray(), False
-        self._exit = -1
+        self._exit = self._bell = -1
         self._open = 0
         self._came = memoryview(bytearray(_AT_ONCE))
 
@@ -42,6 +44,10 @@ class Process:
     def pid(self) -> int:
         """0 before there is one."""
         return 0 if self._child is None else self._child.pid
+
+    @property
+    def _has_exited(self) -> bool:
+        return self._child is not None and self._child.returncode is not None
 
     async def start(self, boot: Boot, more: Mapping[str, str], place: Callable[[int], None]) -> None:
         """
@@ -61,13 +67,14 @@ class Process:
             os.close(said)
             raise
         try:
+            self._bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
             self._child = subprocess.Popen(
                 command(_CHILD, theirs.fileno()),
                 stdin=subprocess.DEVNULL,
                 stdout=said,
                 stderr=said,
                 close_fds=True,
-                pass_fds=(theirs.fileno(), *boot.files.values()),
+                pass_fds=(theirs.fileno(), self._bell, *boot.files.values()),
                 env=environment(more),
                 cwd="/",
                 start_new_session=True,
@@ -75,6 +82,8 @@ class Process:
         except BaseException:
             ours.close()
             os.close(errors)
+            if self._bell >= 0:
+                os.close(self._bell)
             raise
         finally:
             theirs.close()
@@ -91,8 +100,8 @@ class Process:
         self._line = ours
         loop.add_reader(errors, self._read_log, errors)
         loop.add_reader(self._exit, self._exited)
-        loop.add_reader(ours, self._hear)
-        self.say(boot)
+        loop.add_reader(self._bell, self._rung)
+        self.say(msgspec.structs.replace(boot, bell=self._bell))
 
     def _give_up(self, ours: socket.socket, errors: int) -> None:
         """A child that cannot be watched does not stay."""
@@ -101,6 +110,7 @@ class Process:
         self._child.wait()
         ours.close()
         os.close(errors)
+        os.close(self._bell)
         if self._exit >= 0:
             os.close(self._exit)
 
@@ -129,8 +139,15 @@ class Process:
 
     # What the loop calls -----------------------------------------------------------------------------------------
 
-    def _hear(self) -> None:
-        assert self._line is not None
+    def _rung(self) -> None:
+        with suppress(BlockingIOError):  # the bell is in its hands too
+            os.eventfd_read(self._bell)
+        self.hear()
+
+    def hear(self) -> None:
+        """What it has said so far, or that it has hung up: of that no bell tells, so look from time to time."""
+        if self._line is None:
+            return
         try:
             length = self._line.recv_into(self._came)
         except BlockingIOError:
@@ -139,12 +156,15 @@ class Process:
             length = 0
         if not length:
             self._hung_up(self._line)
-        elif not self._verdict:  # else what it still says counts no more
+            return
+        if not self._verdict:  # else what it still says counts no more
             try:
                 for message in self._reader.feed(self._came[:length]):
                     self._heard(message)
             except ProtocolError as error:
                 self.kill(f"it broke the protocol: {error}")
+        if length == _AT_ONCE or self._has_exited:  # there may be more, which nobody rings for
+            asyncio.get_running_loop().call_soon(self.hear)
 
     def _send(self) -> None:
         """As much as the socket takes; the rest when it takes more."""
@@ -165,11 +185,12 @@ class Process:
 
     def _hung_up(self, line: socket.socket) -> None:
         loop = asyncio.get_running_loop()
-        loop.remove_reader(line)
+        loop.remove_reader(self._bell)
         loop.remove_writer(line)
         line.close()
+        os.close(self._bell)
         self._line = None
-        if self._child is not None and self._child.returncode is None and not self._verdict:
+        if not self._has_exited and not self._verdict:
             # It closed the line; if it is not about to end by itself, it is of no use.
             loop.call_later(1.0, self.kill, "it hung up, and stayed")
         self._part_over()
@@ -181,6 +202,7 @@ class Process:
         loop.remove_reader(self._exit)
         os.close(self._exit)
         self._part_over()
+        self.hear()
 
     def _part_over(self) -> None:
         """Messages that were on their way when it ended come first."""
