@@ -8,7 +8,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from inference_pio.engine.checks import check_request
-from inference_pio.errors import EngineClosed, PluginError, UsageError
+from inference_pio.errors import EngineClosed, InferencePIOError, PluginError, UsageError
 from inference_pio.imports import import_object
 from inference_pio.loader.store import ModelStore
 from inference_pio.metrics.performance import PerformanceMetrics
@@ -196,18 +196,18 @@ class WorkerRuntime:
     ) -> list[RequestOutput]:
         ready = [self.encode(prompt) for prompt in prompts]
         all_over = Countdown(len(ready))
-        waiting: list[Collected] = []
-        numbers: list[int] = []
+        waiting = [
+            Collected(
+                wanted.n, scored=wanted.logprobs is not None, chat=reading is not None, done=all_over.one
+            )
+            for wanted in params
+        ]
+        asked = [
+            self._asked(prompt, wanted, reading, whole=True)
+            for prompt, wanted in zip(ready, params, strict=True)
+        ]
+        numbers = self._submit(asked, waiting)
         try:
-            for prompt, wanted in zip(ready, params, strict=True):
-                collected = Collected(
-                    wanted.n,
-                    scored=wanted.logprobs is not None,
-                    chat=reading is not None,
-                    done=all_over.one,
-                )
-                waiting.append(collected)
-                numbers.append(self._submit(prompt, wanted, reading, collected, whole=True))
             all_over.wait(on_finished)
         except BaseException:
             self._abort(numbers)
@@ -223,21 +223,16 @@ class WorkerRuntime:
         self, prompt: RuntimePrompt, params: SamplingParams, reading: Reading | None = None
     ) -> Iterator[StreamChunk]:
         streamed = Streamed(chat=reading is not None)
-        number = self._submit(self.encode(prompt), params, reading, streamed, whole=False)
+        numbers = self._submit([self._asked(self.encode(prompt), params, reading, whole=False)], [streamed])
         try:
             yield from streamed.chunks()
         finally:
-            self._abort([number])
+            self._abort(numbers)
 
-    def _submit(
-        self,
-        prompt: EncodedPrompt,
-        params: SamplingParams,
-        reading: Reading | None,
-        receiver: Receiver,
-        *,
-        whole: bool,
-    ) -> int:
+    def _asked(
+        self, prompt: EncodedPrompt, params: SamplingParams, reading: Reading | None, *, whole: bool
+    ) -> tuple[Generate, int]:
+        """A request that can be served, and how many tokens an answer to it may have."""
         loaded = self._running()
         tools = None if reading is None else reading.tools
         if tools is not None:
@@ -253,10 +248,21 @@ class WorkerRuntime:
             chat=reading is not None,
             tools=exact(tools),
         )
-        most = min(params.max_tokens or loaded.max_model_len, loaded.max_model_len)
+        return asked, min(params.max_tokens or loaded.max_model_len, loaded.max_model_len)
 
-        async def submitted() -> int:
-            return self._ready().submit(asked, receiver, most)
+    def _submit(self, asked: Sequence[tuple[Generate, int]], receivers: Sequence[Receiver]) -> list[int]:
+        """All at once: the worker's first step has as many of them as there can be."""
+
+        async def submitted() -> list[int]:
+            model, numbers = self._ready(), []
+            try:
+                for (request, most), receiver in zip(asked, receivers, strict=True):
+                    numbers.append(model.submit(request, receiver, most))
+            except InferencePIOError:  # all or none
+                for number in numbers:
+                    model.abort(number)
+                raise
+            return numbers
 
         return BACKGROUND.run(submitted())
 
