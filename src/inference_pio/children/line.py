@@ -29,6 +29,9 @@ class Line(Generic[Heard, Said]):
         self._socket, self._most = connected, most
         self._reader: FrameReader[Heard] = FrameReader(heard, most)
         self._ready: Iterator[Heard] = iter(())
+        # One for all: where each message took as much and gave back what it did not fill, the heap came to be full of
+        # holes that are too small for the next.
+        self._came = memoryview(bytearray(_AT_ONCE))
         self._saying = threading.Lock()
         self._coming = select.poll()
         self._coming.register(connected, select.POLLIN)
@@ -44,10 +47,10 @@ class Line(Generic[Heard, Said]):
                 return message
             # Linux wakes whoever waits in recv each time that the other side has read something; poll it does not.
             self._coming.poll()
-            data = self._socket.recv(_AT_ONCE)
-            if not data:
+            length = self._socket.recv_into(self._came)
+            if not length:
                 return None
-            self._ready = iter(self._reader.feed(data))
+            self._ready = iter(self._reader.feed(self._came[:length]))
 
     def say(self, message: Said) -> None:
         """
