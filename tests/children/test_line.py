@@ -61,3 +61,14 @@ def test_a_short_message_takes_little_memory(ends: _Ends) -> None:
     finally:
         tracemalloc.stop()
     assert most - before < 16_384
+
+
+def test_it_waits_no_longer_than_its_socket_is_given() -> None:
+    """Poll, which it waits in, knows nothing of that."""
+    one, other = socket.socketpair()
+    one.settimeout(0.05)
+    with other:
+        waiting = Line[_Said, _Said](one, _Said)
+        with pytest.raises(TimeoutError, match="timed out"):
+            waiting.hear()
+        waiting.close()

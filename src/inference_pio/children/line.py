@@ -41,12 +41,12 @@ class Line(Generic[Heard, Said]):
 
         Raises:
             ProtocolError: what came is no message.
+            TimeoutError: nothing came for as long as the socket is given.
         """
         while True:
             for message in self._ready:
                 return message
-            # Linux wakes whoever waits in recv each time that the other side has read something; poll it does not.
-            self._coming.poll()
+            self._wait()
             length = self._socket.recv_into(self._came)
             if not length:
                 return None
@@ -60,6 +60,13 @@ class Line(Generic[Heard, Said]):
         written = frame(message, self._most)
         with self._saying:
             self._socket.sendall(written)
+
+    def _wait(self) -> None:
+        # Linux wakes whoever waits in recv each time that the other side has read something; poll it does not. Of the
+        # socket's patience poll knows nothing.
+        patience = self._socket.gettimeout()
+        if not self._coming.poll(None if patience is None else patience * 1000):
+            raise TimeoutError("timed out")
 
     def close(self) -> None:
         self._socket.close()
