@@ -36,6 +36,9 @@ class Line(Generic[Heard, Said]):
         self._socket, self._most = connected, most
         self._reader: FrameReader[Heard] = FrameReader(heard, most)
         self._ready: Iterator[Heard] = iter(())
+        # One for all: where each message took as much and gave back what it did not fill, the heap came to be full of
+        # holes that are too small for the next.
+        self._came = memoryview(bytearray(_AT_ONCE))
         self._saying = threading.Lock()
         self._coming = select.poll()
         self._coming.register(connected, select.POLLIN)
@@ -46,16 +49,16 @@ class Line(Generic[Heard, Said]):
 
         Raises:
             ProtocolError: what came is no message.
+            TimeoutError: nothing came for as long as the socket is given.
         """
         while True:
             for message in self._ready:
                 return message
-            # Linux wakes whoever waits in recv each time that the other side has read something; poll it does not.
-            self._coming.poll()
-            data = self._socket.recv(_AT_ONCE)
-            if not data:
+            self._wait()
+            length = self._socket.recv_into(self._came)
+            if not length:
                 return None
-            self._ready = iter(self._reader.feed(data))
+            self._ready = iter(self._reader.feed(self._came[:length]))
 
     def say(self, message: Said) -> None:
         """
@@ -70,6 +73,13 @@ class Line(Generic[Heard, Said]):
             for begin in range(0, len(written), _UNHEARD):
                 self._socket.sendall(written[begin : begin + _UNHEARD])
                 os.eventfd_write(self.bell, 1)
+
+    def _wait(self) -> None:
+        # Linux wakes whoever waits in recv each time that the other side has read something; poll it does not. Of the
+        # socket's patience poll knows nothing.
+        patience = self._socket.gettimeout()
+        if not self._coming.poll(None if patience is None else patience * 1000):
+            raise TimeoutError("timed out")
 
     def close(self) -> None:
         self._socket.close()

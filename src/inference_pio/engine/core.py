@@ -296,8 +296,9 @@ class EngineCore:
             try:
                 self._media.encode(sequence, num_tokens)
             except MODEL_ERRORS as error:
+                failed = sequence.request.sequences
                 updates += self._fail([sequence], error)
-                for answer in sequence.request.sequences:
+                for answer in failed:
                     scheduled.pop(answer, None)
         return updates
 
@@ -345,3 +346,5 @@ class EngineCore:
             self._media.trim()
         if last:
             del self._requests[sequence.request.request_id]
+            # Else they hold each other, until the next collection of all garbage: that is thousands of requests away.
+            sequence.request.sequences = []

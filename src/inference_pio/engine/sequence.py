@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 @dataclass(eq=False, slots=True)
 class Request:
-    """What was asked. Its answers (`params.n` of them) are its sequences.
+    """What was asked. Its answers (`params.n` of them) are its sequences, until all of them have ended.
 
     seed           what the random numbers come from: `params.seed`, or drawn
     end_token_ids  the model's end-of-text tokens and the request's own stop tokens; none before `min_tokens`

@@ -45,7 +45,8 @@ def joined(updates: Iterable[SequenceUpdate]) -> list[SequenceUpdate]:
 
 def _joined(parts: list[SequenceUpdate]) -> SequenceUpdate:
     scores = [score for part in parts for score in part.logprobs or ()]
-    token_ids = tuple(token_id for part in parts for token_id in part.token_ids)
+    # Of a list: what is made of a generator is cut to its length at last, and CPython keeps thousands of each length.
+    token_ids = tuple([token_id for part in parts for token_id in part.token_ids])
     return replace(parts[-1], token_ids=token_ids, logprobs=scores or None)
 
 

@@ -105,7 +105,7 @@ class Answers:
         """Figures of the request so far."""
         first = self.stream.first_update_at or self._started
         seconds = (self.stream.last_update_at or self._started) - self._started
-        counts = tuple(len(output.token_ids) for output in self.outputs)
+        counts = tuple([len(output.token_ids) for output in self.outputs])  # of a list: see `joined`
         answered = Answered(self._started, seconds, counts, len(self._ids), self._cached)
         performance = request_performance(answered, self._usage, self._cache)
         return RequestMetrics(first - self._started, seconds, self._cached, self._explanation, performance)
