@@ -13,6 +13,7 @@ from time import monotonic
 from typing import Any
 
 from inference_pio.errors import InferencePIOError, ModelFileError, one_line
+from inference_pio.security.confine import Lock
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Receiver
@@ -23,7 +24,6 @@ from inference_pio.worker.messages import (
     FromParent,
     FromWorker,
     Generate,
-    Hello,
     Load,
     Loaded,
     Picture,
@@ -48,6 +48,7 @@ class WorkerModel:
     Args:
         cell: where it lives, and what it may use there.
         progress: called with bytes done, bytes in total and what is being done.
+        proved: locks that hold a child in the same place; a worker that says less of itself is ended.
     """
 
     def __init__(
@@ -56,11 +57,12 @@ class WorkerModel:
         cell: Cell,
         load: Load,
         progress: Callable[[int, int, str], None] | None = None,
+        proved: Sequence[Lock] = (),
     ) -> None:
         self.name = one_line(name)
         self._cell, self._progress = cell, progress
         self._loop = asyncio.get_running_loop()
-        self._supervisor = Supervisor(self.name, load, self, self)
+        self._supervisor = Supervisor(self.name, load, self, self, proved)
         self._process: Process | None = None
         self._planned: asyncio.Future[Planned] = self._loop.create_future()
         self._loaded: asyncio.Future[Loaded] = self._loop.create_future()
@@ -71,7 +73,6 @@ class WorkerModel:
         self._ticker: asyncio.TimerHandle | None = None
         self._holding: Holding | None = None
         self._contents: dict[str, tuple[int, ...]] = {}
-        self.hello_said: Hello | None = None
         self.restarts = 0
 
     @property
@@ -190,9 +191,6 @@ class WorkerModel:
         self._loop.call_later(seconds, self._supervisor.start)
 
     # What it is told ---------------------------------------------------------------------------------------------
-
-    def hello(self, message: Hello) -> None:
-        self.hello_said = message
 
     def progress(self, message: Progress) -> None:
         if self._progress is not None:

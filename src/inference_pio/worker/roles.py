@@ -7,7 +7,7 @@ from typing import Protocol
 
 from inference_pio.errors import InferencePIOError
 from inference_pio.worker.death import Death
-from inference_pio.worker.messages import FromParent, Hello, Loaded, Planned, Progress
+from inference_pio.worker.messages import FromParent, Loaded, Planned, Progress
 
 
 class State(Enum):
@@ -38,8 +38,6 @@ class Hands(Protocol):
 
 class Owner(Protocol):
     """Who is told."""
-
-    def hello(self, message: Hello) -> None: ...
 
     def progress(self, message: Progress) -> None: ...
 

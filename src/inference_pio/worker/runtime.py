@@ -88,13 +88,13 @@ class WorkerRuntime:
         self.close()
         self._pid = os.getpid()
         found = find(asked, options, self._level, self._limits, progress)
-        self._report = found.cell.report()
+        self._report = report = found.cell.report()
         if is_strict(found.cell.level, self._enforcement):
-            require(self._report, found.name)
+            require(report, found.name)
         self._started = found.cell, found.load
 
         async def started() -> Planned:
-            self._model = WorkerModel(found.name, found.cell, found.load, progress)
+            self._model = WorkerModel(found.name, found.cell, found.load, progress, report.locks)
             return await self._model.plan()
 
         self._planned = BACKGROUND.run(started())

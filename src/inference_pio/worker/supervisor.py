@@ -6,12 +6,13 @@ No input, output or clock of its own: what happens comes in through methods, wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inference_pio.children.crossing import error_of
 from inference_pio.children.frames import ProtocolError
-from inference_pio.errors import GenerationError, InferencePIOError, PluginError
+from inference_pio.errors import GenerationError, InferencePIOError, PluginError, one_line
+from inference_pio.security.confine import Lock, less_held
 from inference_pio.worker.asked import Asked
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Flights
@@ -38,11 +39,20 @@ from inference_pio.worker.poison import Poison
 from inference_pio.worker.roles import Hands, Owner, State
 
 _MOST_SHARED_CRASHES = 2
+_MOST_COLUMNS = 200
 
 
 class Supervisor:
-    def __init__(self, name: str, load: Load, hands: Hands, owner: Owner) -> None:
+    """
+    Args:
+        proved: locks that hold a child in the same place; a worker that says less of itself is ended.
+    """
+
+    def __init__(
+        self, name: str, load: Load, hands: Hands, owner: Owner, proved: Sequence[Lock] = ()
+    ) -> None:
         self._name, self._load, self._hands, self._owner = name, load, hands, owner
+        self._proved = proved
         self.state = State.STARTING
         self.flights = Flights()
         self._restarts, self._engine, self._word = Restarts(), EngineProgress(), Word()
@@ -213,7 +223,9 @@ class Supervisor:
 
     def _hello(self, message: Hello) -> None:
         self._expect(State.STARTING, message)
-        self._owner.hello(message)
+        if less := less_held(self._proved, message.locks):
+            self._hands.kill(f"it is not locked in as was proved here: {one_line(less[:_MOST_COLUMNS])}")
+            return  # what is said to it now is of no use, and what it says is not heard
         self._hands.say(self._load)
 
     def _planned(self, message: Planned) -> None:
