@@ -328,11 +328,16 @@ def test_an_idle_worker_may_be_silent(world: World) -> None:
     assert not world.verdict
 
 
+def as_it_is(value: object, _: int) -> object:
+    """Reads any answer."""
+    return value
+
+
 def test_a_question_goes_to_the_next_worker_and_dies_with_that(world: World) -> None:
     put: list[int] = []
-    world.supervisor.ask(7, lambda: put.append(7))
+    world.supervisor.ask(7, lambda: put.append(7), as_it_is)
     world.die(SEGV)
-    world.supervisor.ask(8, lambda: put.append(8))  # waits
+    world.supervisor.ask(8, lambda: put.append(8), as_it_is)  # waits
     assert (put, world.errors) == ([7], [])
     world.again()
     assert put == [7, 7, 8]
@@ -348,11 +353,11 @@ def test_a_question_goes_to_the_next_worker_and_dies_with_that(world: World) -> 
 
 def test_no_question_waits_for_a_worker_that_never_comes(world: World) -> None:
     world.die(SEGV)
-    world.supervisor.ask(8, lambda: None)
+    world.supervisor.ask(8, lambda: None, as_it_is)
     world.supervisor.give_up(PluginError("no more"))
     assert str(world.errors[-1]) == "no more"
     with pytest.raises(PluginError, match="no more"):
-        world.supervisor.ask(9, lambda: None)
+        world.supervisor.ask(9, lambda: None, as_it_is)
 
 
 LIES = {

@@ -45,9 +45,10 @@ class Owner(Protocol):
 
     def loaded(self, message: Loaded) -> None: ...
 
-    def answered(self, number: int, value: object) -> None: ...
+    def answered(self, number: int, value: object) -> None:
+        """Of a question; it may have been given up."""
 
     def refused(self, number: int | None, error: InferencePIOError) -> None:
-        """A question's, or (None) that the model cannot be loaded."""
+        """A question's, which may have been given up, or (None) that the model cannot be loaded."""
 
     def crashed(self, death: Death, again_in: float | None) -> None: ...

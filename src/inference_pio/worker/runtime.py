@@ -278,7 +278,8 @@ class WorkerRuntime:
         return self._figures("disk")
 
     def performance_metrics(self) -> PerformanceMetrics:
-        return PerformanceMetrics(**self.ask("performance"))
+        told: PerformanceMetrics = self.ask("performance")
+        return told
 
     def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:  # noqa: ARG002 - it has its own
         told: list[dict[str, Any]] = self.ask("techniques")
