@@ -15,7 +15,7 @@ import pytest
 
 from inference_pio import LLM, ResourceLimits, SamplingParams, SecurityLevel
 from inference_pio.conformance.subject import Subject
-from inference_pio.errors import GenerationError, PluginError, ResourceError
+from inference_pio.errors import ConfigError, GenerationError, PluginError, ResourceError
 from inference_pio.security import landlock
 from inference_pio.security.confine import Lock
 from inference_pio.worker.booting import Cell
@@ -104,6 +104,16 @@ def test_a_worker_has_to_be_held_as_the_canary_was(checkpoint: Path, monkeypatch
         Cell, "report", lambda cell: replace(found := report(cell), locks=(*found.locks, more))
     )
     with pytest.raises(PluginError, match="not locked in as was proved here: one more: missing"):
+        loaded(checkpoint, resource_limits=LIMITS)
+
+
+def test_how_it_computes_is_said_by_the_same_variable(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERENCE_PIO_OPS", "fast")
+    with pytest.raises(
+        ConfigError, match="run as 'reference' or 'native', not 'fast': check INFERENCE_PIO_OPS"
+    ):
         loaded(checkpoint, resource_limits=LIMITS)
 
 
