@@ -12,7 +12,9 @@ from typing import Any
 import pytest
 
 from bad_inputs.files import Row, gguf, safetensors
+from inference_pio import ResourceLimits, SecurityLevel, create_plugin, initialize_plugin
 from inference_pio.children.beginning import import_paths
+from inference_pio.errors import ModelFileError
 from inference_pio.security import landlock
 
 pytestmark = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
@@ -67,6 +69,22 @@ def test_500_gb_in_300_bytes_take_no_memory_and_no_process(kind: str, tmp_path: 
     assert (started, torch) == (0, False)
     for name in ("VmRSS:", "VmHWM:"):
         assert after[name] - before[name] < _MOST_KILOBYTES
+
+
+def test_a_plugin_with_limits_starts_no_process_for_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "lying.safetensors"
+    file.write_bytes(safetensors(_HUGE["safetensors"]))
+    started: list[object] = []
+    monkeypatch.setattr(subprocess, "Popen", lambda words, **_: started.append(words))
+    plugin = create_plugin("llama")
+    config = plugin.config_class(model_path=str(file))
+    limits = ResourceLimits(memory_gb=1.0, gpu_memory_gb=0, network_bandwidth_mbps=0)
+    for more in ({}, {"security_level": SecurityLevel.LOW_TRUST, "resource_limits": limits}):
+        with pytest.raises(ModelFileError, match="500000000"):
+            initialize_plugin(plugin, config=config, **more)
+    assert started == []
 
 
 def _told(honest: str, lying: str) -> list[Any]:

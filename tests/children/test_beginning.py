@@ -32,7 +32,10 @@ def test_nothing_of_the_environment_runs_or_is_shown(tmp_path: Path, monkeypatch
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     monkeypatch.setenv("PYTHONSTARTUP", str(tmp_path / "startup.py"))
     monkeypatch.setenv("API_KEY", "secret")
-    monkeypatch.setenv("TZ", "UTC")
+    shown = {"TZ": "UTC", "INFERENCE_PIO_OPS": "reference", "INFERENCE_PIO_ISA": "portable"}
+    for name, value in shown.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("INFERENCE_PIO_DEBUG", "1")
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path / "elsewhere")
     ours, theirs = socket.socketpair()
@@ -50,8 +53,8 @@ def test_nothing_of_the_environment_runs_or_is_shown(tmp_path: Path, monkeypatch
         assert ran.returncode == 0, ran.stderr
         variables, paths, customised, site = json.loads(b"".join(iter(lambda: ours.recv(1 << 16), b"")))
     assert variables["SHOWN"] == "x"
-    assert variables["TZ"] == "UTC"
-    assert set(variables) <= {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "OMP_NUM_THREADS", "TZ", *more}
+    assert {name: variables[name] for name in shown} == shown
+    assert set(variables) <= {"PATH", "LANG", "LC_ALL", "LC_CTYPE", "OMP_NUM_THREADS", *shown, *more}
     assert all(map(os.path.isabs, paths))
     assert (customised, site) == (False, False)
 

@@ -16,7 +16,7 @@ import pytest
 
 from inference_pio import SecurityLevel
 from inference_pio.children.frames import MOST_BYTES
-from inference_pio.errors import ModelFileError
+from inference_pio.errors import ModelFileError, PluginError
 from inference_pio.security import landlock
 from inference_pio.worker.roles import State
 from support.faulty_models import Streams, ready, until, worker
@@ -166,3 +166,27 @@ def test_what_it_prints_is_shown_in_one_short_line(tmp_path: Path, caplog: pytes
     assert "it exited with 3; it said: " in line
     assert line.isprintable()
     assert len(line) < 1000
+
+
+def test_a_worker_that_answers_something_else_is_ended(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It says "words" to whatever it is asked."""
+
+    async def scene() -> None:
+        model = await ready(worker(tmp_path))
+        try:
+            assert await model.ask("detokenize", token_ids=[1], skip_special_tokens=True) == "words"
+            assert model.restarts == 0
+            with pytest.raises(
+                PluginError, match="its worker ended: it broke the protocol: no answer to 'memory'"
+            ):
+                await model.ask("memory")
+            assert model.restarts == 2
+        finally:
+            await model.close()
+
+    asyncio.run(scene())
+    assert all(
+        "it broke the protocol: no answer to 'memory'" in record.getMessage() for record in caplog.records
+    )

@@ -28,6 +28,8 @@ from inference_pio.outputs import RequestMetrics
 from inference_pio.security.confine import confine
 from inference_pio.worker.messages import (
     Abort,
+    Answered,
+    Ask,
     Boot,
     Close,
     Ended,
@@ -115,6 +117,8 @@ class Engine:
                 self._at("prefill")
         elif isinstance(message, Abort):
             self._running.pop(message.request, None)
+        elif isinstance(message, Ask):
+            self._line.say(Answered(message.number, "words"))
         elif isinstance(message, Ping):
             if not self._running:
                 self._at("idle")

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from inference_pio.errors import InferencePIOError
 from inference_pio.outputs import RequestMetrics
+from inference_pio.security.confine import Lock
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight
 from inference_pio.worker.messages import (
@@ -74,6 +75,7 @@ class World:
     alive: bool = False
     spawned: int = 0
     due: float | None = None
+    proved: tuple[Lock, ...] = ()
     verdict: str = ""
     sent: list[FromParent] = field(default_factory=list)
     running: dict[int, Generate] = field(default_factory=dict)
@@ -84,7 +86,9 @@ class World:
     under_way: int = 0
 
     def __post_init__(self) -> None:
-        self.supervisor = Supervisor("m", Load("m", None, {}, {}, None, False, None, None), self, self)
+        self.supervisor = Supervisor(
+            "m", Load("m", None, {}, {}, None, False, None, None), self, self, self.proved
+        )
 
     # Hands -------------------------------------------------------------------------------------------------------
 
@@ -115,8 +119,6 @@ class World:
         self.due = self.now + seconds
 
     # Owner -------------------------------------------------------------------------------------------------------
-
-    def hello(self, message: Hello) -> None: ...
 
     def progress(self, message: object) -> None: ...
 

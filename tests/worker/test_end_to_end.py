@@ -7,6 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pytest
 
 from inference_pio import LLM, ResourceLimits, SamplingParams, SecurityLevel
 from inference_pio.conformance.subject import Subject
-from inference_pio.errors import GenerationError, ResourceError
+from inference_pio.errors import ConfigError, GenerationError, PluginError, ResourceError
 from inference_pio.security import landlock
+from inference_pio.security.confine import Lock
+from inference_pio.worker.booting import Cell
 from inference_pio.worker.runtime import WorkerRuntime
 
 pytestmark = pytest.mark.skipif(not landlock.version(), reason="this kernel has no Landlock")
@@ -92,6 +95,26 @@ def test_its_limits_are_verified(apart: LLM) -> None:
             **dict.fromkeys(vars(LIMITS), "VERIFIED"),
             "disk_space_gb": disk,
         }
+
+
+def test_a_worker_has_to_be_held_as_the_canary_was(checkpoint: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    report = Cell.report
+    more = Lock("one more", "set")
+    monkeypatch.setattr(
+        Cell, "report", lambda cell: replace(found := report(cell), locks=(*found.locks, more))
+    )
+    with pytest.raises(PluginError, match="not locked in as was proved here: one more: missing"):
+        loaded(checkpoint, resource_limits=LIMITS)
+
+
+def test_how_it_computes_is_said_by_the_same_variable(
+    checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("INFERENCE_PIO_OPS", "fast")
+    with pytest.raises(
+        ConfigError, match="run as 'reference' or 'native', not 'fast': check INFERENCE_PIO_OPS"
+    ):
+        loaded(checkpoint, resource_limits=LIMITS)
 
 
 def test_three_kills_under_eight_streams(here: LLM, checkpoint: Path) -> None:

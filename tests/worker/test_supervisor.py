@@ -15,6 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from inference_pio.children.frames import ProtocolError
 from inference_pio.errors import ConfigError, PluginError, ResourceError
 from inference_pio.outputs import Logprob, RequestMetrics
+from inference_pio.security.confine import Lock
 from inference_pio.worker.messages import (
     Abort,
     Answered,
@@ -327,11 +328,16 @@ def test_an_idle_worker_may_be_silent(world: World) -> None:
     assert not world.verdict
 
 
+def as_it_is(value: object, _: int) -> object:
+    """Reads any answer."""
+    return value
+
+
 def test_a_question_goes_to_the_next_worker_and_dies_with_that(world: World) -> None:
     put: list[int] = []
-    world.supervisor.ask(7, lambda: put.append(7))
+    world.supervisor.ask(7, lambda: put.append(7), as_it_is)
     world.die(SEGV)
-    world.supervisor.ask(8, lambda: put.append(8))  # waits
+    world.supervisor.ask(8, lambda: put.append(8), as_it_is)  # waits
     assert (put, world.errors) == ([7], [])
     world.again()
     assert put == [7, 7, 8]
@@ -347,11 +353,11 @@ def test_a_question_goes_to_the_next_worker_and_dies_with_that(world: World) -> 
 
 def test_no_question_waits_for_a_worker_that_never_comes(world: World) -> None:
     world.die(SEGV)
-    world.supervisor.ask(8, lambda: None)
+    world.supervisor.ask(8, lambda: None, as_it_is)
     world.supervisor.give_up(PluginError("no more"))
     assert str(world.errors[-1]) == "no more"
     with pytest.raises(PluginError, match="no more"):
-        world.supervisor.ask(9, lambda: None)
+        world.supervisor.ask(9, lambda: None, as_it_is)
 
 
 LIES = {
@@ -392,6 +398,41 @@ def test_word_of_a_request_that_it_does_not_have(world: World) -> None:
         world.hear(Pieces([Piece(1, 0, 0, [1], "")]))
     with pytest.raises(ProtocolError, match="word of request 1, which it has not been given"):
         world.hear(Ended(1, RequestMetrics(0.0, 0.0, 0)))
+
+
+FILES, PRIVILEGES = Lock("files", "set"), Lock("privileges", "partly set", ("it is root",))
+LESS = {
+    "nothing": ((), "files: missing, not a word of it"),
+    "one of two": ((FILES,), "privileges: missing, not a word of it"),
+    "one that failed": ((Lock("files", "missing", ("no\nroom",)), PRIVILEGES), "files: missing, no\\nroom"),
+    "one in part": (
+        (Lock("files", "partly set", ("TCP is open",)), PRIVILEGES),
+        "files: partly set, TCP is open",
+    ),
+    "one of whole words": ((Lock("files", "set", ("TCP is open",)), PRIVILEGES), "files: set, TCP is open"),
+    "more gaps": (
+        (FILES, Lock("privileges", "partly set", ("it is root", "it may mount"))),
+        "privileges: partly set, it may mount",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", LESS)
+def test_a_worker_that_is_held_by_less_than_was_proved_is_given_nothing(case: str) -> None:
+    told, why = LESS[case]
+    world = World(proved=(FILES, PRIVILEGES))
+    world.supervisor.start()
+    world.hear(Hello(1, told))
+    assert world.verdict == f"it is not locked in as was proved here: {why}"
+    assert world.sent == []
+
+
+def test_a_worker_may_be_held_by_more_than_was_proved() -> None:
+    world = World(proved=(FILES, PRIVILEGES, Lock("system calls", "missing", ("no filters",))))
+    world.supervisor.start()
+    world.hear(Hello(1, (Lock("privileges", "set"), FILES, Lock("processors", "missing", ("no",)))))
+    assert not world.verdict
+    assert [type(message) for message in world.sent] == [Load]
 
 
 class Weather(RuleBasedStateMachine):

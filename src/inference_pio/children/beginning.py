@@ -11,7 +11,8 @@ from pathlib import Path
 
 import inference_pio
 
-_SHOWN = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "TZ")
+# The last two say how a model is computed, wherever that is.
+_SHOWN = ("PATH", "LANG", "LC_ALL", "OMP_NUM_THREADS", "TZ", "INFERENCE_PIO_OPS", "INFERENCE_PIO_ISA")
 _BEGIN = "import sys; sys.path[:0] = {paths!r}; from {module} import {name}; {name}({descriptor})"
 
 

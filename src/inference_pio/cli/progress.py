@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 Report = Callable[[int, int, str], None]
 """Called with bytes done, bytes in total, and what is being done; from any thread."""
 
+_MOST_BARS = 64  # a worker says what is being done, and each time it may be something else
+
 
 @contextmanager
 def download_bars(quiet: bool) -> Iterator[Report | None]:
@@ -47,7 +49,7 @@ def _bars(*columns: ProgressColumn, alive: bool = True) -> Iterator[Report]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TaskID, TextColumn
 
-    shown = (TextColumn("{task.description}"), BarColumn(), *columns)
+    shown = (TextColumn("{task.description}", markup=False), BarColumn(), *columns)
     bars = Progress(*shown, console=Console(stderr=True), transient=True, auto_refresh=alive)
     tasks: dict[str, TaskID] = {}
     lock = threading.Lock()
@@ -55,6 +57,8 @@ def _bars(*columns: ProgressColumn, alive: bool = True) -> Iterator[Report]:
     def report(done: int, total: int, what: str) -> None:
         with lock:
             if what not in tasks:
+                if len(tasks) == _MOST_BARS:
+                    bars.remove_task(tasks.pop(next(iter(tasks))))
                 for task in tasks.values():  # one thing after the other: what was before is done
                     bars.update(task, visible=False)
                 tasks[what] = bars.add_task(what, total=total)

@@ -134,13 +134,17 @@ class ModelPlugin(TextModelPluginInterface):
         Returns:
             What of them holds here, tried by a child in the same place.
         """
+        self._secure(security_level, resource_limits)
+        return self.runtime.security_report(security_level, resource_limits)
+
+    def _secure(self, security_level: SecurityLevel, resource_limits: ResourceLimits) -> None:
+        """The same, and nothing is tried before the model's files have been looked at."""
         if not isinstance(security_level, SecurityLevel) or not isinstance(resource_limits, ResourceLimits):
             raise UsageError("initialize_security takes a SecurityLevel and ResourceLimits")
         if self._own_runtime:
             self.cleanup()
             self._runtime, self._own_runtime = None, False
         self._security = (security_level, resource_limits)
-        return self.runtime.security_report(*self._security)
 
     def get_security_report(self) -> dict[str, Any]:
         """What of the limits is held, as data; empty where no limits were set."""
@@ -333,7 +337,7 @@ class ModelPlugin(TextModelPluginInterface):
         level = kwargs.get("security_level", SecurityLevel.MEDIUM_TRUST)
         limits = kwargs.get("resource_limits", ResourceLimits.default())
         if (level, limits) != self._security:
-            self.initialize_security(level, limits)
+            self._secure(level, limits)
 
 
 _INITIALIZE_KEYWORDS = frozenset({"config", "security_level", "resource_limits", "progress"})

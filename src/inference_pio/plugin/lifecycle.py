@@ -28,10 +28,8 @@ def initialize_plugin(plugin: ModelPlugin, **kwargs: Any) -> bool:
             f"Plugin does not support provided configuration: {plugin.manifest.name!r} takes "
             f"{plugin.config_class.__name__}, got {type(config).__name__}"
         )
-    security_level = kwargs.get("security_level", SecurityLevel.MEDIUM_TRUST)
-    resource_limits = kwargs.get("resource_limits", ResourceLimits.default())
-    plugin.initialize_security(security_level, resource_limits)
-    success = plugin.initialize(**kwargs)
+    security = {"security_level": SecurityLevel.MEDIUM_TRUST, "resource_limits": ResourceLimits.default()}
+    success = plugin.initialize(**{**security, **kwargs})
     if success:
         plugin.load_model(config=config)
     return success

@@ -6,7 +6,7 @@ import ctypes
 import os
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -55,6 +55,21 @@ class Lock:
     name: str
     state: Literal["set", "partly set", "missing"]
     gaps: tuple[str, ...] = ()
+
+
+def less_held(proved: Sequence[Lock], told: Sequence[Lock]) -> str:
+    """The first lock of which a process says that it holds less than was proved of another one in the same place, with
+    what it says of it; empty where there is none.
+    """
+    there = {lock.name: lock for lock in told}
+    for lock in proved:
+        if lock.state == "missing":
+            continue
+        found = there.get(lock.name, Lock(lock.name, "missing", ("not a word of it",)))
+        more = [gap for gap in found.gaps if gap not in lock.gaps]
+        if found.state not in ("set", lock.state) or more:
+            return f"{lock.name}: {found.state}{', '.join(['', *more])}"
+    return ""
 
 
 def confine(wanted: Confinement, parent: int) -> tuple[Lock, ...]:

@@ -31,7 +31,7 @@ def worker_report(
     entries = [] if limits is None else _limits(level, limits, proof, by_group, gpu_uncounted)
     if level is not SecurityLevel.MAXIMUM_TRUST:
         entries += _walls(level, proof)
-    return EnforcementReport(level, tuple(entries))
+    return EnforcementReport(level, tuple(entries), () if proof.told is None else proof.told.locks)
 
 
 def require(report: EnforcementReport, name: str) -> None:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from inference_pio.security.confine import Lock
 from inference_pio.security.levels import ResourceLimits, SecurityLevel
 
 State = Literal["VERIFIED", "SET", "PARTIAL", "NOT ENFORCED"]
@@ -33,10 +34,13 @@ class Enforcement:
 
 @dataclass(frozen=True)
 class EnforcementReport:
-    """Every limit exactly once, then the walls of the level."""
+    """Every limit exactly once, then the walls of the level. `locks` are those of the child that tried: who is to be
+    held by as much is to say no less.
+    """
 
     security_level: SecurityLevel
     entries: tuple[Enforcement, ...]
+    locks: tuple[Lock, ...] = ()
 
     def as_dict(self) -> dict[str, Any]:
         return {

@@ -10,12 +10,14 @@ import os
 import socket
 from collections.abc import Callable
 
+from inference_pio.children.crossing import words_of
 from inference_pio.children.line import Line
+from inference_pio.errors import InferencePIOError
 from inference_pio.given import give, keep
 from inference_pio.imports import import_object
 from inference_pio.metrics.memory import STATUS
 from inference_pio.security.confine import confine
-from inference_pio.worker.messages import Boot, FromParent, FromWorker, Hello
+from inference_pio.worker.messages import Boot, Failed, FromParent, FromWorker, Hello
 
 _SERVE = "inference_pio.worker.serving:serve"
 
@@ -35,5 +37,9 @@ def main(descriptor: int) -> None:
     locks = confine(boot.confinement, boot.parent)
     give(boot.files)
     line.say(Hello(os.getpid(), locks))
-    serve: Callable[[Line[FromParent, FromWorker]], None] = import_object(_SERVE)
+    try:
+        serve: Callable[[Line[FromParent, FromWorker]], None] = import_object(_SERVE)
+    except InferencePIOError as error:  # a variable says what there is not
+        line.say(Failed(*words_of(error)))
+        return
     serve(line)

@@ -13,6 +13,8 @@ from time import monotonic
 from typing import Any
 
 from inference_pio.errors import InferencePIOError, ModelFileError, one_line
+from inference_pio.security.confine import Lock
+from inference_pio.worker.answers import checked_answer
 from inference_pio.worker.booting import Cell
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Receiver
@@ -23,7 +25,6 @@ from inference_pio.worker.messages import (
     FromParent,
     FromWorker,
     Generate,
-    Hello,
     Load,
     Loaded,
     Picture,
@@ -48,6 +49,7 @@ class WorkerModel:
     Args:
         cell: where it lives, and what it may use there.
         progress: called with bytes done, bytes in total and what is being done.
+        proved: locks that hold a child in the same place; a worker that says less of itself is ended.
     """
 
     def __init__(
@@ -56,11 +58,12 @@ class WorkerModel:
         cell: Cell,
         load: Load,
         progress: Callable[[int, int, str], None] | None = None,
+        proved: Sequence[Lock] = (),
     ) -> None:
         self.name = one_line(name)
         self._cell, self._progress = cell, progress
         self._loop = asyncio.get_running_loop()
-        self._supervisor = Supervisor(self.name, load, self, self)
+        self._supervisor = Supervisor(self.name, load, self, self, proved)
         self._process: Process | None = None
         self._planned: asyncio.Future[Planned] = self._loop.create_future()
         self._loaded: asyncio.Future[Loaded] = self._loop.create_future()
@@ -71,7 +74,6 @@ class WorkerModel:
         self._ticker: asyncio.TimerHandle | None = None
         self._holding: Holding | None = None
         self._contents: dict[str, tuple[int, ...]] = {}
-        self.hello_said: Hello | None = None
         self.restarts = 0
 
     @property
@@ -89,14 +91,15 @@ class WorkerModel:
         return (self._process.pid or None) if self._process is not None else None
 
     async def plan(self) -> Planned:
-        """Start the worker and let it plan.
+        """Start the worker and let it plan. Twice is fine: who waits may be cancelled, and another one wait.
 
         Raises:
             InferencePIOError: what the worker raised, or why there is none.
         """
-        self._supervisor.start()
-        self._tick()
-        return await self._planned
+        if self._ticker is None:
+            self._supervisor.start()
+            self._tick()
+        return await asyncio.shield(self._planned)
 
     async def load(self) -> Loaded:
         """
@@ -104,7 +107,7 @@ class WorkerModel:
             InferencePIOError: as for `plan`.
         """
         self._supervisor.go()
-        return await self._loaded
+        return await asyncio.shield(self._loaded)
 
     async def change(self, cell: Cell, load: Load) -> tuple[Planned, Loaded]:
         """Run the same model otherwise, in another process.
@@ -117,11 +120,10 @@ class WorkerModel:
         self._cell, process = cell, self._process
         self._planned, self._loaded = self._loop.create_future(), self._loop.create_future()
         assert process is not None
-        late = self._loop.call_later(_PATIENCE_AT_CLOSE, process.kill, "it did not close")
-        try:
-            return await self._planned, await self._loaded
-        finally:
-            late.cancel()
+        self._loop.call_later(
+            _PATIENCE_AT_CLOSE, process.kill, "it did not close"
+        )  # this one, if it is there still
+        return await asyncio.shield(self._planned), await asyncio.shield(self._loaded)
 
     def submit(self, asked: Generate, receiver: Receiver, most_tokens: int) -> int:
         """A request; its number. One without a seed is given one, so that any worker draws the same numbers."""
@@ -143,10 +145,15 @@ class WorkerModel:
         number = next(self._numbers)
         answer = self._questions[number] = self._loop.create_future()
         try:
-            self._supervisor.ask(number, lambda: self.say(Ask(number, about, given, list(images))))
+            self._supervisor.ask(
+                number,
+                lambda: self.say(Ask(number, about, given, list(images))),
+                lambda value, vocab_size: checked_answer(about, given, value, vocab_size),
+            )
             return await answer
         finally:
             self._questions.pop(number, None)
+            self._supervisor.give_up_question(number)
 
     async def close(self) -> None:
         """End the worker: asked first, killed where it does not go. Twice is fine."""
@@ -191,9 +198,6 @@ class WorkerModel:
 
     # What it is told ---------------------------------------------------------------------------------------------
 
-    def hello(self, message: Hello) -> None:
-        self.hello_said = message
-
     def progress(self, message: Progress) -> None:
         if self._progress is not None:
             self._progress(
@@ -209,15 +213,17 @@ class WorkerModel:
             self._loaded.set_result(message)
 
     def answered(self, number: int, value: object) -> None:
-        self._questions[number].set_result(value)
+        answer = self._questions.get(number)
+        if answer is not None and not answer.done():  # else who asked was cancelled
+            answer.set_result(value)
 
     def refused(self, number: int | None, error: InferencePIOError) -> None:
         if number is not None:
-            waiting: list[asyncio.Future[Any]] = [self._questions[number]]
+            waiting: list[asyncio.Future[Any] | None] = [self._questions.get(number)]
         else:
             waiting = [self._planned, self._loaded]
         for future in waiting:
-            if not future.done():
+            if future is not None and not future.done():
                 future.set_exception(error)
                 future.exception()  # whether or not anybody waits for it
 

@@ -1,4 +1,4 @@
-"""What a parent may ask a worker about its model, each with one answer of plain data."""
+"""What a parent may ask a worker about its model, each with one answer (`answers.py`)."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 from inference_pio.engine.checks import check_length
 from inference_pio.runtime.start import Started
 from inference_pio.security import ResourceLimits
+from inference_pio.worker.answers import Encoded, Written
 from inference_pio.worker.requests import prompt_of
 
 Question = Callable[[Started, Mapping[str, Any]], Any]
@@ -28,19 +29,14 @@ def _write(started: Started, given: Mapping[str, Any]) -> Any:
         given["messages"], given["add_generation_prompt"], given["tools"], given["options"]
     )
     path = str(started.runtime.prepared.opened.source.path)
-    return {
-        "source": written.source,
-        "values": written.values,
-        "path": path,
-        "images": [image.where for image in written.images],
-    }
+    return Written(written.source, written.values, path, [image.where for image in written.images])
 
 
 def _encode(started: Started, given: Mapping[str, Any]) -> Any:
     """Its placeholders filled, where it has images."""
     encoded = started.runtime.encode(prompt_of(given["written"], given["formatted"], given.get("images", ())))
     check_length(len(encoded.token_ids), started.runtime.max_model_len)  # more would not fit a message either
-    return {"text": encoded.text, "token_ids": encoded.token_ids}
+    return Encoded(encoded.text, encoded.token_ids)
 
 
 def _techniques(started: Started, _: Mapping[str, Any]) -> Any:

@@ -7,7 +7,7 @@ from typing import Protocol
 
 from inference_pio.errors import InferencePIOError
 from inference_pio.worker.death import Death
-from inference_pio.worker.messages import FromParent, Hello, Loaded, Planned, Progress
+from inference_pio.worker.messages import FromParent, Loaded, Planned, Progress
 
 
 class State(Enum):
@@ -39,17 +39,16 @@ class Hands(Protocol):
 class Owner(Protocol):
     """Who is told."""
 
-    def hello(self, message: Hello) -> None: ...
-
     def progress(self, message: Progress) -> None: ...
 
     def planned(self, message: Planned) -> None: ...
 
     def loaded(self, message: Loaded) -> None: ...
 
-    def answered(self, number: int, value: object) -> None: ...
+    def answered(self, number: int, value: object) -> None:
+        """Of a question; it may have been given up."""
 
     def refused(self, number: int | None, error: InferencePIOError) -> None:
-        """A question's, or (None) that the model cannot be loaded."""
+        """A question's, which may have been given up, or (None) that the model cannot be loaded."""
 
     def crashed(self, death: Death, again_in: float | None) -> None: ...

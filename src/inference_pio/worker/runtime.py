@@ -88,13 +88,13 @@ class WorkerRuntime:
         self.close()
         self._pid = os.getpid()
         found = find(asked, options, self._level, self._limits, progress)
-        self._report = found.cell.report()
+        self._report = report = found.cell.report()
         if is_strict(found.cell.level, self._enforcement):
-            require(self._report, found.name)
+            require(report, found.name)
         self._started = found.cell, found.load
 
         async def started() -> Planned:
-            self._model = WorkerModel(found.name, found.cell, found.load, progress)
+            self._model = WorkerModel(found.name, found.cell, found.load, progress, report.locks)
             return await self._model.plan()
 
         self._planned = BACKGROUND.run(started())
@@ -284,7 +284,8 @@ class WorkerRuntime:
         return self._figures("disk")
 
     def performance_metrics(self) -> PerformanceMetrics:
-        return PerformanceMetrics(**self.ask("performance"))
+        told: PerformanceMetrics = self.ask("performance")
+        return told
 
     def optimization_report(self, facts: Iterable[TechniqueFact]) -> list[dict[str, Any]]:  # noqa: ARG002 - it has its own
         told: list[dict[str, Any]] = self.ask("techniques")

@@ -6,13 +6,14 @@ No input, output or clock of its own: what happens comes in through methods, wha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from inference_pio.children.crossing import error_of
 from inference_pio.children.frames import ProtocolError
-from inference_pio.errors import GenerationError, InferencePIOError, PluginError
-from inference_pio.worker.asked import Asked
+from inference_pio.errors import GenerationError, InferencePIOError, PluginError, one_line
+from inference_pio.security.confine import Lock, less_held
+from inference_pio.worker.asked import Asked, Read
 from inference_pio.worker.death import Death
 from inference_pio.worker.flights import Flight, Flights
 from inference_pio.worker.messages import (
@@ -38,11 +39,20 @@ from inference_pio.worker.poison import Poison
 from inference_pio.worker.roles import Hands, Owner, State
 
 _MOST_SHARED_CRASHES = 2
+_MOST_COLUMNS = 200
 
 
 class Supervisor:
-    def __init__(self, name: str, load: Load, hands: Hands, owner: Owner) -> None:
+    """
+    Args:
+        proved: locks that hold a child in the same place; a worker that says less of itself is ended.
+    """
+
+    def __init__(
+        self, name: str, load: Load, hands: Hands, owner: Owner, proved: Sequence[Lock] = ()
+    ) -> None:
         self._name, self._load, self._hands, self._owner = name, load, hands, owner
+        self._proved = proved
         self.state = State.STARTING
         self.flights = Flights()
         self._restarts, self._engine, self._word = Restarts(), EngineProgress(), Word()
@@ -72,7 +82,9 @@ class Supervisor:
         self._hands.spawn()
 
     def go(self) -> None:
-        """Load what was planned, now and after every crash."""
+        """Load what was planned, now and after every crash. Twice is fine."""
+        if self._wanted:
+            return
         self._wanted = True
         if self.state is State.PLANNED:
             self._word.nothing()
@@ -114,8 +126,8 @@ class Supervisor:
         self._load, self.state = load, State.CHANGING
         self._hands.say(Close())
 
-    def ask(self, number: int, say: Callable[[], None]) -> None:
-        """A question; while a worker is started again it waits for that.
+    def ask(self, number: int, say: Callable[[], None], read: Read) -> None:
+        """A question; while a worker is started again it waits for that. `read` looks at what is answered.
 
         Raises:
             PluginError: there is none, or will be none.
@@ -126,7 +138,11 @@ class Supervisor:
         there = self.state in (State.READY, State.PLANNED)
         if not there and (self.state is State.CLOSED or not self._wanted):
             raise PluginError(f"{self._name}: its worker is {self.state.value}")
-        self._asked.add(number, say, now=there)
+        self._asked.add(number, say, read, now=there)
+
+    def give_up_question(self, number: int) -> None:
+        """Nobody waits for its answer any more, if it has none yet."""
+        self._asked.give_up(number)
 
     def give_up(self, error: InferencePIOError) -> None:
         """There will be no worker any more."""
@@ -213,7 +229,9 @@ class Supervisor:
 
     def _hello(self, message: Hello) -> None:
         self._expect(State.STARTING, message)
-        self._owner.hello(message)
+        if less := less_held(self._proved, message.locks):
+            self._hands.kill(f"it is not locked in as was proved here: {one_line(less[:_MOST_COLUMNS])}")
+            return  # what is said to it now is of no use, and what it says is not heard
         self._hands.say(self._load)
 
     def _planned(self, message: Planned) -> None:
@@ -228,8 +246,8 @@ class Supervisor:
         self._hands.say(Go())
 
     def _answered(self, message: Answered) -> None:
-        self._asked.answered(message.number)
-        self._owner.answered(message.number, message.value)
+        told = self._asked.answered(message.number, message.value, self._vocab_size)
+        self._owner.answered(message.number, told)
 
     def _ended(self, message: Ended) -> None:
         flight = self._flight(message.request)
@@ -260,7 +278,7 @@ class Supervisor:
                 flight.receiver.failed(error)
                 self._settle(message.request)
         elif message.number is not None:
-            self._asked.answered(message.number)
+            self._asked.refused(message.number)
             self._owner.refused(message.number, error)
         else:
             self._break(error)

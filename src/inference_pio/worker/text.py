@@ -11,6 +11,7 @@ from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.runtime import EncodedPrompt, FormattedPrompt, ImagePrompt, RuntimePrompt
 from inference_pio.text.limits import check_text
 from inference_pio.text.messages import check_conversation
+from inference_pio.worker.answers import Encoded, Written
 from inference_pio.worker.as_data import exact
 from inference_pio.worker.pictures import PicturedPrompt, decoded, without_images
 
@@ -32,15 +33,15 @@ def rendered(
     """
     check_conversation(messages, add_generation_prompt, tools, options)
     bare, images = without_images(messages)
-    told = ask(
+    told: Written = ask(
         "write",
         messages=exact(bare),
         add_generation_prompt=add_generation_prompt,
         tools=exact(tools),
         options=exact(options),
     )
-    text = HELPER.render(told["source"], told["values"], told["path"])
-    return FormattedPrompt(text, [ImageSource(where, images[where]) for where in told["images"]])
+    text = HELPER.render(told.source, told.values, told.path)
+    return FormattedPrompt(text, [ImageSource(where, images[where]) for where in told.images])
 
 
 def encoded(ask: Ask, prompt: RuntimePrompt, name: str, sees: bool) -> EncodedPrompt:
@@ -63,8 +64,7 @@ def encoded(ask: Ask, prompt: RuntimePrompt, name: str, sees: bool) -> EncodedPr
         raise UsageError(f"{images[0].where}: {name} takes text only, not images")
     given, pictures = exact(written), decoded(images)
     formatted = isinstance(written, FormattedPrompt)
-    told = ask("encode", images=pictures, written=given, formatted=formatted)
-    text, token_ids = told["text"], told["token_ids"]
+    told: Encoded = ask("encode", images=pictures, written=given, formatted=formatted)
     if not pictures:
-        return EncodedPrompt(text, token_ids)
-    return PicturedPrompt(text, token_ids, None, given, formatted, pictures)
+        return EncodedPrompt(told.text, told.token_ids)
+    return PicturedPrompt(told.text, told.token_ids, None, given, formatted, pictures)
