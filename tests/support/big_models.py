@@ -25,6 +25,42 @@ _EXPERTS: Raw = {"num_experts": 32, "num_experts_per_tok": 8, "moe_intermediate_
 SIZES: Mapping[str, Raw] = {
     "llama": _SIZES,
     "qwen2": _SIZES,
+    "qwen3": {**_SIZES, "head_dim": 64, "layer_types": ["full_attention"] * 8},
+    "qwen3_vl": {
+        "text_config": {
+            **_SIZES,
+            "head_dim": 64,
+            "rope_scaling": {
+                "mrope_interleaved": True,
+                "mrope_section": [12, 10, 10],
+                "rope_type": "default",
+            },
+        },
+        "vision_config": {
+            "hidden_size": 256,
+            "intermediate_size": 1024,
+            "num_heads": 4,
+            "out_hidden_size": 512,
+            "patch_size": 16,
+            "num_position_embeddings": 256,
+            "deepstack_visual_indexes": [0, 1, 2, 3],
+        },
+    },
+    "glm4_moe_lite": {
+        **_PLAIN,
+        "intermediate_size": 1536,
+        "num_attention_heads": 8,
+        "num_key_value_heads": 8,
+        "num_hidden_layers": 4,
+        "q_lora_rank": 256,
+        "kv_lora_rank": 128,
+        "qk_nope_head_dim": 48,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 64,
+        "n_routed_experts": 32,
+        "num_experts_per_tok": 4,
+        "moe_intermediate_size": 256,
+    },
     "gemma3_text": {**_SIZES, "head_dim": 128, "num_key_value_heads": 1, "sliding_window": 256},
     "qwen3_moe": {**_SIZES, **_EXPERTS, "num_hidden_layers": 3, "head_dim": 64},
     "qwen3_next": {
@@ -44,10 +80,18 @@ SIZES: Mapping[str, Raw] = {
 }
 
 
+def _over(raw: Raw, sizes: Raw) -> dict[str, Any]:
+    """What `sizes` has in the place of what `raw` has, in objects of objects too; scaling is an object of its own."""
+    nested = {
+        name: _over(raw[name], sizes[name]) for name in ("text_config", "vision_config") if name in sizes
+    }
+    return {**raw, **sizes, **nested}
+
+
 def checkpoint(name: str, folder: Path, blocks: str | None = None) -> Path:
     """A folder with safetensors, or a GGUF file in blocks of one kind; float32 where they are none."""
     case = load_case(default_registry().get(name).manifest)
-    raw: dict[str, Any] = {**case.tiny[case.typical], **SIZES[name]}
+    raw = _over(case.tiny[case.typical], SIZES[name])
     kind: CheckpointKind = "gguf" if blocks else "safetensors"
     (folder / kind).mkdir()
     path = case.reference(raw).save(folder / kind, kind)

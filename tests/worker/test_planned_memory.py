@@ -16,16 +16,20 @@ from random import Random
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from inference_pio import ResourceLimits, SamplingParams, SecurityLevel
+from inference_pio.engine.media import FEATURE_CACHE_BYTES
 from inference_pio.ops import native
+from inference_pio.plugin.media import ImageSource
 from inference_pio.plugin.registry import default_registry
-from inference_pio.plugin.runtime import EncodedPrompt, RuntimeOptions
+from inference_pio.plugin.runtime import EncodedPrompt, ImagePrompt, RuntimeOptions
 from inference_pio.runtime.plan_only import plan_only
 from inference_pio.security import landlock
 from inference_pio.worker.messages import Load
 from inference_pio.worker.runtime import WorkerRuntime
-from support.big_models import VOCAB, checkpoint
+from support.big_models import SIZES, VOCAB, checkpoint
+from support.images import saved
 
 pytestmark = [
     pytest.mark.slow,
@@ -50,10 +54,22 @@ CASES: dict[str, tuple[str, str | None, str, dict[str, Any]]] = {
     "llama Q4_0": ("llama", "Q4_0", "auto", {}),
     "llama Q8_0": ("llama", "Q8_0", "auto", {}),
     "qwen2 bfloat16": ("qwen2", None, "bfloat16", {}),
+    "qwen3 bfloat16": ("qwen3", None, "bfloat16", {}),
+    "qwen3 int8": ("qwen3", None, "auto", {"quantize": "int8"}),
     "gemma3 bfloat16": ("gemma3_text", None, "bfloat16", {}),
     "experts bfloat16": ("qwen3_moe", None, "bfloat16", {}),
     "experts int8": ("qwen3_moe", None, "auto", {"quantize": "int8"}),
     "delta rule float32": ("qwen3_next", None, "float32", {}),
+    "latents bfloat16": ("glm4_moe_lite", None, "bfloat16", {}),
+    "latents int8": ("glm4_moe_lite", None, "auto", {"quantize": "int8"}),
+    "images float32": ("qwen3_vl", None, "float32", {}),
+}
+
+
+# What takes more than its plan, the more of it there is: known, and to be mended where it comes from.
+GROWING = {
+    "latents bfloat16": "oneDNN keeps kernels for each number of rows that a bfloat16 product has had",
+    "images float32": "beside the features that are kept, each new image leaves megabytes behind",
 }
 
 
@@ -63,7 +79,15 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str, str | No
     return cache(lambda name, blocks: checkpoint(name, tmp_path_factory.mktemp("big"), blocks))
 
 
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        pytest.param(case, marks=pytest.mark.xfail(run=False, reason=GROWING[case]))
+        if case in GROWING
+        else case
+        for case in CASES
+    ],
+)
 def test_a_plan_holds_and_is_not_much_more(case: str, written: Callable[[str, str | None], Path]) -> None:
     name, blocks, dtype, more = CASES[case]
     if name not in default_registry().names():
@@ -76,6 +100,9 @@ def test_a_plan_holds_and_is_not_much_more(case: str, written: Callable[[str, st
         ended = runtime.generate(prompts, [PARAMS] * len(prompts))
         few = [EncodedPrompt(None, [9] * 20)] * OPTIONS["max_num_seqs"]
         ended += runtime.generate(few, [PARAMS] * len(few))
+        if name == "qwen3_vl":
+            for seen in _pictures():  # one after the other: pixels of requests that wait are in no plan
+                ended += runtime.generate([seen], [PARAMS])
         assert runtime.model.restarts == 0
     assert {one.outputs[0].finish_reason for one in ended} == {"length"}
     told = f"{measured[0] / 1e6:.0f} MB, planned: {plan['sum']}"
@@ -113,12 +140,24 @@ def _look(pid: int, peak: list[int], over: threading.Event) -> None:
         peak[0] = max(peak[0], int(fields["VmData"].removesuffix("kB")) * 1024)
 
 
+def _pictures() -> list[ImagePrompt]:
+    """Different images, of all tokens that a prompt has room for: more than the features that are kept have."""
+    sizes: Any = SIZES["qwen3_vl"]
+    layers = 1 + len(sizes["vision_config"]["deepstack_visual_indexes"])
+    each = 15 * 32 * sizes["vision_config"]["out_hidden_size"] * 4 * layers
+    prompts = []
+    for number in range(FEATURE_CACHE_BYTES // each + 2):
+        image = saved(Image.new("RGB", (15 * 32, 32 * 32), (number, 0, 0)), "PNG")
+        prompts.append(ImagePrompt([10, 7, 9], (ImageSource("images[0]", image),)))
+    return prompts
+
+
 def _prompts(plan: dict[str, Any]) -> list[EncodedPrompt]:
     """As many tokens as the cache has room for, answers included."""
     chance, left, prompts = Random(1), plan["kv_tokens"], []
     while left >= 2 * PARAMS.max_tokens and len(prompts) < plan["num_seqs"]:
         length = min(left, plan["max_model_len"])
         left -= length
-        ids = [chance.randrange(3, VOCAB - 10) for _ in range(length - PARAMS.max_tokens)]
+        ids = [chance.randrange(16, VOCAB - 10) for _ in range(length - PARAMS.max_tokens)]
         prompts.append(EncodedPrompt(None, ids))
     return prompts

@@ -83,13 +83,14 @@ class Attention(nn.Module):
 
     def scratch_bytes(self, tokens: int, sequences: int, context: int, itemsize: int) -> int:
         """Expanded: a sequence's rows, in two types perhaps, and keys and values of as many heads as `EXPANSION_BYTES`
-        hold, of one at least, with what each is copied from. Absorbed: queries and sums as wide as a row, of sequences
-        with so few new tokens that nothing is expanded for them. Queries and outputs in both. The allocator keeps up to
-        two fifths beside it, more in one run than in the next.
+        hold, of one at least and of no more than there are, with what each is copied from. Absorbed: queries and sums
+        as wide as a row, of sequences with so few new tokens that nothing is expanded for them. Queries and outputs in
+        both. The allocator keeps up to two fifths beside it, more in one run than in the next.
         """
         value_dim = self.kv_b_proj.value_dim
         head = 4 * context * max(self.qk_dim, value_dim) * itemsize
-        expanded = 3 * context * self.latent_width * itemsize // 2 + max(head, EXPANSION_BYTES)
+        heads = min(self.num_heads * head, max(head, EXPANSION_BYTES))
+        expanded = 3 * context * self.latent_width * itemsize // 2 + heads
         few = bisect_left(
             range(1, min(tokens, context) + 1), True, key=lambda queries: self.pays(queries, context)
         )
