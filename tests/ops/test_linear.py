@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F  # noqa: N812
 
 from inference_pio import ops
+from inference_pio.ops.linear import few_shapes
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
@@ -28,3 +29,14 @@ def test_a_packed_weight_knows_its_size_and_keeps_one_copy():
     assert (packed.out_features, packed.in_features, packed.nbytes) == (50, 72, 50 * 72 * 4)
     assert packed.tensor.data_ptr() == weight.data_ptr()
     assert ops.pack_weight(weight.bfloat16()).nbytes == 50 * 72 * 2
+
+
+def test_products_of_bfloat16_have_few_sizes():
+    rows = {length: few_shapes(torch.ones(length, 3, dtype=torch.bfloat16)) for length in range(1, 513)}
+    assert len({len(x) for x in rows.values()}) == 32
+    for length, x in rows.items():
+        assert length <= len(x) <= length * 5 / 4
+        assert x[:length].eq(1).all()
+        assert x[length:].eq(0).all()
+    x32 = torch.ones(7, 3)
+    assert few_shapes(x32) is x32

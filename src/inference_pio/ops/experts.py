@@ -12,6 +12,7 @@ import torch.nn.functional as F  # noqa: N812
 from torch import Tensor
 
 from inference_pio.ops import dispatch, native
+from inference_pio.ops.linear import few_shapes
 from inference_pio.ops.reference import silu_and_mul
 from inference_pio.ops.stacks import QuantizedStack
 
@@ -113,20 +114,11 @@ def _one_by_one(
     made = x_TD.new_empty(tokens * per_token, x_TD.shape[1])
     for expert, rows in enumerate(order.split(flat.bincount().tolist())):
         if len(rows):
-            x = _few_shapes(x_TD[rows // per_token])
+            x = few_shapes(x_TD[rows // per_token])
             hidden = silu_and_mul(F.linear(x, _matrix(gate_up_EJD, expert, x.dtype)))
             made[rows] = F.linear(hidden, _matrix(down_EDI, expert, x.dtype))[: len(rows)]
     y_TD = made.unflatten(0, (tokens, per_token)).float() * weights_TK[..., None]
     return torch.sum(y_TD, dim=1).to(x_TD.dtype)
-
-
-def _few_shapes(x_TD: Tensor) -> Tensor:
-    """Products of bfloat16 on a processor are oneDNN's, which keeps code and buffers for each number of rows that it
-    has met: rows of zeros make it one of few.
-    """
-    if x_TD.dtype != torch.bfloat16 or x_TD.device.type != "cpu":
-        return x_TD
-    return F.pad(x_TD, (0, 0, 0, (1 << (len(x_TD) - 1).bit_length()) - len(x_TD)))
 
 
 def _matrix(weights: Tensor | QuantizedStack, expert: int, dtype: torch.dtype) -> Tensor:

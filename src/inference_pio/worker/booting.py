@@ -39,6 +39,9 @@ _SETTINGS = {
     # Between two steps the engine's thread is alone: another that spins would keep the parent from taking the token.
     # Threads spin between two operations and not between two steps (some 60 µs): then the parent has their processor.
     "GOMP_SPINCOUNT": "4000",
+    # Code that oneDNN has made for shapes it has met, in torch's store and its own: without a bound it is a gigabyte.
+    "LRU_CACHE_CAPACITY": "32",
+    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
     "OMP_STACKSIZE": f"{STACK_MB}M",  # 8 otherwise, of each thread
     "OPENBLAS_NUM_THREADS": "1",  # NumPy's own, which computes nothing here: 33 MB are set aside for each
 }
