@@ -84,7 +84,7 @@ class Engine:
         self._heard: queue.SimpleQueue[FromParent | None] = queue.SimpleQueue()
 
     def run(self) -> None:
-        self._line.say(Hello(os.getpid(), ()))
+        self._line.say(Hello(()))
         threading.Thread(target=self._hear, daemon=True).start()
         while True:
             try:

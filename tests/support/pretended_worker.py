@@ -149,7 +149,7 @@ class World:
         self.come_up()
 
     def come_up(self) -> None:
-        self.hear(Hello(1, ()))
+        self.hear(Hello(()))
         self.hear(Planned({}, {}, "p"))
         assert isinstance(self.sent[-1], Go)
         self.hear(Loaded(VOCAB, 100, False))

@@ -29,7 +29,7 @@ def without_a_process(home: Path) -> WorkerModel:
     """Up to a model that is loaded; what it says goes nowhere, and a test says what it hears."""
     model = worker(home)
     model._supervisor.go()
-    for message in (Hello(1, ()), Planned({}, {}, "p"), Loaded(VOCAB, 10, False)):
+    for message in (Hello(()), Planned({}, {}, "p"), Loaded(VOCAB, 10, False)):
         model._heard(message)
     return model
 
@@ -80,7 +80,7 @@ def test_no_other_worker_is_asked_for_nobody(tmp_path: Path, monkeypatch: pytest
         model._died(Death(-11))
         await cancelled(model, nothing)  # one that waits for the next
         model._supervisor.state = State.STARTING
-        for message in (Hello(1, ()), Planned({}, {}, "p"), Loaded(VOCAB, 10, False)):
+        for message in (Hello(()), Planned({}, {}, "p"), Loaded(VOCAB, 10, False)):
             model._heard(message)
         assert not [message for message in said if isinstance(message, Ask)]
 
@@ -98,7 +98,7 @@ def test_who_waits_for_a_plan_may_be_cancelled(tmp_path: Path, monkeypatch: pyte
             with pytest.raises(asyncio.CancelledError):
                 await task
             if wait == model.plan:
-                model._heard(Hello(1, ()))
+                model._heard(Hello(()))
                 model._heard(Planned({}, {}, "p"))
         assert (await model.plan()).plugin == "p"
         model._heard(Failed("ResourceError", "no room"))

@@ -58,11 +58,11 @@ def test_requests_wait_for_the_worker_and_are_answered() -> None:
 def test_a_plan_is_not_loaded_before_it_is_asked_for() -> None:
     world = World()
     world.supervisor.start()
-    world.hear(Hello(1, ()))
+    world.hear(Hello(()))
     world.hear(Planned({}, {}, "p"))
     assert world.supervisor.state is State.PLANNED
     with pytest.raises(ProtocolError, match="Hello"):
-        world.hear(Hello(1, ()))
+        world.hear(Hello(()))
 
 
 @pytest.mark.parametrize("at", range(6))
@@ -156,7 +156,7 @@ def test_what_keeps_it_from_loading_is_the_requests_error_too() -> None:
     world.supervisor.start()
     flight, caller = request(1)
     world.supervisor.submit(flight, world.now)
-    world.hear(Hello(1, ()))
+    world.hear(Hello(()))
     world.hear(Failed("ResourceError", "it does not fit"))
     assert isinstance(caller.error, ResourceError)
     assert [str(error) for error in world.errors] == ["it does not fit"]
@@ -242,7 +242,7 @@ def test_a_start_that_says_nothing_is_ended(planned: bool) -> None:
     world.supervisor.start()
     if planned:
         world.supervisor.go()
-        world.hear(Hello(1, ()))
+        world.hear(Hello(()))
         world.hear(Planned({}, {}, "p"))
     for _ in range(250):
         world.now += 1
@@ -261,7 +261,7 @@ def test_a_start_that_says_nothing_is_ended(planned: bool) -> None:
 def test_a_plan_that_nobody_wants_loaded_may_wait() -> None:
     world = World()
     world.supervisor.start()
-    world.hear(Hello(1, ()))
+    world.hear(Hello(()))
     world.hear(Planned({}, {}, "p"))
     for _ in range(1000):
         world.now += 1
@@ -374,7 +374,7 @@ LIES = {
     "a refusal of no question": Failed("ConfigError", "x", number=99),
     "a plan again": Planned({}, {}, "p"),
     "loaded again": Loaded(VOCAB, 1, False),
-    "hello again": Hello(1, ()),
+    "hello again": Hello(()),
     "scores of another token": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{2: Logprob(-1.0, 1)}])]),
     "scores of more tokens": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{1: Logprob(-1.0, 1)}] * 2)]),
     "a score that is no number": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{1: Logprob(math.nan, 1)}])]),
@@ -422,7 +422,7 @@ def test_a_worker_that_is_held_by_less_than_was_proved_is_given_nothing(case: st
     told, why = LESS[case]
     world = World(proved=(FILES, PRIVILEGES))
     world.supervisor.start()
-    world.hear(Hello(1, told))
+    world.hear(Hello(told))
     assert world.verdict == f"it is not locked in as was proved here: {why}"
     assert world.sent == []
 
@@ -430,7 +430,7 @@ def test_a_worker_that_is_held_by_less_than_was_proved_is_given_nothing(case: st
 def test_a_worker_may_be_held_by_more_than_was_proved() -> None:
     world = World(proved=(FILES, PRIVILEGES, Lock("system calls", "missing", ("no filters",))))
     world.supervisor.start()
-    world.hear(Hello(1, (Lock("privileges", "set"), FILES, Lock("processors", "missing", ("no",)))))
+    world.hear(Hello((Lock("privileges", "set"), FILES, Lock("processors", "missing", ("no",)))))
     assert not world.verdict
     assert [type(message) for message in world.sent] == [Load]
 

@@ -6,7 +6,6 @@ standard library, msgspec and this project's own words: no thread may exist befo
 
 from __future__ import annotations
 
-import os
 import socket
 from collections.abc import Callable
 
@@ -36,7 +35,7 @@ def main(descriptor: int) -> None:
     keep((STATUS,))
     locks = confine(boot.confinement, boot.parent)
     give(boot.files)
-    line.say(Hello(os.getpid(), locks))
+    line.say(Hello(locks))
     try:
         serve: Callable[[Line[FromParent, FromWorker]], None] = import_object(_SERVE)
     except InferencePIOError as error:  # a variable says what there is not

@@ -140,7 +140,6 @@ class Close(_Message, frozen=True):
 class Hello(_Message, frozen=True):
     """How it locked itself in. The parent believes its own canary, and compares."""
 
-    pid: int
     locks: tuple[Lock, ...]
 
 
