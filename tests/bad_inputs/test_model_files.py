@@ -16,6 +16,7 @@ from bad_inputs.files import Row, copied, gguf, put_directory, put_safetensors, 
 from bad_inputs.front_ends import APART, FRONT_ENDS, READERS, Counted, Refusal, modules_from, refusal
 from inference_pio import errors
 from inference_pio.security import landlock
+from inference_pio.security.confine import Confinement
 from inference_pio.worker import booting
 from support.tiny_llama import write_model
 
@@ -31,12 +32,14 @@ _MOST_MEGABYTES = 20
 
 @pytest.fixture(scope="module")
 def proved_once() -> Iterator[None]:
-    """What holds here is asked of a canary once; every worker would ask it again."""
-    prove, known = booting.prove, []
+    """What holds here is asked of a canary once for each kind of place; every worker would ask it again."""
+    prove, known = booting.prove, {}
 
-    def once(*asked: object) -> object:
-        known.append(known[0] if known else prove(*asked))  # type: ignore[arg-type]
-        return known[0]
+    def once(confinement: Confinement, *more: object) -> object:
+        kind = (confinement.level, bool(confinement.processors))
+        if kind not in known:
+            known[kind] = prove(confinement, *more)  # type: ignore[arg-type]
+        return known[kind]
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(booting, "prove", once)

@@ -192,9 +192,10 @@ def _answer(syntax: str, data: bytes) -> None:
 
 
 def _bare(text: str, marks: ReasoningFormat | None) -> str:
-    """Without space, and what marks thoughts."""
-    for mark in (marks.start, marks.end) if marks else ():
-        text = text.replace(mark, "")
+    """Without space, and what marks thoughts: also where only what was between them kept its halves apart."""
+    both = (marks.start, marks.end) if marks else ()
+    while found := [mark for mark in both if mark in text]:
+        text = text.replace(found[0], "")
     return "".join(text.split())
 
 
