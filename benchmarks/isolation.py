@@ -48,7 +48,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for turn in range(chosen.rounds):
         order = ("worker", "here") if turn % 2 else ("here", "worker")
         rounds.append({side: _in_a_process(side, chosen) for side in order})
-        if rounds[-1]["worker"]["answers"] != rounds[-1]["here"]["answers"]:
+        if rounds[-1]["worker"].pop("answers") != rounds[-1]["here"].pop("answers"):
             raise SystemExit("the answers differ")
     ratios = {what: [each["worker"][what] / each["here"][what] for each in rounds] for what in _WHAT}
     more = [each["worker"]["between_tokens"] - each["here"]["between_tokens"] for each in rounds]

@@ -34,14 +34,14 @@ _PLANNING_BYTES = 700_000_000
 STACK_MB = 2
 # Address space that is set aside and not touched, which RLIMIT_DATA counts: stacks of threads, rests of mappings.
 _RESERVED_BYTES, _RESERVED_PER_THREAD = 32_000_000, 16_000_000
+# Pieces of code that oneDNN has made for shapes it has met, in torch's store and its own: without a bound a gigabyte.
+KEPT_CODE = {"LRU_CACHE_CAPACITY": "32", "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32"}
 _SETTINGS = {
     "HF_HUB_OFFLINE": "1",  # it has no network
     # Between two steps the engine's thread is alone: another that spins would keep the parent from taking the token.
     # Threads spin between two operations and not between two steps (some 60 µs): then the parent has their processor.
     "GOMP_SPINCOUNT": "4000",
-    # Code that oneDNN has made for shapes it has met, in torch's store and its own: without a bound it is a gigabyte.
-    "LRU_CACHE_CAPACITY": "32",
-    "ONEDNN_PRIMITIVE_CACHE_CAPACITY": "32",
+    **KEPT_CODE,
     "OMP_STACKSIZE": f"{STACK_MB}M",  # 8 otherwise, of each thread
     "OPENBLAS_NUM_THREADS": "1",  # NumPy's own, which computes nothing here: 33 MB are set aside for each
 }
