@@ -10,7 +10,7 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from inference_pio.children.frames import ProtocolError
-from inference_pio.errors import ResourceError
+from inference_pio.errors import PluginError, ResourceError
 from inference_pio.worker.answers import ANSWERS, Encoded, Written, checked_answer
 from inference_pio.worker.death import Death
 from inference_pio.worker.messages import Answered, Ask, Failed, Hello, Loaded, Planned
@@ -83,6 +83,30 @@ def test_no_other_worker_is_asked_for_nobody(tmp_path: Path, monkeypatch: pytest
         for message in (Hello(()), Planned({}, {}, "p"), Loaded(VOCAB, 10, False)):
             model._heard(message)
         assert not [message for message in said if isinstance(message, Ask)]
+
+    asyncio.run(scene())
+
+
+def test_a_close_tells_everybody_who_waits_and_nothing_that_comes_then_is_heard(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where there is no worker, whose end would tell them."""
+
+    async def scene() -> None:
+        planning, asked = worker(tmp_path), without_a_process(tmp_path)
+        monkeypatch.setattr(planning, "spawn", lambda: None)
+        monkeypatch.setattr(asked, "start_in", lambda _: None)
+        put = asyncio.ensure_future(asked.ask("compute"))
+        await asyncio.sleep(0)
+        asked._died(Death(-11))
+        waiting = [put, asyncio.ensure_future(asked.ask("memory")), asyncio.ensure_future(planning.plan())]
+        await asyncio.sleep(0)
+        for model in (planning, asked):
+            await model.close()
+            model._heard(Answered(99, FIGURES))
+        for each in waiting:
+            with pytest.raises(PluginError, match="the model was closed"):
+                await asyncio.wait_for(each, 1)
 
     asyncio.run(scene())
 

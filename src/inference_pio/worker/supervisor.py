@@ -149,7 +149,11 @@ class Supervisor:
         self._break(error)
 
     def close(self) -> None:
+        """Whoever waits for anything is told now: there may be no worker whose end would tell them."""
         self.state = State.CLOSED
+        closed = PluginError(f"{self._name}: the model was closed")
+        self._owner.refused(None, closed)
+        self._asked.end_all(closed)
         self.flights.fail_all(
             lambda flight: GenerationError(f"request {flight.number}: the model was closed")
         )
@@ -189,6 +193,8 @@ class Supervisor:
         Raises:
             ProtocolError: a worker does not say that, or not now. It is to be ended.
         """
+        if self.state is State.CLOSED:  # nobody waits for it any more
+            return
         self._word.came(now)
         if isinstance(message, Pong):
             self._engine.seen(message, now)
@@ -200,10 +206,9 @@ class Supervisor:
 
     def lost(self, death: Death, now: float) -> None:
         """The process has ended."""
-        ended = PluginError(f"{self._name}: its worker ended: {death.cause}")
         if self.state is State.CLOSED:
-            self._asked.end_all(ended)
             return
+        ended = PluginError(f"{self._name}: its worker ended: {death.cause}")
         if self.state is State.CHANGING:
             self.start()
             return
