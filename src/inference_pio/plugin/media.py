@@ -95,7 +95,8 @@ class MediaProcessor(Protocol):
         """`PromptMedia.rope_positions` and `rope_delta` of a prompt whose placeholders are filled in already."""
 
     def encoder_bytes(self, max_tokens: int, itemsize: int) -> int:
-        """Memory that encoding one image takes at most beside the weights, its features included.
+        """Memory that encoding one image takes at most beside the weights: with its features, and with the pixels of
+        another that is made ready meanwhile.
 
         Args:
             max_tokens: of one image that fits the context; the processor's own largest image may have fewer.

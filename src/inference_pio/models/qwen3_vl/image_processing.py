@@ -122,10 +122,12 @@ class ImageProcessor:
 
     def encoder_bytes(self, max_tokens: int, itemsize: int) -> int:
         """Memory that encoding one image takes at most beside the weights: the largest that `prepare` makes, or one of
-        `max_tokens` where that is smaller.
+        `max_tokens` where that is smaller. Meanwhile the pixels of the next one are made ready.
         """
         tokens = min(max_tokens, self.limits.max_pixels // self.limits.factor**2)
-        return encoder_bytes(self.vision, tokens * self.limits.merge_size**2, itemsize)
+        patches = tokens * self.limits.merge_size**2
+        next_pixels = patches * self.vision.patch_values * torch.float32.itemsize
+        return encoder_bytes(self.vision, patches, itemsize) + next_pixels
 
 
 def _refuse_other_pixels(read: ConfigReader) -> None:
