@@ -131,7 +131,7 @@ def test_weights_that_are_not_numbers_fail_the_request_by_name(
 
 def test_memory_limit_too_small_shows_the_arithmetic(cli: Any, tiny: Path) -> None:
     cli("run", tiny, "hello", "--memory-gb", "0.1").complains(
-        RESOURCE, "does not fit", "weights 0.00", "runtime 0.29", "> 0.10 GB memory_gb", "at least"
+        RESOURCE, "does not fit", "weights 0.00", "runtime 0.28", "> 0.10 GB memory_gb", "at least"
     )
     planned = cli("plan", tiny, "--memory-gb", "0.1")
     assert (planned.code, planned.err) == (RESOURCE, "")

@@ -1,14 +1,21 @@
-"""Three minutes of requests that are answered, given up or refused: afterwards everything is as it was before."""
+"""Three minutes of requests that are answered, given up or refused: afterwards everything is as it was before.
+
+Beside them readers of strangers' bytes are fuzzed, half a minute each, because neither of the two is about time.
+"""
 
 from __future__ import annotations
 
 import itertools
 import os
 import random
+import signal
+import subprocess
+import sys
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -32,6 +39,9 @@ CLIENTS = 4
 LIMITS = ResourceLimits(memory_gb=2.0, cpu_percent=200, gpu_memory_gb=0, network_bandwidth_mbps=0)
 MOST_GROWTH = 0.02
 MOST_BYTES_PER_REQUEST = 100.0
+FUZZ = Path(__file__).parents[1] / "fuzz" / "every.py"
+FUZZ_SECONDS = 30
+FUZZ_AT_MOST = 300.0
 
 
 @dataclass(frozen=True)
@@ -121,6 +131,25 @@ def _prompt(draw: random.Random) -> str:
     return " ".join(draw.choice(("the", "cat", "one", "two", "words")) for _ in range(draw.randrange(1, 30)))
 
 
+@pytest.fixture(scope="module")
+def fuzzing(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[tuple[subprocess.Popen[bytes], Path] | None]:
+    """A process that does it, and what it prints; None where it cannot be done."""
+    if find_spec("atheris") is None:
+        yield None
+        return
+    told = tmp_path_factory.mktemp("fuzzing") / "told"
+    command = [sys.executable, str(FUZZ), str(FUZZ_SECONDS)]
+    with told.open("wb") as out:
+        process = subprocess.Popen(command, stdout=out, stderr=out, start_new_session=True)
+    yield process, told
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+@pytest.mark.usefixtures("fuzzing")
 def test_nothing_grows(tmp_path: Path) -> None:
     checkpoint = Subject.of("llama", tmp_path, collected={}).checkpoint("grouped")
     options: dict[str, Any] = {"dtype": "float32", "kv_cache_memory_gb": 0.003, "block_size": 16}
@@ -146,6 +175,14 @@ def test_nothing_grows(tmp_path: Path) -> None:
             assert after.threads <= before.threads + (who == pid), who
             assert after.descriptors == before.descriptors, who
             _does_not_grow(samples[who])
+
+
+def test_fuzzing_finds_nothing(fuzzing: tuple[subprocess.Popen[bytes], Path] | None) -> None:
+    if fuzzing is None:
+        pytest.skip("atheris is missing: there is one for Linux, x86-64, Python 3.11 to 3.13")
+    process, told = fuzzing
+    assert process.wait(FUZZ_AT_MOST) == 0, told.read_text()
+    assert told.read_text().startswith(f"nothing found in {FUZZ_SECONDS} s of ")
 
 
 def _watched(clients: Clients, pids: Sequence[int]) -> dict[int, list[Sample]]:

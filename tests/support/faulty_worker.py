@@ -104,7 +104,7 @@ class Engine:
 
     def _take(self, message: FromParent) -> None:
         if isinstance(message, Load):
-            self._line.say(Planned({}, {}, "table"))
+            self._line.say(Planned({}))
         elif isinstance(message, Go):
             self._at("load")
             self._line.say(Loaded(VOCAB, 100, False))

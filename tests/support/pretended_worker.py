@@ -150,7 +150,7 @@ class World:
 
     def come_up(self) -> None:
         self.hear(Hello(()))
-        self.hear(Planned({}, {}, "p"))
+        self.hear(Planned({}))
         assert isinstance(self.sent[-1], Go)
         self.hear(Loaded(VOCAB, 100, False))
 

@@ -38,6 +38,7 @@ pytestmark = [
 ]
 
 PARAMS = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
+ONE_TOKEN = SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True)
 OPTIONS: dict[str, Any] = {
     "max_model_len": 512,
     "max_num_seqs": 8,
@@ -87,11 +88,11 @@ def test_a_plan_holds_and_is_not_much_more(case: str, written: Callable[[str, st
         ended += runtime.generate(few, [PARAMS] * len(few))
         for length in (
             range(9, 480, 11) if dtype == "bfloat16" else ()
-        ):  # whose products are code for each size
-            ended += runtime.generate([EncodedPrompt(None, [length] * length)], [PARAMS])
+        ):  # their products are code for each size
+            ended += runtime.generate([EncodedPrompt(None, [length] * length)], [ONE_TOKEN])
         if name == "qwen3_vl":
             for seen in _pictures():  # one after the other: pixels of requests that wait are in no plan
-                ended += runtime.generate([seen], [PARAMS])
+                ended += runtime.generate([seen], [ONE_TOKEN])
         assert runtime.model.restarts == 0
     assert {one.outputs[0].finish_reason for one in ended} == {"length"}
     told = f"{measured[0] / 1e6:.0f} MB, planned: {plan['sum']}"
@@ -114,7 +115,7 @@ def _worker(
         watching = threading.Thread(target=_look, args=(runtime.model.pid, peak, over))
         watching.start()
         try:
-            yield runtime, planned.plan, peak
+            yield runtime, planned.fitting.after, peak
         finally:
             over.set()
             watching.join()

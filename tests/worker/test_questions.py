@@ -10,8 +10,10 @@ from typing import Any, get_args, get_type_hints
 import pytest
 
 from inference_pio.children.frames import ProtocolError
+from inference_pio.config import BaseModelConfig
 from inference_pio.errors import PluginError, ResourceError
 from inference_pio.worker.answers import ANSWERS, Encoded, Written, checked_answer
+from inference_pio.worker.as_data import with_figures
 from inference_pio.worker.death import Death
 from inference_pio.worker.messages import Answered, Ask, Failed, Hello, Loaded, Planned
 from inference_pio.worker.model import WorkerModel
@@ -29,7 +31,7 @@ def without_a_process(home: Path) -> WorkerModel:
     """Up to a model that is loaded; what it says goes nowhere, and a test says what it hears."""
     model = worker(home)
     model._supervisor.go()
-    for message in (Hello(()), Planned({}, {}, "p"), Loaded(VOCAB, 10, False)):
+    for message in (Hello(()), Planned({}), Loaded(VOCAB, 10, False)):
         model._heard(message)
     return model
 
@@ -80,7 +82,7 @@ def test_no_other_worker_is_asked_for_nobody(tmp_path: Path, monkeypatch: pytest
         model._died(Death(-11))
         await cancelled(model, nothing)  # one that waits for the next
         model._supervisor.state = State.STARTING
-        for message in (Hello(()), Planned({}, {}, "p"), Loaded(VOCAB, 10, False)):
+        for message in (Hello(()), Planned({}), Loaded(VOCAB, 10, False)):
             model._heard(message)
         assert not [message for message in said if isinstance(message, Ask)]
 
@@ -123,8 +125,8 @@ def test_who_waits_for_a_plan_may_be_cancelled(tmp_path: Path, monkeypatch: pyte
                 await task
             if wait == model.plan:
                 model._heard(Hello(()))
-                model._heard(Planned({}, {}, "p"))
-        assert (await model.plan()).plugin == "p"
+                model._heard(Planned({"vocab_size": 7}))
+        assert (await model.plan()).config == {"vocab_size": 7}
         model._heard(Failed("ResourceError", "no room"))
         with pytest.raises(ResourceError, match="no room"):
             await model.load()
@@ -138,12 +140,21 @@ def test_every_question_has_an_answer() -> None:
     assert set(ANSWERS) == set(QUESTIONS) == set(get_args(get_type_hints(Ask)["about"]))
 
 
+GIVEN_BACK = {
+    "process_bytes_before": 2,
+    "process_bytes_after": 1,
+    "applied": [{"technique": "t", "reason": "r", "bytes_before": 2, "bytes_after": 1}],
+    "before": {"weights": 1, "sum": "1 GB"},
+    "after": {"weights": 1, "sum": "1 GB"},
+    "fits": True,
+}
 GOOD: list[tuple[str, Any, Any]] = [
     ("tokenize", [0, VOCAB - 1], [0, VOCAB - 1]),
     ("tokenize", [], []),
     ("detokenize", "x", "x"),
     ("encode", {"text": None, "token_ids": [1]}, Encoded(None, [1])),
     ("memory", FIGURES, FIGURES),
+    ("optimize", GIVEN_BACK, GIVEN_BACK),
 ]
 BAD: list[tuple[str, Any]] = [
     ("tokenize", None),
@@ -173,7 +184,11 @@ BAD: list[tuple[str, Any]] = [
     ("techniques", {}),
     ("techniques", ["x"]),
     ("optimize", "done"),
+    ("optimize", {"process_bytes_before": 1, "process_bytes_after": 1}),
     ("fit", None),
+    ("fit", {"fits": "yes"}),
+    ("fit", {"applied": [{"technique": "paging"}]}),
+    ("fit", {"after": {"weights": {}}}),
 ]
 
 
@@ -187,6 +202,15 @@ def test_an_answer_is_what_it_was(about: str, value: Any, told: Any) -> None:
 def test_what_is_no_answer(about: str, value: Any) -> None:
     with pytest.raises(ProtocolError):
         checked_answer(about, {"messages": PICTURES}, value, VOCAB)
+
+
+def test_a_configuration_takes_what_is_of_its_kind() -> None:
+    config = BaseModelConfig(hidden_size=1)
+    told = with_figures(config, {"hidden_size": 8, "model_name": "m", "use_cache": False, "what is that": 1})
+    assert (told.hidden_size, told.model_name, told.use_cache) == (8, "m", False)
+    for lie in ({"hidden_size": "8"}, {"model_name": 8}, {"use_cache": 1}, {"hidden_size": True}):
+        with pytest.raises(PluginError, match="^the worker says .* which is no (number|word|switch)$"):
+            with_figures(config, lie)
 
 
 def test_places_of_images() -> None:

@@ -59,7 +59,7 @@ def test_a_plan_is_not_loaded_before_it_is_asked_for() -> None:
     world = World()
     world.supervisor.start()
     world.hear(Hello(()))
-    world.hear(Planned({}, {}, "p"))
+    world.hear(Planned({}))
     assert world.supervisor.state is State.PLANNED
     with pytest.raises(ProtocolError, match="Hello"):
         world.hear(Hello(()))
@@ -243,7 +243,7 @@ def test_a_start_that_says_nothing_is_ended(planned: bool) -> None:
     if planned:
         world.supervisor.go()
         world.hear(Hello(()))
-        world.hear(Planned({}, {}, "p"))
+        world.hear(Planned({}))
     for _ in range(250):
         world.now += 1
         world.supervisor.tick(world.now)
@@ -262,7 +262,7 @@ def test_a_plan_that_nobody_wants_loaded_may_wait() -> None:
     world = World()
     world.supervisor.start()
     world.hear(Hello(()))
-    world.hear(Planned({}, {}, "p"))
+    world.hear(Planned({}))
     for _ in range(1000):
         world.now += 1
         world.supervisor.tick(world.now)
@@ -372,7 +372,7 @@ LIES = {
     "an end with an open answer": Ended(1, RequestMetrics(0.0, 0.0, 0)),
     "an answer to no question": Answered(99),
     "a refusal of no question": Failed("ConfigError", "x", number=99),
-    "a plan again": Planned({}, {}, "p"),
+    "a plan again": Planned({}),
     "loaded again": Loaded(VOCAB, 1, False),
     "hello again": Hello(()),
     "scores of another token": Pieces([Piece(1, 0, 0, [1], "", logprobs=[{2: Logprob(-1.0, 1)}])]),

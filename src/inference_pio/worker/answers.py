@@ -9,6 +9,7 @@ import msgspec
 
 from inference_pio.children.frames import ProtocolError
 from inference_pio.metrics.performance import PerformanceMetrics
+from inference_pio.worker.messages import Fitting, Plain, Taken
 from inference_pio.worker.pictures import without_images
 
 _MOST_SHOWN = 200
@@ -30,7 +31,19 @@ class Encoded(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     token_ids: list[int]
 
 
+class GivenBack(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What emptying the prefix cache gave back, in bytes of the process, beside the plan."""
+
+    process_bytes_before: int
+    process_bytes_after: int
+    applied: list[Taken]
+    before: dict[str, Plain]
+    after: dict[str, Plain]
+    fits: bool
+
+
 _FIGURES = dict[str, int | float]
+_SHOWN_AS_DATA = (GivenBack, Fitting)
 ANSWERS: Mapping[str, Any] = {
     "tokenize": list[int],
     "detokenize": str,
@@ -41,8 +54,8 @@ ANSWERS: Mapping[str, Any] = {
     "disk": _FIGURES,
     "performance": PerformanceMetrics,
     "techniques": list[dict[str, Any]],
-    "optimize": dict[str, Any],
-    "fit": dict[str, Any],
+    "optimize": GivenBack,
+    "fit": Fitting,
 }
 
 
@@ -64,7 +77,7 @@ def checked_answer(about: str, given: Mapping[str, Any], value: object, vocab_si
         _check_ids(told.token_ids if isinstance(told, Encoded) else told, vocab_size)
     if isinstance(told, Written):
         _check_places(told.images, given["messages"])
-    return told
+    return msgspec.to_builtins(told) if isinstance(told, _SHOWN_AS_DATA) else told
 
 
 def _check_ids(token_ids: Any, vocab_size: int) -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from inference_pio.errors import PluginError
 from inference_pio.plugin.registry import External
 from inference_pio.sampling_params import SamplingParams
 from inference_pio.security.levels import ResourceLimits
-from inference_pio.worker.messages import Load
+from inference_pio.worker.messages import Load, Plain
 
 if TYPE_CHECKING:
     from inference_pio.config import BaseModelConfig
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from inference_pio.security import ResourceLimits
 
 _PLAIN = (str, int, float, bool, type(None))
+_KINDS: Mapping[str, Any] = {"word": str, "switch": bool, "number": (int, float)}  # a switch is a number too
+_MOST_SHOWN = 60
 _LIMITS = ("memory_gb", "cpu_percent", "disk_space_gb", "gpu_memory_gb")  # that a worker plans within
 
 
@@ -63,12 +66,25 @@ def writers(config: Mapping[str, Any], options: RuntimeOptions) -> list[str]:
     return [name for name, wanted in asked.items() if wanted]
 
 
-def with_figures(config: BaseModelConfig, told: dict[str, Any]) -> BaseModelConfig:
-    """A caller's configuration with the numbers and words of the checkpoint, as its worker read them."""
-    known = {each.name for each in fields(config)}
-    made: dict[str, Any] = {name: getattr(config, name) for name in known}
-    made |= {name: value for name, value in told.items() if name in known and isinstance(value, _PLAIN)}
+def with_figures(config: BaseModelConfig, told: Mapping[str, Plain]) -> BaseModelConfig:
+    """A caller's configuration with the numbers and words of the checkpoint, as its worker read them.
+
+    Raises:
+        PluginError: one is of another kind than here.
+    """
+    made: dict[str, Any] = {each.name: getattr(config, each.name) for each in fields(config)}
+    for name, value in told.items():
+        if name not in made:
+            continue
+        if (kind := _kind(made[name])) and _kind(value) not in (kind, ""):
+            raise PluginError(f"the worker says {str(value)[:_MOST_SHOWN]!r} for {name}, which is no {kind}")
+        made[name] = value
     return type(config)(**made)
+
+
+def _kind(value: object) -> str:
+    """Empty: of any kind."""
+    return next((name for name, kind in _KINDS.items() if isinstance(value, kind)), "")
 
 
 def params_as_data(params: SamplingParams) -> dict[str, Any]:

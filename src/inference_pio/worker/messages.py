@@ -19,6 +19,8 @@ from inference_pio.outputs import (
 from inference_pio.plugin.registry import External
 from inference_pio.security.confine import Confinement, Lock
 
+Plain = str | int | float | bool | None
+
 
 class _Message(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="is", tag=str.lower):
     pass
@@ -149,17 +151,32 @@ class Progress(_Message, frozen=True):
     what: str
 
 
-class Planned(_Message, frozen=True):
-    """The plan's figures in bytes and words, what was done to make it fit, and the configuration; nothing large is
-    allocated so far.
-    """
+class Taken(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that a model does without, and the least memory it needed before and after."""
 
-    plan: dict[str, Any]
-    config: dict[str, Any]
-    plugin: str
+    technique: str
+    reason: str
+    bytes_before: int
+    bytes_after: int
+
+
+class Fitting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What was done to make a plan fit; its figures as it was asked for, and as it is."""
+
+    applied: list[Taken] = []
+    left_out: dict[str, str] = {}
+    before: dict[str, Plain] = {}
+    after: dict[str, Plain] = {}
+    fits: bool = True
+
+
+class Planned(_Message, frozen=True):
+    """The configuration's numbers and words, and the plan; nothing large is allocated so far."""
+
+    config: dict[str, Plain]
+    fitting: Fitting = Fitting()
     warnings: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
-    fitting: dict[str, Any] = {}
 
 
 class Loaded(_Message, frozen=True):

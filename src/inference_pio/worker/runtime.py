@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from inference_pio.engine.checks import check_request
 from inference_pio.errors import EngineClosed, InferencePIOError, PluginError, UsageError
 from inference_pio.imports import import_object
@@ -117,7 +119,12 @@ class WorkerRuntime:
             None,
             False,
         )
-        return with_figures(config, self.start(asked, options, progress).config)
+        planned = self.start(asked, options, progress)
+        try:
+            return with_figures(config, planned.config)
+        except PluginError:
+            self.close()
+            raise
 
     def load(self) -> nn.Module:
         self.launch()
@@ -295,7 +302,8 @@ class WorkerRuntime:
     def fitting(self) -> dict[str, Any]:
         if self._planned is None:
             raise PluginError("the model is not initialised: call initialize first")
-        return self._planned.fitting
+        told: dict[str, Any] = msgspec.to_builtins(self._planned.fitting)
+        return told
 
     def optimize(self, **targets: Any) -> dict[str, Any]:
         """Without targets give back what can be had for nothing; with `memory_gb` run within that, by another worker.

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import fields
 from typing import Any
 
+import msgspec
 import torch
 
 from inference_pio.children.crossing import words_of
 from inference_pio.children.line import Line
+from inference_pio.config import BaseModelConfig
 from inference_pio.errors import InferencePIOError, PluginError
 from inference_pio.plugin.registry import choose_external
 from inference_pio.plugin.starting import StartRequest
@@ -25,6 +27,7 @@ from inference_pio.worker.messages import (
     Ask,
     Close,
     Failed,
+    Fitting,
     FromParent,
     FromWorker,
     Generate,
@@ -32,6 +35,7 @@ from inference_pio.worker.messages import (
     Load,
     Loaded,
     Ping,
+    Plain,
     Planned,
     Pong,
     Progress,
@@ -111,10 +115,9 @@ class Worker:
             self._line.say(_failed(error))
             return
         runtime = started.runtime
-        plan = {**runtime.plan.as_dict(), "sum": runtime.plan.sum_text()}
-        config, name = _plain(runtime.prepared.config), started.plugin.manifest.name
-        fitting = runtime.fitting
-        self._line.say(Planned(plan, config, name, started.warnings, started.notes, fitting))
+        fitting = msgspec.convert(runtime.fitting, Fitting)
+        config = _plain(runtime.prepared.config)
+        self._line.say(Planned(config, fitting, started.warnings, started.notes))
 
     def _go(self, _: Go) -> None:
         started = self._ready()
@@ -179,12 +182,11 @@ def _failed(error: InferencePIOError, request: int | None = None, number: int | 
     return Failed(*words_of(error), request, number)
 
 
-def _plain(config: Any) -> dict[str, Any]:
-    """Fields of a configuration as plain data; dtypes by name."""
-    return {name: _plain_value(value) for name, value in asdict(config).items()}
-
-
-def _plain_value(value: Any) -> Any:
-    if isinstance(value, (dict, list, tuple, str, int, float)) or value is None:
-        return value
-    return str(value)
+def _plain(config: BaseModelConfig) -> dict[str, Plain]:
+    """What of a configuration is a number or a word; dtypes by name."""
+    told = ((each.name, getattr(config, each.name)) for each in fields(config))
+    return {
+        name: value if isinstance(value, Plain) else str(value)
+        for name, value in told
+        if not isinstance(value, (dict, list, tuple))
+    }

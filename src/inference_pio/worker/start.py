@@ -36,11 +36,11 @@ def run_in_a_worker(asked: StartRequest) -> Running:
     runtime = WorkerRuntime(asked.level, asked.limits, asked.enforcement)
     try:
         planned = runtime.start(load, options, asked.progress)
+        config = with_figures(BaseModelConfig(), planned.config)
         runtime.launch()
     except BaseException:
         runtime.close()
         raise
-    config = with_figures(BaseModelConfig(), planned.config)
     return Running(asked.model, runtime, config, warnings=_told(planned.warnings), notes=_told(planned.notes))
 
 
