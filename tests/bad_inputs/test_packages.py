@@ -45,9 +45,9 @@ def nothing_runs() -> Iterator[None]:
 @pytest.mark.parametrize("case", WHEELS)
 def test_not_installed(case: str, home: Path, tmp_path: Path) -> None:
     row = WHEELS[case]
-    if row.get("installed"):
-        good = wheel(tmp_path)
-        PackageStore(home).install(good, sha256(good))
+    if "installed" in row:  # the same wheel, as the package that is named
+        folder = _installed(home, tmp_path).folder
+        folder.rename(folder.with_name(row["installed"]))
     path = _made(row, tmp_path)
     digest = row.get("sha256", sha256(path))
     before = sorted(home.rglob("*"))
@@ -117,6 +117,20 @@ def test_found_to_be_changed(case: str, home: Path, tmp_path: Path) -> None:
         package.check()
     [listed] = json.loads(printed("plugin", "list", "--json"))
     assert listed["problem"] == str(caught.value)
+
+
+@pytest.mark.parametrize("receipt", ["", "{", '{"name": "weather"}', "[" * 10_000])
+def test_what_has_a_broken_receipt_is_listed_and_can_be_removed(
+    receipt: str, home: Path, tmp_path: Path
+) -> None:
+    package = _installed(home, tmp_path)
+    (package.folder / "installed.json").write_text(receipt)
+    [listed] = json.loads(printed("plugin", "list", "--json"))
+    assert (listed["name"], listed["version"], listed["plugins"]) == ("weather", "1.0", [])
+    assert "installed.json: is no receipt of a plugin package" in listed["problem"]
+    assert "`inference-pio plugin remove weather` takes the package away" in listed["problem"]
+    assert printed("plugin", "remove", "weather") == "weather-1.0 is removed\n"
+    assert json.loads(printed("plugin", "list", "--json")) == []
 
 
 def _installed(home: Path, folder: Path) -> Package:

@@ -115,7 +115,9 @@ def test_its_plugin_object_stands_for_it(checkpoint: Path) -> None:
 def test_a_changed_package_does_not_run(installed: Package, checkpoint: Path) -> None:
     default_registry().get("stranger")
     (installed.folder / "stranger_plugin" / "plugin.py").write_text(_PLUGIN + "\nchanged = True\n")
-    with pytest.raises(PluginError, match=r"plugin\.py is not what was installed; install it again"):
+    with pytest.raises(
+        PluginError, match=r"plugin\.py is not what was installed; remove it and install it again"
+    ):
         said(checkpoint)
     (installed.folder / "installed.json").unlink()
     with pytest.raises(PluginError, match=r"installed\.json: is no receipt of a plugin package"):

@@ -21,7 +21,11 @@ def test_a_plugin_is_installed_listed_and_removed(tmp_path: Path) -> None:
     assert [one.receipt.name for one in store.installed()] == ["weather"]
     assert store.plugins() == {"weather": package}
     package.check()
-    assert store.remove("weather").receipt.version == "1.0"
+    with pytest.raises(
+        PluginError, match="not installed: weather-1.0 is there, which .*remove weather` takes away$"
+    ):
+        store.install(path, sha256(path))
+    assert store.remove("weather") == "weather-1.0"
     assert store.installed() == ()
     assert list((tmp_path / "home/plugins").iterdir()) == []
     with pytest.raises(PluginError, match="no package 'weather' is installed; there are: none"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Any
 
 import typer
 
@@ -42,32 +43,15 @@ def install(
 @app.command("list")
 def list_packages(as_json: AsJson = False) -> None:
     """Show what is installed, and whether it is still what was installed."""
-    rows = [(package, _state(package)) for package in _store().installed()]
+    rows = [_row(folder) for folder in _store().folders()]
     if as_json:
-        print_json(
-            [
-                {
-                    "name": package.receipt.name,
-                    "version": package.receipt.version,
-                    "sha256": package.receipt.sha256,
-                    "plugins": sorted(package.receipt.plugins),
-                    "folder": str(package.folder),
-                    "problem": problem,
-                }
-                for package, problem in rows
-            ]
-        )
+        print_json(rows)
         return
     print_table(
         ["name", "version", "plugins", "state"],
         [
-            (
-                package.receipt.name,
-                package.receipt.version,
-                ", ".join(package.receipt.plugins),
-                problem or "unchanged",
-            )
-            for package, problem in rows
+            (row["name"], row["version"], ", ".join(row["plugins"]), row["problem"] or "unchanged")
+            for row in rows
         ],
     )
 
@@ -75,16 +59,27 @@ def list_packages(as_json: AsJson = False) -> None:
 @app.command("remove")
 def remove(name: Annotated[str, typer.Argument(metavar="NAME", help="As `plugin list` shows it.")]) -> None:
     """Remove a package and its files."""
-    removed = _store().remove(name).receipt
-    print(f"{removed.name} {removed.version} is removed")
+    print(f"{_store().remove(name)} is removed")
 
 
-def _state(package: Package) -> str:
+def _row(folder: Path) -> dict[str, Any]:
+    """What is known of one, and what is wrong with it; with a receipt that cannot be read that is little."""
+    name, _, version = folder.name.rpartition("-")
+    row = {
+        "name": name,
+        "version": version,
+        "sha256": "",
+        "plugins": [],
+        "folder": str(folder),
+        "problem": "",
+    }
     try:
+        package = Package.at(folder)
+        row |= {"sha256": package.receipt.sha256, "plugins": sorted(package.receipt.plugins)}
         package.check()
     except PluginError as error:
-        return str(error)
-    return ""
+        row["problem"] = str(error)
+    return row
 
 
 def _store() -> PackageStore:

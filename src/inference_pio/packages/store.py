@@ -61,9 +61,11 @@ class Package:
         for file, digest in self.receipt.files.items():
             found = there.pop(file, None)
             if found is None or found.is_symlink() or _sha256(found) != digest:
-                raise PluginError(f"{name}: {file} is not what was installed; install it again")
+                raise PluginError(f"{name}: {file} is not what was installed; remove it and install it again")
         if there:
-            raise PluginError(f"{name}: {min(there)} was not installed with it; install it again")
+            raise PluginError(
+                f"{name}: {min(there)} was not installed with it; remove it and install it again"
+            )
 
 
 class PackageStore:
@@ -103,11 +105,14 @@ class PackageStore:
                 f"{wheel.name} is not installed: its sha256 is {found}, and {sha256} was asked for"
             )
         read = read_wheel(wheel)
+        if (there := self._named().get(read.name)) is not None:
+            raise PluginError(
+                f"{wheel.name} is not installed: {there.name} is there, which "
+                f"`inference-pio plugin remove {read.name}` takes away"
+            )
         self._check_names(read)
         _check_requirements(read)
         folder = self._folder / f"{read.name}-{read.version}"
-        if (folder / _RECEIPT).exists():
-            raise PluginError(f"{folder.name} is installed already; remove it first")
         self._clear_away(folder)
         self._folder.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(dir=self._folder, prefix="."))
@@ -121,18 +126,23 @@ class PackageStore:
             raise
         return Package(folder, receipt)
 
-    def remove(self, name: str) -> Package:
-        """
+    def remove(self, name: str) -> str:
+        """Take it away, whatever its files are by now; its name and version.
+
         Raises:
             PluginError: none of that name is installed.
         """
-        for package in self.installed():
-            if package.receipt.name == name:
-                (package.folder / _RECEIPT).unlink()  # from here on it is none
-                shutil.rmtree(package.folder)
-                return package
-        there = ", ".join(package.receipt.name for package in self.installed()) or "none"
-        raise PluginError(f"no package {name!r:.80} is installed; there are: {there}")
+        there = self._named()
+        if (folder := there.get(name)) is None:
+            raise PluginError(
+                f"no package {name!r:.80} is installed; there are: {', '.join(there) or 'none'}"
+            )
+        (folder / _RECEIPT).unlink()  # from here on it is none
+        shutil.rmtree(folder)
+        return folder.name
+
+    def _named(self) -> Mapping[str, Path]:
+        return {_name_of(folder): folder for folder in self.folders()}
 
     def _clear_away(self, folder: Path) -> None:
         """What was left where removing this one was cut off, and of installing others long ago."""
@@ -152,6 +162,11 @@ class PackageStore:
                 )
 
 
+def _name_of(folder: Path) -> str:
+    """The package whose folder it is; a version has no hyphen."""
+    return folder.name.rpartition("-")[0]
+
+
 def _check_requirements(wheel: Wheel) -> None:
     missing = []
     for name in wheel.requires:
@@ -169,7 +184,8 @@ def _receipt(file: Path) -> Receipt:
     try:
         return msgspec.json.decode(file.read_bytes(), type=Receipt)
     except (OSError, msgspec.MsgspecError) as error:
-        raise PluginError(f"{file}: is no receipt of a plugin package: {error}") from error
+        way_out = f"`inference-pio plugin remove {_name_of(file.parent)}` takes the package away"
+        raise PluginError(f"{file}: is no receipt of a plugin package: {error}; {way_out}") from error
 
 
 def _sha256(file: Path) -> str:
