@@ -184,9 +184,6 @@ def _failed(error: InferencePIOError, request: int | None = None, number: int | 
 
 def _plain(config: BaseModelConfig) -> dict[str, Plain]:
     """What of a configuration is a number or a word; dtypes by name."""
-    told = ((each.name, getattr(config, each.name)) for each in fields(config))
-    return {
-        name: value if isinstance(value, Plain) else str(value)
-        for name, value in told
-        if not isinstance(value, (dict, list, tuple))
-    }
+    told = {each.name: getattr(config, each.name) for each in fields(config)}
+    named = {name: str(value) for name, value in told.items() if isinstance(value, torch.dtype)}
+    return {**{name: value for name, value in told.items() if isinstance(value, Plain)}, **named}
