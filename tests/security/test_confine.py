@@ -132,6 +132,9 @@ def test_a_model_is_out_of_reach_at_low_trust(tmp_path: Path) -> None:
     assert {level for level, reach in reaches.items() if str(model) in reach.read} == set(SecurityLevel) - {
         SecurityLevel.LOW_TRUST
     }
+    assert {level for level, reach in reaches.items() if {"/proc", "/sys"} & set(reach.read)} == {
+        SecurityLevel.HIGH_TRUST
+    }
     for reach in reaches.values():
         assert str(tmp_path / "granted") in reach.read
         assert set(reach.write) <= {"/dev/null", str(scratch)}
