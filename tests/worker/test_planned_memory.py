@@ -38,7 +38,6 @@ pytestmark = [
 ]
 
 PARAMS = SamplingParams(temperature=0.0, max_tokens=12, ignore_eos=True)
-ONE_TOKEN = SamplingParams(temperature=0.0, max_tokens=1, ignore_eos=True)
 OPTIONS: dict[str, Any] = {
     "max_model_len": 512,
     "max_num_seqs": 8,
@@ -89,10 +88,10 @@ def test_a_plan_holds_and_is_not_much_more(case: str, written: Callable[[str, st
         for length in (
             range(9, 480, 11) if dtype == "bfloat16" else ()
         ):  # their products are code for each size
-            ended += runtime.generate([EncodedPrompt(None, [length] * length)], [ONE_TOKEN])
+            ended += runtime.generate([EncodedPrompt(None, [length] * length)], [PARAMS])
         if name == "qwen3_vl":
             for seen in _pictures():  # one after the other: pixels of requests that wait are in no plan
-                ended += runtime.generate([seen], [ONE_TOKEN])
+                ended += runtime.generate([seen], [PARAMS])
         assert runtime.model.restarts == 0
     assert {one.outputs[0].finish_reason for one in ended} == {"length"}
     told = f"{measured[0] / 1e6:.0f} MB, planned: {plan['sum']}"

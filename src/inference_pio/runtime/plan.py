@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 # Interpreter, torch and its thread pools, and what the first steps leave: 0.22 GB resident, measured on Linux, and in a
 # worker up to 0.28 GB with what is mapped and not used, which counts against its limit as well.
-RUNTIME_BYTES = 284_000_000
+RUNTIME_BYTES = 281_000_000
 # Of each token of a vocabulary, beside that: in metadata and in the tokenizer's tables. With 152,000 tokens a process
 # had 0.29 GB of its own beside weights and cache, with 49,000 0.21 GB.
 TOKEN_BYTES = 300

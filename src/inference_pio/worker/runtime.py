@@ -122,7 +122,7 @@ class WorkerRuntime:
         planned = self.start(asked, options, progress)
         try:
             return with_figures(config, planned.config)
-        except PluginError:
+        except BaseException:
             self.close()
             raise
 
